@@ -1,1 +1,5 @@
-//! 
+//! The worker agent: one nested Docker daemon, a pool of baselines, lanes that tests run on, and the session with the
+//! coordinator. It knows Docker (`engine/` and `outer/` only) and the wire (`link/`); it must not know git, the store
+//! or the coordinator's crates. See `docs/architecture.md`.
+
+pub mod engine;
