@@ -1,0 +1,123 @@
+//! The core as it was, from what the store kept. Coordinator downtime is never charged to workers: every lease that
+//! was out gets a grace in which its worker may come back and go on.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{Now, TestIx};
+use crate::model::{LeaseKind, StoredLease, StoredRun};
+use crate::run::{Held, Pending, PendingKind, Run};
+use crate::{Config, Core};
+
+/// Everything that a restart needs.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// The highest run number given, 0 for none.
+    pub last_run: u64,
+    /// The highest fence given, 0 for none.
+    pub last_fence: u64,
+    /// Runs that have not ended.
+    pub runs: Vec<StoredRun>,
+}
+
+impl Core {
+    /// A core that goes on where the stored one stopped. Workers are not connected yet.
+    #[must_use]
+    pub fn restore(config: Config, now: Now, stored: Stored) -> Self {
+        let mut core = Self::new(config);
+        core.next_run = stored.last_run + 1;
+        core.next_fence = stored.last_fence + 1;
+        for run in stored.runs {
+            core.restore_run(now, run);
+        }
+        core
+    }
+
+    fn restore_run(&mut self, now: Now, stored: StoredRun) {
+        let mut run = Run::new(stored.run, stored.header, stored.plan, now.mono_ms);
+        run.state = stored.state;
+        run.baseline = stored.baseline;
+        run.last_work = stored.last_work.0;
+        for test in stored.tests {
+            let Some(suite) = run.suite_named(&test.suite) else { continue };
+            let ix = run.add_tests(suite, vec![test.candidate], now.mono_ms)[0];
+            for (attempt, outcome) in test.attempts {
+                run.last_attempt = run.last_attempt.max(attempt.0);
+                // Attempts are the truth: counting them again gives the verdict again.
+                if let Some(outcome) = outcome {
+                    if run.test(ix).verdict.is_none() {
+                        run.count(ix, outcome, None);
+                    }
+                }
+            }
+            if run.test(ix).verdict.is_none() && test.verdict.is_some() {
+                run.test_mut(ix).verdict = test.verdict;
+                run.open_tests -= 1;
+            }
+        }
+        let known: BTreeSet<_> = stored.discovered.iter().filter_map(|name| run.suite_named(name)).collect();
+        let chosen = known.is_empty() && !run.tests.is_empty();
+        if !chosen {
+            run.undiscovered = (0..run.plan.suites.len()).filter(|suite| !known.contains(suite)).collect();
+        }
+        run.empty_suites = known
+            .iter()
+            .filter(|suite| !run.tests.iter().any(|test| test.suite == **suite))
+            .map(|suite| run.suite(*suite).name.clone())
+            .collect();
+        self.restore_work(now, &mut run, stored.leases);
+        self.runs.insert(run.id, run);
+    }
+
+    /// What is out stays out for the grace; everything else that is undone is queued.
+    fn restore_work(&mut self, now: Now, run: &mut Run, leases: Vec<StoredLease>) {
+        let mut out: BTreeSet<TestIx> = BTreeSet::new();
+        let mut baseline_is_out = false;
+        let mut discovery_is_out = BTreeSet::new();
+        for lease in leases {
+            let kind = match &lease.kind {
+                LeaseKind::Baseline => {
+                    baseline_is_out = true;
+                    PendingKind::Baseline
+                }
+                LeaseKind::Discover(name) => {
+                    let Some(suite) = run.suite_named(name) else { continue };
+                    discovery_is_out.insert(suite);
+                    PendingKind::Discover(suite)
+                }
+                LeaseKind::Unit => {
+                    let tests: Vec<_> = lease.open.iter().map(|(_, test)| *test).collect();
+                    let Some(first) = tests.first() else {
+                        continue;
+                    };
+                    out.extend(&tests);
+                    PendingKind::Unit { suite: run.test(*first).suite, tests }
+                }
+            };
+            let held = Held {
+                lease: lease.lease,
+                worker: lease.worker,
+                lane: lease.lane,
+                work: Pending { kind, infra_failures: 0, avoid: None },
+                open: lease.open.into_iter().collect(),
+                expires_mono_ms: now.mono_ms + self.config.restart_grace_ms,
+            };
+            self.leases.insert(held.lease.fence, held);
+        }
+        let queue = |kind| Pending { kind, infra_failures: 0, avoid: None };
+        if run.baseline_key().is_none() && !baseline_is_out {
+            run.queue(queue(PendingKind::Baseline));
+        }
+        for suite in run.undiscovered.difference(&discovery_is_out).copied().collect::<Vec<_>>() {
+            run.queue(queue(PendingKind::Discover(suite)));
+        }
+        for suite in 0..run.plan.suites.len() {
+            let waiting: Vec<_> = (0..)
+                .map(TestIx)
+                .zip(&run.tests)
+                .filter(|(ix, test)| test.suite == suite && test.verdict.is_none() && !out.contains(ix))
+                .map(|(ix, _)| ix)
+                .collect();
+            run.queue_tests(suite, &waiting);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! A verdict is a function of attempts, and of nothing else.
+
+use crate::model::{Outcome, Verdict};
+
+/// How often the farm may fail a test before it gives up: the first attempt and three retries.
+pub const INFRASTRUCTURE_ATTEMPTS_MAX: usize = 4;
+
+/// What to do about a test, given how its attempts ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It has its verdict.
+    Final(Verdict),
+    /// It must run (again).
+    RunAgain,
+}
+
+/// Decides a test from its ended attempts, oldest first. `retries` is what its suite allows for real failures.
+///
+/// A pass after a failure is *flaky*, never passed: a retry does not hide what it saw. Infrastructure attempts count
+/// only against their own limit, and a real failure seen before the farm gave up stays a failure.
+#[must_use]
+pub fn decide(ended: &[Outcome], retries: u32) -> Decision {
+    let count = |wanted: Outcome| ended.iter().filter(|o| **o == wanted).count();
+    let failures = count(Outcome::Failed) + count(Outcome::TimedOut);
+    if count(Outcome::Passed) > 0 {
+        return Decision::Final(if failures > 0 { Verdict::Flaky } else { Verdict::Passed });
+    }
+    if failures == 0 && count(Outcome::Skipped) > 0 {
+        return Decision::Final(Verdict::Skipped);
+    }
+    let exhausted = count(Outcome::Infrastructure) >= INFRASTRUCTURE_ATTEMPTS_MAX;
+    let last_failure = ended.iter().rev().find(|o| matches!(o, Outcome::Failed | Outcome::TimedOut));
+    match last_failure {
+        Some(last) if failures > retries as usize || exhausted || count(Outcome::Skipped) > 0 => {
+            Decision::Final(if *last == Outcome::TimedOut { Verdict::TimedOut } else { Verdict::Failed })
+        }
+        None if exhausted => Decision::Final(Verdict::Infrastructure),
+        _ => Decision::RunAgain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Outcome::{Cancelled, Failed, Infrastructure, Passed, Skipped, TimedOut};
+
+    #[test]
+    fn every_history_of_attempts_has_its_verdict() {
+        let cases: &[(&[Outcome], u32, Decision)] = &[
+            (&[], 0, Decision::RunAgain),
+            (&[Passed], 0, Decision::Final(Verdict::Passed)),
+            (&[Failed], 0, Decision::Final(Verdict::Failed)),
+            (&[Failed], 1, Decision::RunAgain),
+            (&[Failed, Failed], 1, Decision::Final(Verdict::Failed)),
+            (&[Failed, TimedOut], 1, Decision::Final(Verdict::TimedOut)),
+            (&[Failed, Passed], 1, Decision::Final(Verdict::Flaky)),
+            (&[TimedOut, Passed], 2, Decision::Final(Verdict::Flaky)),
+            (&[Skipped], 3, Decision::Final(Verdict::Skipped)),
+            (&[Failed, Skipped], 1, Decision::Final(Verdict::Failed)),
+            (&[Cancelled], 0, Decision::RunAgain),
+            (&[Cancelled, Passed], 0, Decision::Final(Verdict::Passed)),
+            (&[Infrastructure; 3], 0, Decision::RunAgain),
+            (&[Infrastructure; 4], 9, Decision::Final(Verdict::Infrastructure)),
+            (&[Infrastructure, Infrastructure, Infrastructure, Passed], 0, Decision::Final(Verdict::Passed)),
+            (
+                &[Failed, Infrastructure, Infrastructure, Infrastructure, Infrastructure],
+                5,
+                Decision::Final(Verdict::Failed),
+            ),
+        ];
+        for (ended, retries, expected) in cases {
+            assert_eq!(decide(ended, *retries), *expected, "{ended:?} with {retries} retries");
+        }
+    }
+}
