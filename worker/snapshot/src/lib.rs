@@ -1,1 +1,31 @@
-//! 
+//! The copy-on-write pool of file trees: baselines that never change, and lanes that are cloned from them.
+//!
+//! Blocking code: call it from `spawn_blocking`. Must not know: Docker, gRPC, the wire, runs.
+//!
+//! ```text
+//!   stage(key) ── capture / import ──> publish ──> Baseline ──> clone_lane ──> LaneClone ── reset ──> Retired
+//!                                                    │                         (verify)              (footprint, discard)
+//!                                                    └── export, restore_into, footprint_of
+//! ```
+//!
+//! Invariants: a published baseline is never written again; what is not published leaves nothing behind; a lane's
+//! paths stay the same over resets; names from outside never choose a path (`names.rs`).
+#![forbid(unsafe_code)]
+
+mod archive;
+mod baseline;
+mod error;
+mod footprint;
+mod lane;
+mod pool;
+mod staging;
+mod verify;
+
+pub use archive::{ImportLimits, ImportRefusal};
+pub use baseline::{Baseline, TreeInfo};
+pub use error::PoolError;
+pub use footprint::Footprint;
+pub use lane::{LaneClone, Retired};
+pub use pool::{LoopFs, Pool, PoolKind, PoolOptions};
+pub use staging::Staging;
+pub use verify::{Change, Difference};
