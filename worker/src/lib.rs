@@ -3,3 +3,4 @@
 //! or the coordinator's crates. See `docs/architecture.md`.
 
 pub mod engine;
+pub mod hands;

@@ -1,0 +1,274 @@
+//! The worker's hands: what the link asks of this machine. One [`Hands`] per worker, one lane object per lane.
+//!
+//! Knows baselines, lanes and runners; must not know leases, fences, sessions or the store. Whatever goes wrong is a
+//! [`WorkFailure`] with a class, so that an infrastructure failure can never look like a test's.
+//!
+//! ```text
+//!   prepare_baseline ──> discover ──> execute ──> settle ──┐
+//!                                       ^                  │ rebased, verified, measured
+//!                                       └──────────────────┘
+//! ```
+//!
+//! Invariants: `execute` runs tests on a lane that was verified pristine, or runs none; a lane is used by one call at a
+//! time (calls queue); every result is sent as soon as it is known; nothing is left of a unit but its results.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use andon_proto::work_failed::Class;
+use andon_proto::{
+    BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, TestResult, WorkFailed,
+};
+use andon_snapshot::{Footprint, Pool};
+use async_trait::async_trait;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Engine, SharedEngine};
+
+/// Lines for a person, about what is being prepared. Sent without waiting; lost where nobody takes them.
+pub type Notices = mpsc::Sender<String>;
+
+/// How a lane is put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Driver {
+    /// Containers are removed and made anew; needs nothing of the host.
+    Recreate,
+    /// Containers stay; their processes are killed, their files put back, and they are started again.
+    Restart,
+}
+
+impl Driver {
+    /// As options and reports name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recreate => "recreate",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Driver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "recreate" => Ok(Self::Recreate),
+            "restart" => Ok(Self::Restart),
+            other => Err(format!("there is no rebase driver {other:?}; there are: recreate, restart")),
+        }
+    }
+}
+
+/// Work that failed as a whole.
+#[derive(Debug, Clone, Error)]
+#[error("{reason}")]
+pub struct WorkFailure {
+    /// Whose fault it is.
+    pub class: Class,
+    /// One line or a few, for a person.
+    pub reason: String,
+    /// Output that belongs to it, uncompressed; may be empty.
+    pub log: Vec<u8>,
+}
+
+impl WorkFailure {
+    /// The farm's fault.
+    pub fn infrastructure(reason: impl Into<String>) -> Self {
+        Self { class: Class::Infrastructure, reason: reason.into(), log: Vec::new() }
+    }
+
+    /// The project's stack, seed or images.
+    pub fn baseline(reason: impl Into<String>) -> Self {
+        Self { class: Class::Baseline, reason: reason.into(), log: Vec::new() }
+    }
+
+    /// The project's suites: discovery, ids, commands.
+    pub fn config(reason: impl Into<String>) -> Self {
+        Self { class: Class::Config, reason: reason.into(), log: Vec::new() }
+    }
+
+    /// With output.
+    #[must_use]
+    pub fn with_log(mut self, log: impl Into<Vec<u8>>) -> Self {
+        self.log = log.into();
+        self
+    }
+}
+
+impl From<WorkFailure> for WorkFailed {
+    fn from(failure: WorkFailure) -> Self {
+        Self { class: failure.class.into(), reason: failure.reason, log_zstd: compress_log(&failure.log) }
+    }
+}
+
+/// zstd, empty for empty.
+#[must_use]
+pub fn compress_log(log: &[u8]) -> Vec<u8> {
+    if log.is_empty() {
+        return Vec::new();
+    }
+    zstd::bulk::compress(log, 1).expect("compressing in memory has no way to fail")
+}
+
+/// A lane cannot be made pristine any more: the worker should take no further work.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+#[error("{reason}")]
+pub struct Unfit {
+    /// What failed, and how often.
+    pub reason: String,
+}
+
+/// A lane after [`Hands::settle`].
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// What the lane is a pristine clone of now; empty for nothing.
+    pub baseline_key: String,
+    /// What the unit before had dirtied; absent where there was nothing to measure.
+    pub footprint: Option<Footprint>,
+}
+
+/// What the farm keeps for its workers. The link implements it over the session's connection.
+#[async_trait]
+pub trait Farm: Send + Sync + fmt::Debug {
+    /// The published artifact under this key.
+    async fn find_baseline(&self, key: &str) -> Result<Option<BaselineManifest>, FarmError>;
+    /// Stores a file's bytes, and answers with their digest. Cheap where the farm has them already.
+    async fn put_blob(&self, file: &Path) -> Result<String, FarmError>;
+    /// Writes a blob's bytes, checked against the digest, to a file that this call creates.
+    async fn get_blob(&self, digest: &str, into: &Path) -> Result<(), FarmError>;
+}
+
+/// The farm could not be asked, or has not what it should have.
+#[derive(Debug, Clone, Error)]
+pub enum FarmError {
+    /// No such blob.
+    #[error("the farm has no blob {0}")]
+    NoBlob(String),
+    /// Everything else: the connection, a disk, a digest that does not match.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// An image that this worker's engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// `sha256:…`.
+    pub id: String,
+    /// As the stack names it; for a build, its folder.
+    pub reference: String,
+    /// Digest of what it was built from; empty for an image that is named by reference.
+    pub build_key: String,
+}
+
+/// Turns what the specification names into an image id that the engine has.
+#[async_trait]
+pub trait ImageSource: Send + Sync + fmt::Debug {
+    /// `source` is the unpacked source tree. The error's class says whether the project or the farm is at fault.
+    async fn resolve(
+        &self,
+        image: &Image,
+        source: &Path,
+        notices: &Notices,
+    ) -> Result<ResolvedImage, WorkFailure>;
+}
+
+/// What [`Hands`] work with.
+#[derive(Debug, Clone)]
+pub struct HandsOptions {
+    /// The worker's nested daemon.
+    pub engine: SharedEngine,
+    /// The pool, on a file system that the daemon sees under the same paths.
+    pub pool: Pool,
+    /// Images.
+    pub images: Arc<dyn ImageSource>,
+    /// Blobs and published baselines.
+    pub farm: Arc<dyn Farm>,
+    /// The worker's own folder, seen by the daemon under the same path.
+    pub data_dir: PathBuf,
+    /// How many lanes.
+    pub lanes: u32,
+    /// Forces a driver; probed where absent.
+    pub driver: Option<Driver>,
+    /// The worker's name, for metadata.
+    pub worker: String,
+}
+
+/// The worker's hands.
+#[derive(Debug)]
+pub struct Hands {
+    options: HandsOptions,
+}
+
+impl Hands {
+    /// Removes what an earlier life left in the daemon, and is ready for work.
+    pub async fn start(options: HandsOptions) -> Result<Self, WorkFailure> {
+        let engine: &dyn Engine = options.engine.as_ref();
+        engine.ping().await.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+        Ok(Self { options })
+    }
+
+    /// How lanes are put back: the forced driver, or what probing found so far.
+    #[must_use]
+    pub fn driver(&self) -> Driver {
+        self.options.driver.unwrap_or(Driver::Recreate)
+    }
+
+    /// Resolves images, derives the key, and has the baseline: from the pool, from the farm, or by seeding.
+    pub async fn prepare_baseline(
+        &self,
+        _run: u64,
+        _spec: &RunSpec,
+        _notices: &Notices,
+    ) -> Result<BaselineReady, WorkFailure> {
+        Err(WorkFailure::infrastructure("this worker cannot prepare baselines yet"))
+    }
+
+    /// The ids of a suite's tests, as its runner names them.
+    pub async fn discover(
+        &self,
+        _lane: u32,
+        _run: u64,
+        _spec: &RunSpec,
+        _suite: &str,
+        _baseline_key: &str,
+        _notices: &Notices,
+    ) -> Result<Discovered, WorkFailure> {
+        Err(WorkFailure::infrastructure("this worker cannot discover tests yet"))
+    }
+
+    /// Runs the tests of one unit, in order, on the lane made pristine for it. Every result is sent as soon as it is
+    /// known; tests without a result were not run. Cancelling kills the unit's processes and answers `Ok`.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn execute(
+        &self,
+        _lane: u32,
+        _run: u64,
+        _spec: &RunSpec,
+        _suite: &str,
+        _baseline_key: &str,
+        _tests: Vec<TestCase>,
+        _results: mpsc::Sender<TestResult>,
+        _cancel: CancellationToken,
+    ) -> Result<(), WorkFailure> {
+        Err(WorkFailure::infrastructure("this worker cannot run tests yet"))
+    }
+
+    /// Puts the lane back after `discover` or `execute`, verifies it, and measures what had been dirtied. Call it before
+    /// the lane is offered again; the lane then waits pristine.
+    pub async fn settle(&self, _lane: u32) -> Result<Settled, Unfit> {
+        Ok(Settled::default())
+    }
+
+    /// Removes every container and network of the lanes. Baselines stay in the pool.
+    pub async fn shutdown(&self) {}
+}
