@@ -1,1 +1,159 @@
-//! 
+//! The coordinator: one task drives the pure core ([`andon_core`]), a store makes every decision durable before it
+//! takes effect, and three gRPC services speak to clients and workers. It knows no Docker and no git.
+
+mod blobs;
+mod clock;
+mod driver;
+mod plan;
+mod rpc;
+mod sessions;
+pub mod store;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+pub use andon_core::Config as CoreConfig;
+
+/// Where a coordinator keeps its state and how it is reached.
+#[derive(Debug, Clone)]
+pub struct CoordinatorConfig {
+    /// Database and blobs live here; made where it is missing.
+    pub state_dir: PathBuf,
+    /// TCP address; loopback unless the operator says otherwise. `None` for the socket alone.
+    pub listen: Option<SocketAddr>,
+    /// Unix socket, made (and a stale one replaced) with mode 0600.
+    pub socket: Option<PathBuf>,
+    /// What clients show: CLI, hook, gateway.
+    pub client_token: String,
+    /// What workers show.
+    pub join_token: String,
+    /// Lease times.
+    pub core: CoreConfig,
+}
+
+/// Why a coordinator could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// Neither an address nor a socket was given.
+    #[error("the coordinator needs a TCP address or a unix socket to listen on")]
+    NowhereToListen,
+    /// A token is too short to protect anything.
+    #[error("the {0} token is shorter than {MIN_TOKEN} characters")]
+    WeakToken(&'static str),
+    /// The state folder is another coordinator's.
+    #[error("another coordinator uses {0}")]
+    InUse(PathBuf),
+    /// A file or socket.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The address is taken or not ours.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The store.
+    #[error("the store failed")]
+    Store(#[from] store::StoreError),
+    /// A server stopped.
+    #[error("the server stopped")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// The shortest token that is accepted.
+pub const MIN_TOKEN: usize = 16;
+
+/// A token nobody can guess: 32 random bytes in hex.
+#[must_use]
+pub fn new_token() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
+}
+
+/// Runs a coordinator until `stop` is cancelled. Everything acknowledged before is durable.
+///
+/// # Errors
+/// Where it cannot start, or a server breaks.
+pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result<(), CoordinatorError> {
+    for (name, token) in [("client", &config.client_token), ("join", &config.join_token)] {
+        if token.len() < MIN_TOKEN {
+            return Err(CoordinatorError::WeakToken(name));
+        }
+    }
+    if config.listen.is_none() && config.socket.is_none() {
+        return Err(CoordinatorError::NowhereToListen);
+    }
+    let _lock = lock(&config.state_dir)?;
+    let blobs = blobs::Blobs::open(config.state_dir.join("blobs"))
+        .map_err(|source| io("open", config.state_dir.join("blobs"), source))?;
+    let store: Arc<dyn store::Store> =
+        Arc::new(store::sqlite::Sqlite::open(&config.state_dir.join("farm.db")).await?);
+    let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
+    let services = rpc::services(&farm, &config.client_token, &config.join_token);
+
+    let mut servers = tokio::task::JoinSet::new();
+    if let Some(address) = config.listen {
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| CoordinatorError::Listen(address, source))?;
+        let stop = stop.clone();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        servers.spawn(services.clone().serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+        tracing::info!(%address, "listening");
+    }
+    if let Some(path) = &config.socket {
+        let listener = bind_socket(path)?;
+        let stop = stop.clone();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        servers.spawn(services.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+        tracing::info!(socket = %path.display(), "listening");
+    }
+    while let Some(ended) = servers.join_next().await {
+        stop.cancel();
+        ended.expect("a server does not panic")?;
+    }
+    farm.finish().await;
+    if let Some(path) = &config.socket {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// One coordinator a state folder: two would give the same fence twice.
+fn lock(state_dir: &std::path::Path) -> Result<std::fs::File, CoordinatorError> {
+    std::fs::create_dir_all(state_dir).map_err(|source| io("make", state_dir.to_owned(), source))?;
+    let path = state_dir.join("coordinator.lock");
+    let file = std::fs::File::create(&path).map_err(|source| io("make", path, source))?;
+    file.try_lock().map_err(|_| CoordinatorError::InUse(state_dir.to_owned()))?;
+    Ok(file)
+}
+
+fn bind_socket(path: &std::path::Path) -> Result<UnixListener, CoordinatorError> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| io("make", folder.to_owned(), source))?;
+    }
+    // The lock on the state folder is ours, so a socket that is there is a dead coordinator's.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("replace", path.to_owned(), error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|source| io("listen on", path.to_owned(), source))?;
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, mode).map_err(|source| io("protect", path.to_owned(), source))?;
+    Ok(listener)
+}
+
+fn io(what: &'static str, path: PathBuf, source: std::io::Error) -> CoordinatorError {
+    CoordinatorError::Io { what, path, source }
+}

@@ -76,7 +76,7 @@ impl Core {
         }
         out.push(assign(worker, lane, lease, run, work));
         let expires_mono_ms = now.mono_ms + self.config.lease_ttl_ms;
-        let held = Held { lease, worker: worker.clone(), lane, work: pending, open, expires_mono_ms };
+        let held = Held { lease, worker: worker.clone(), work: pending, open, expires_mono_ms };
         self.leases.insert(lease.fence, held);
         if let Some(entry) = self.workers.get_mut(worker) {
             entry.ready.remove(&lane);

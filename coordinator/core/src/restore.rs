@@ -96,7 +96,6 @@ impl Core {
             let held = Held {
                 lease: lease.lease,
                 worker: lease.worker,
-                lane: lease.lane,
                 work: Pending { kind, infra_failures: 0, avoid: None },
                 open: lease.open.into_iter().collect(),
                 expires_mono_ms: now.mono_ms + self.config.restart_grace_ms,

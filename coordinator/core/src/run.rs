@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{AttemptId, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use crate::ids::{AttemptId, Lease, RunId, TestIx, WorkId, WorkerId};
 use crate::model::{
     Candidate, LeaseKind, Outcome, Plan, RunEnd, RunHeader, RunState, SuitePlan, Verdict, Work,
 };
@@ -60,7 +60,6 @@ pub(crate) struct Rank {
 pub(crate) struct Held {
     pub(crate) lease: Lease,
     pub(crate) worker: WorkerId,
-    pub(crate) lane: LaneIx,
     pub(crate) work: Pending,
     /// Attempts that have not ended.
     pub(crate) open: BTreeMap<AttemptId, TestIx>,

@@ -1,0 +1,430 @@
+//! The one task that owns the core. It takes commands, steps the core, makes all records of a round durable in one
+//! transaction, and only then acts: acknowledges, answers, sends, tells watchers. Thus many reports share one sync,
+//! and nothing leaves that a crash could take back.
+//!
+//! What a crash may cut: commands that were not yet durable are lost unacknowledged; their senders send them again. Work that was
+//! leased but not yet delivered stands in the store; its worker comes back without it, and it is leased again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
+use andon_core::model::{Plan, Record, Report, RunHeader, Start, StoredLease, StoredRun, StoredTest};
+use andon_core::{Config, Core, Effect, Input, Stored};
+use andon_proto as wire;
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{Blobs, Digest};
+use crate::clock::Clock;
+use crate::plan::plan_of;
+use crate::rpc::convert;
+use crate::sessions::{SessionId, Sessions};
+use crate::store::{ActiveRun, Store, StoreError};
+use crate::watch::{Change, Watchers};
+
+/// Commands that wait for the driver; senders beyond wait themselves.
+const COMMANDS: usize = 4_096;
+/// Commands that share one transaction.
+const ROUND_MAX: usize = 512;
+const TICK: Duration = Duration::from_millis(500);
+/// Between tries to write to a store that fails. Nothing is acknowledged meanwhile.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// What the services ask of the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A run is submitted.
+    Submit { header: RunHeader, plan: Plan, start: Start, reply: oneshot::Sender<Submitted> },
+    /// A person stops a run; the answer says whether it was running.
+    Cancel { run: RunId, reason: String, reply: oneshot::Sender<bool> },
+    /// A worker opened a session.
+    Joined { worker: WorkerId, session: SessionId, held: Vec<Lease>, seq: u64 },
+    /// Its session ended.
+    Left { worker: WorkerId, session: SessionId },
+    /// It said something; acknowledged up to `seq` once what follows is durable.
+    Said { worker: WorkerId, session: SessionId, seq: u64, words: Words },
+}
+
+/// What a worker says in a session.
+#[derive(Debug)]
+pub(crate) enum Words {
+    LaneReady { lane: LaneIx, baseline: String },
+    Heartbeat { held: Vec<Lease> },
+    Fitness { unfit: Option<String> },
+    Report { lease: Lease, report: Report },
+    Notice { lease: Lease, text: String },
+}
+
+/// A run's number, and whether it was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Submitted {
+    pub(crate) run: RunId,
+    pub(crate) existed: bool,
+}
+
+/// The farm as the services see it.
+#[derive(Clone)]
+pub(crate) struct Farm {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Blobs,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) clock: Clock,
+    pub(crate) times: wire::Welcome,
+    /// Cancelled when the coordinator stops; long streams end then.
+    pub(crate) stop: CancellationToken,
+    commands: mpsc::Sender<Command>,
+    task: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Farm {
+    /// Restores the core from the store and starts its task.
+    pub(crate) async fn start(
+        store: Arc<dyn Store>,
+        blobs: Blobs,
+        config: Config,
+        stop: CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let clock = Clock::start();
+        let core = restored(&*store, &blobs, config, &clock).await?;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let times = wire::Welcome {
+            lease_ttl_ms: config.lease_ttl_ms,
+            heartbeat_ms: (config.lease_ttl_ms / 5).max(1),
+        };
+        let farm = Self {
+            store,
+            blobs,
+            sessions: Arc::default(),
+            watchers: Arc::default(),
+            clock,
+            times,
+            stop,
+            commands,
+            task: Arc::default(),
+        };
+        let driver = Driver { core, farm: farm.clone(), inbox };
+        let task = tokio::spawn(driver.run());
+        *farm.task.lock().expect("no holder of this lock panics") = Some(task);
+        Ok(farm)
+    }
+
+    /// Hands a command over; `false` where the coordinator is stopping.
+    pub(crate) async fn command(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+
+    /// Waits until the driver has finished its last round.
+    pub(crate) async fn finish(&self) {
+        self.stop.cancel();
+        let task = self.task.lock().expect("no holder of this lock panics").take();
+        if let Some(task) = task {
+            task.await.expect("the driver does not panic");
+        }
+    }
+}
+
+struct Driver {
+    core: Core,
+    farm: Farm,
+    inbox: mpsc::Receiver<Command>,
+}
+
+/// What a round brought, to be done in this order once the records are durable.
+#[derive(Default)]
+struct Round {
+    records: Vec<Record>,
+    effects: Vec<Effect>,
+    acks: Vec<(WorkerId, SessionId, u64)>,
+    submitted: Vec<(u64, Option<String>, oneshot::Sender<Submitted>)>,
+    existed: Vec<(RunId, oneshot::Sender<Submitted>)>,
+    cancelled: Vec<(bool, oneshot::Sender<bool>)>,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut commands = Vec::with_capacity(ROUND_MAX);
+        let stop = self.farm.stop.clone();
+        loop {
+            let mut round = Round::default();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {
+                    self.step(Input::Tick, &mut round);
+                    self.farm.watchers.sweep();
+                }
+                _ = self.inbox.recv_many(&mut commands, ROUND_MAX) => {
+                    for command in commands.drain(..) {
+                        self.take(command, &mut round).await;
+                    }
+                }
+            }
+            if !self.persist(&round.records).await {
+                return;
+            }
+            self.act(round);
+        }
+    }
+
+    fn step(&mut self, input: Input, round: &mut Round) {
+        for effect in self.core.step(self.farm.clock.now(), input) {
+            match effect {
+                Effect::Persist(record) => round.records.push(record),
+                effect => round.effects.push(effect),
+            }
+        }
+    }
+
+    async fn take(&mut self, command: Command, round: &mut Round) {
+        match command {
+            Command::Submit { header, plan, start, reply } => {
+                self.submit(header, plan, start, reply, round).await;
+            }
+            Command::Cancel { run, reason, reply } => {
+                round.cancelled.push((self.core.is_active(run), reply));
+                self.step(Input::Cancel { run, reason }, round);
+            }
+            Command::Joined { worker, session, held, seq } => {
+                if self.farm.sessions.is_current(&worker, session) {
+                    round.acks.push((worker.clone(), session, seq));
+                    self.step(Input::WorkerJoined { worker, held }, round);
+                }
+            }
+            Command::Left { worker, session } => {
+                if self.farm.sessions.close(&worker, session) {
+                    self.step(Input::WorkerLeft { worker }, round);
+                }
+            }
+            Command::Said { worker, session, seq, words } => {
+                if self.farm.sessions.is_current(&worker, session) {
+                    round.acks.push((worker.clone(), session, seq));
+                    self.hear(worker, words, round);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, worker: WorkerId, words: Words, round: &mut Round) {
+        let input = match words {
+            Words::LaneReady { lane, baseline } => Input::LaneReady { worker, lane, baseline },
+            Words::Heartbeat { held } => Input::Heartbeat { worker, held },
+            Words::Fitness { unfit } => Input::WorkerFitness { worker, unfit },
+            Words::Report { lease, report } => Input::Reported { worker, lease, report },
+            Words::Notice { lease, text } => {
+                if self.core.is_active(lease.run) {
+                    let at_unix_ms = self.farm.clock.now().unix_ms;
+                    let text = format!("{worker}: {text}");
+                    round.records.push(Record::Noted {
+                        run: lease.run,
+                        text,
+                        log_zstd: Vec::new(),
+                        at_unix_ms,
+                    });
+                }
+                return;
+            }
+        };
+        self.step(input, round);
+    }
+
+    async fn submit(
+        &mut self,
+        header: RunHeader,
+        plan: Plan,
+        start: Start,
+        reply: oneshot::Sender<Submitted>,
+        round: &mut Round,
+    ) {
+        if let Some(key) = &header.dedup_key {
+            // In the store, or in this very round.
+            let known = self.farm.store.find_dedup(key).await.ok().flatten();
+            let in_round = round.records.iter().find_map(|record| match record {
+                Record::RunCreated { run, header, .. } if header.dedup_key.as_ref() == Some(key) => {
+                    Some(*run)
+                }
+                _ => None,
+            });
+            if let Some(run) = known.or(in_round) {
+                round.existed.push((run, reply));
+                return;
+            }
+        }
+        let ticket = round.submitted.len() as u64;
+        round.submitted.push((ticket, header.dedup_key.clone(), reply));
+        self.step(Input::Submit { ticket, header, plan, start }, round);
+    }
+
+    /// False where the coordinator was stopped while the store failed: the round is lost, unacknowledged.
+    async fn persist(&self, records: &[Record]) -> bool {
+        while !records.is_empty() {
+            match self.farm.store.apply(records).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot write to the store, trying again"
+                    );
+                    tokio::select! {
+                        () = self.farm.stop.cancelled() => return false,
+                        () = tokio::time::sleep(STORE_RETRY) => {}
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn act(&self, round: Round) {
+        let Round { records, effects, acks, mut submitted, existed, cancelled } = round;
+        for effect in effects {
+            match effect {
+                Effect::Persist(_) => unreachable!("records were taken out in `step`"),
+                Effect::Accepted { ticket, run } => {
+                    if let Some(place) = submitted.iter().position(|(known, ..)| *known == ticket) {
+                        let (.., reply) = submitted.swap_remove(place);
+                        let _ = reply.send(Submitted { run, existed: false });
+                    }
+                }
+                Effect::Assign { worker, lane, lease, spec_digest, work } => {
+                    let assign = convert::assign(lane, lease, spec_digest, work);
+                    self.farm.sessions.send(&worker, assign);
+                }
+                Effect::Revoke { worker, lease, reason } => {
+                    self.farm.sessions.send(&worker, convert::revoke(lease, reason));
+                }
+                Effect::Superseded { worker, lease, reason } => {
+                    tracing::debug!(%worker, ?lease, ?reason, "void report");
+                    self.farm.sessions.send(&worker, convert::superseded(lease, reason));
+                }
+            }
+        }
+        for (run, reply) in existed {
+            let _ = reply.send(Submitted { run, existed: true });
+        }
+        for (was_running, reply) in cancelled {
+            let _ = reply.send(was_running);
+        }
+        self.acknowledge(acks);
+        self.tell(&records);
+        self.farm.sessions.each(|worker, view| {
+            view.lanes_busy = u32::try_from(self.core.busy_lanes(worker)).unwrap_or(u32::MAX);
+            view.unfit = self.core.unfit(worker).unwrap_or_default().to_owned();
+        });
+    }
+
+    /// One acknowledgement a worker: the highest number says it for all before.
+    fn acknowledge(&self, acks: Vec<(WorkerId, SessionId, u64)>) {
+        let mut highest: std::collections::BTreeMap<WorkerId, (SessionId, u64)> = Default::default();
+        for (worker, session, seq) in acks {
+            let entry = highest.entry(worker).or_insert((session, seq));
+            *entry = (*entry).max((session, seq));
+        }
+        for (worker, (session, seq)) in highest {
+            if self.farm.sessions.is_current(&worker, session) {
+                self.farm.sessions.send(&worker, convert::ack(seq));
+            }
+        }
+    }
+
+    fn tell(&self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::RunMoved { run, .. } => self.farm.watchers.tell(*run, Change::Moved),
+                Record::VerdictGiven { run, test, .. } => {
+                    self.farm.watchers.tell(*run, Change::Verdict(*test))
+                }
+                Record::Noted { run, text, .. } => self.farm.watchers.tell(*run, Change::Note(text.clone())),
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn restored(
+    store: &dyn Store,
+    blobs: &Blobs,
+    config: Config,
+    clock: &Clock,
+) -> Result<Core, StoreError> {
+    let active = store.active().await?;
+    let mut stored = Stored { last_run: active.last_run, last_fence: active.last_fence, runs: Vec::new() };
+    let mut unreadable = Vec::new();
+    for run in active.runs {
+        match plan_again(blobs, &run).await {
+            Some(plan) => stored.runs.push(stored_run(store, run, plan).await?),
+            None => unreadable.push(run.row.run),
+        }
+    }
+    // A run whose specification is gone can never go on: it ends, and says why.
+    let records: Vec<_> = unreadable
+        .into_iter()
+        .map(|run| Record::RunMoved {
+            run,
+            state: andon_core::model::RunState::Ended(andon_core::model::RunEnd::Incomplete),
+            reason: "its specification could not be read after a restart".to_owned(),
+            at_unix_ms: clock.now().unix_ms,
+        })
+        .collect();
+    store.apply(&records).await?;
+    Ok(Core::restore(config, clock.now(), stored))
+}
+
+async fn plan_again(blobs: &Blobs, run: &ActiveRun) -> Option<Plan> {
+    let digest = Digest::parse(&run.row.header.spec_digest).ok()?;
+    let bytes = blobs.read(&digest).await.ok()?;
+    plan_of(&wire::RunSpec::decode(bytes.as_slice()).ok()?).ok()
+}
+
+async fn stored_run(store: &dyn Store, run: ActiveRun, plan: Plan) -> Result<StoredRun, StoreError> {
+    let mut histories = std::collections::HashMap::new();
+    for suite in &plan.suites {
+        let known = store.history(&run.row.header.project, &suite.name).await?;
+        histories.insert(suite.name.clone(), known);
+    }
+    let open_of = |lease: &Lease| {
+        let out =
+            |attempt: &crate::store::AttemptRow| attempt.fence == lease.fence && attempt.outcome.is_none();
+        let of_test = |test: &crate::store::TestRow| {
+            test.attempts.iter().filter(|a| out(a)).map(|a| (a.attempt, test.test)).collect::<Vec<_>>()
+        };
+        run.tests.iter().flat_map(of_test).collect()
+    };
+    let leases = run
+        .leases
+        .iter()
+        .map(|lease| StoredLease {
+            lease: lease.lease,
+            kind: lease.kind.clone(),
+            worker: lease.worker.clone(),
+            lane: lease.lane,
+            open: open_of(&lease.lease),
+        })
+        .collect();
+    let tests = run
+        .tests
+        .iter()
+        .map(|test| StoredTest {
+            suite: test.suite.clone(),
+            candidate: convert::candidate(test.id.clone(), histories.get(&test.suite)),
+            verdict: test.verdict,
+            attempts: test.attempts.iter().map(|a| (a.attempt, a.outcome)).collect(),
+        })
+        .collect();
+    let baseline = (!run.row.baseline_key.is_empty()).then(|| run.row.baseline_key.clone());
+    Ok(StoredRun {
+        run: run.row.run,
+        header: run.row.header,
+        plan,
+        state: run.row.state,
+        baseline,
+        discovered: run.discovered,
+        tests,
+        leases,
+        last_work: andon_core::ids::WorkId(run.last_work),
+    })
+}

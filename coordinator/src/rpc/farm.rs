@@ -1,0 +1,408 @@
+//! The clients' service: submit, rerun, look, watch, cancel.
+
+use std::pin::Pin;
+
+use andon_core::ids::{AttemptId, RunId};
+use andon_core::model::{Candidate, Outcome, RunHeader, RunState, Start, Trigger, Verdict};
+use andon_proto as wire;
+use andon_proto::farm_server::Farm as FarmApi;
+use andon_proto::run_event::Event;
+use futures::Stream;
+use prost::Message;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{blobs, convert, internal};
+use crate::blobs::Digest;
+use crate::driver::{Command, Farm};
+use crate::plan::plan_of;
+use crate::store::{ImageRow, RunFilter, RunRow, StoreError, TestRow};
+use crate::watch::Change;
+
+const LIST_DEFAULT: u32 = 20;
+const LIST_MAX: u32 = 1_000;
+const EVENTS_AHEAD: usize = 256;
+const DEDUP_KEY_MAX: usize = 512;
+const LOG_BYTES_MAX: usize = 32 << 20;
+
+pub(super) struct FarmService {
+    farm: Farm,
+}
+
+impl FarmService {
+    pub(super) fn new(farm: Farm) -> Self {
+        Self { farm }
+    }
+
+    async fn row(&self, run: u64) -> Result<RunRow, Status> {
+        let row = self.farm.store.run(RunId(run)).await.map_err(|error| internal(&error))?;
+        row.ok_or_else(|| Status::not_found(format!("there is no run {run}")))
+    }
+
+    /// The specification, checked as far as the coordinator relies on it.
+    async fn spec(&self, digest: &str) -> Result<wire::RunSpec, Status> {
+        let digest = Digest::parse(digest).map_err(|error| blobs::status(&error))?;
+        let bytes = self.farm.blobs.read(&digest).await.map_err(|error| blobs::status(&error))?;
+        let spec = wire::RunSpec::decode(bytes.as_slice()).map_err(|error| {
+            Status::invalid_argument(format!("the specification cannot be read: {error}"))
+        })?;
+        let source = Digest::parse(&spec.source_digest).map_err(|error| blobs::status(&error))?;
+        if !self.farm.blobs.has(&source).await {
+            return Err(Status::failed_precondition("the source archive is not in the blob store"));
+        }
+        Ok(spec)
+    }
+
+    async fn submit(
+        &self,
+        spec: &wire::RunSpec,
+        header: RunHeader,
+        start: Start,
+    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
+        let plan = plan_of(spec).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        self.farm.command(Command::Submit { header, plan, start, reply }).await;
+        let submitted = answer.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(Response::new(wire::SubmitRunResponse { run: submitted.run.0, existed: submitted.existed }))
+    }
+}
+
+#[tonic::async_trait]
+impl FarmApi for FarmService {
+    async fn submit_run(
+        &self,
+        request: Request<wire::SubmitRunRequest>,
+    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
+        let request = request.into_inner();
+        if request.dedup_key.len() > DEDUP_KEY_MAX {
+            return Err(Status::invalid_argument(format!("a dedup key has at most {DEDUP_KEY_MAX} bytes")));
+        }
+        let spec = self.spec(&request.spec_digest).await?;
+        let mut header = header_of(&spec, request.spec_digest);
+        header.dedup_key = (!request.dedup_key.is_empty()).then_some(request.dedup_key);
+        self.submit(&spec, header, Start::Discover).await
+    }
+
+    async fn rerun(
+        &self,
+        request: Request<wire::RerunRequest>,
+    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
+        let request = request.into_inner();
+        let earlier = self.row(request.run).await?;
+        let same = request.spec_digest.is_empty() || request.spec_digest == earlier.header.spec_digest;
+        let spec_digest = if same { earlier.header.spec_digest.clone() } else { request.spec_digest.clone() };
+        let spec = self.spec(&spec_digest).await?;
+        if spec.project != earlier.header.project {
+            let text = format!("run {} is of project {}", request.run, earlier.header.project);
+            return Err(Status::invalid_argument(text));
+        }
+        let tests = self.farm.store.tests(earlier.run).await.map_err(|error| internal(&error))?;
+        let chosen = choose(&request, tests)?;
+        let mut header = header_of(&spec, spec_digest);
+        header.git_ref.clone_from(&earlier.header.git_ref);
+        header.trigger = Trigger::Rerun;
+        header.rerun_of = Some(earlier.run);
+        let pinned = same && !earlier.baseline_key.is_empty();
+        let baseline = pinned.then_some(earlier.baseline_key);
+        self.submit(&spec, header, Start::Chosen { tests: chosen, baseline }).await
+    }
+
+    async fn get_run(&self, request: Request<wire::GetRunRequest>) -> Result<Response<wire::Run>, Status> {
+        let request = request.into_inner();
+        let row = self.row(request.run).await?;
+        let id = row.run;
+        let mut run = convert::run(row);
+        if request.with_tests {
+            let tests = self.farm.store.tests(id).await.map_err(|error| internal(&error))?;
+            run.tests = tests.into_iter().map(convert::test).collect();
+        }
+        Ok(Response::new(run))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<wire::ListRunsRequest>,
+    ) -> Result<Response<wire::ListRunsResponse>, Status> {
+        let request = request.into_inner();
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let limit = if request.limit == 0 { LIST_DEFAULT } else { request.limit.min(LIST_MAX) };
+        let filter = RunFilter { project: some(request.project), commit: some(request.commit), limit };
+        let rows = self.farm.store.runs(&filter).await.map_err(|error| internal(&error))?;
+        Ok(Response::new(wire::ListRunsResponse { runs: rows.into_iter().map(convert::run).collect() }))
+    }
+
+    type WatchRunStream = Pin<Box<dyn Stream<Item = Result<wire::RunEvent, Status>> + Send>>;
+
+    async fn watch_run(
+        &self,
+        request: Request<wire::WatchRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        let row = self.row(request.into_inner().run).await?;
+        let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
+        tokio::spawn(watch(self.farm.clone(), row.run, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn get_log(
+        &self,
+        request: Request<wire::GetLogRequest>,
+    ) -> Result<Response<wire::GetLogResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.row(request.run).await?;
+        if request.test.is_empty() {
+            let notes = self.farm.store.notes(row.run).await.map_err(|error| internal(&error))?;
+            return Ok(Response::new(wire::GetLogResponse { text: run_log(notes), attempt: 0 }));
+        }
+        let tests = self.farm.store.tests(row.run).await.map_err(|error| internal(&error))?;
+        let test = tests
+            .into_iter()
+            .find(|test| is_named(test, &request.test))
+            .ok_or_else(|| Status::not_found(format!("run {} has no test {:?}", row.run, request.test)))?;
+        let attempt = pick_attempt(&test, request.attempt)?;
+        let zstd = self.farm.store.log(row.run, attempt).await.map_err(|error| internal(&error))?;
+        let text = unpacked(&zstd.unwrap_or_default());
+        Ok(Response::new(wire::GetLogResponse { text, attempt: attempt.0 }))
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<wire::CancelRunRequest>,
+    ) -> Result<Response<wire::CancelRunResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.row(request.run).await?;
+        let (reply, answer) = oneshot::channel();
+        self.farm.command(Command::Cancel { run: row.run, reason: request.reason, reply }).await;
+        let was_running = answer.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        Ok(Response::new(wire::CancelRunResponse { was_running }))
+    }
+
+    async fn list_workers(
+        &self,
+        _: Request<wire::ListWorkersRequest>,
+    ) -> Result<Response<wire::ListWorkersResponse>, Status> {
+        let workers = self.farm.sessions.list().into_iter();
+        let workers = workers
+            .map(|(name, view)| wire::Worker {
+                name: name.0,
+                connected: view.session.is_some(),
+                lanes: view.lanes,
+                lanes_busy: view.lanes_busy,
+                version: view.version,
+                pool: view.pool,
+                driver: view.driver,
+                unfit: view.unfit,
+                connected_unix_ms: view.connected_unix_ms,
+            })
+            .collect();
+        Ok(Response::new(wire::ListWorkersResponse { workers }))
+    }
+
+    async fn list_baselines(
+        &self,
+        _: Request<wire::ListBaselinesRequest>,
+    ) -> Result<Response<wire::ListBaselinesResponse>, Status> {
+        let stored = self.farm.store.baselines().await.map_err(|error| internal(&error))?;
+        let baselines = stored.iter().map(|bytes| wire::BaselineManifest::decode(bytes.as_slice()));
+        let baselines = baselines.collect::<Result<_, _>>().map_err(|error| internal(&error))?;
+        Ok(Response::new(wire::ListBaselinesResponse { baselines }))
+    }
+
+    async fn add_image(
+        &self,
+        request: Request<wire::SharedImage>,
+    ) -> Result<Response<wire::AddImageResponse>, Status> {
+        let image = request.into_inner();
+        let digest = Digest::parse(&image.blob_digest).map_err(|error| blobs::status(&error))?;
+        if image.reference.is_empty() || !image.image_id.starts_with("sha256:") {
+            return Err(Status::invalid_argument("an image needs a reference and an id (sha256:…)"));
+        }
+        if !self.farm.blobs.has(&digest).await {
+            return Err(Status::failed_precondition("the image's bytes are not in the blob store"));
+        }
+        let row = ImageRow {
+            reference: image.reference,
+            image_id: image.image_id,
+            blob_digest: image.blob_digest,
+            blob_size: image.blob_size,
+        };
+        self.farm.store.put_image(&row).await.map_err(|error| internal(&error))?;
+        Ok(Response::new(wire::AddImageResponse {}))
+    }
+}
+
+fn header_of(spec: &wire::RunSpec, spec_digest: String) -> RunHeader {
+    RunHeader {
+        project: spec.project.clone(),
+        repository: spec.repository.clone(),
+        commit: spec.commit.clone(),
+        git_ref: spec.git_ref.clone(),
+        trigger: convert::trigger_of(spec.provenance.as_ref()),
+        requested_by: spec.provenance.as_ref().map(|p| p.requested_by.clone()).unwrap_or_default(),
+        spec_digest,
+        dedup_key: None,
+        rerun_of: None,
+    }
+}
+
+fn is_named(test: &TestRow, name: &str) -> bool {
+    test.id == name
+        || name.strip_prefix(test.suite.as_str()).and_then(|rest| rest.strip_prefix('/')) == Some(&test.id)
+}
+
+/// The tests that a rerun asks for. All names that are unknown are told at once.
+fn choose(request: &wire::RerunRequest, tests: Vec<TestRow>) -> Result<Vec<(String, Candidate)>, Status> {
+    let unknown: Vec<_> =
+        request.tests.iter().filter(|name| !tests.iter().any(|test| is_named(test, name))).collect();
+    if !unknown.is_empty() {
+        let text = format!("run {} has no test {unknown:?}", request.run);
+        return Err(Status::not_found(text));
+    }
+    let failed = |test: &TestRow| {
+        matches!(test.verdict, Some(Verdict::Failed | Verdict::TimedOut | Verdict::Infrastructure))
+    };
+    let not_run = |test: &TestRow| matches!(test.verdict, None | Some(Verdict::NotRun));
+    let everything = !request.failed && !request.not_run && request.tests.is_empty();
+    let wanted = |test: &TestRow| {
+        everything
+            || (request.failed && failed(test))
+            || (request.not_run && not_run(test))
+            || request.tests.iter().any(|name| is_named(test, name))
+    };
+    let chosen: Vec<_> = tests.into_iter().filter(|test| wanted(test)).map(chosen).collect();
+    if chosen.is_empty() {
+        return Err(Status::failed_precondition(format!(
+            "run {} has no such tests to run again",
+            request.run
+        )));
+    }
+    Ok(chosen)
+}
+
+fn chosen(test: TestRow) -> (String, Candidate) {
+    let expected_ms = test.attempts.iter().rev().find(|a| a.run_ms > 0).map(|a| a.run_ms);
+    let failed_last = test.attempts.last().is_some_and(|a| a.outcome == Some(Outcome::Failed));
+    (test.suite, Candidate { id: test.id, expected_ms, failed_last })
+}
+
+fn pick_attempt(test: &TestRow, wanted: u64) -> Result<AttemptId, Status> {
+    let found = match wanted {
+        0 => test.attempts.iter().rev().find(|a| a.outcome.is_some()).or(test.attempts.last()),
+        wanted => test.attempts.iter().find(|a| a.attempt.0 == wanted),
+    };
+    let numbers: Vec<_> = test.attempts.iter().map(|a| a.attempt.0).collect();
+    found.map(|a| a.attempt).ok_or_else(|| Status::not_found(format!("its attempts are {numbers:?}")))
+}
+
+fn unpacked(zstd: &[u8]) -> Vec<u8> {
+    use std::io::Read;
+    if zstd.is_empty() {
+        return Vec::new();
+    }
+    let mut text = Vec::new();
+    let read = zstd::Decoder::new(zstd)
+        .and_then(|decoder| decoder.take(LOG_BYTES_MAX as u64).read_to_end(&mut text));
+    match read {
+        Ok(_) => text,
+        Err(error) => format!("(the stored log cannot be read: {error})").into_bytes(),
+    }
+}
+
+fn run_log(notes: Vec<crate::store::Note>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for note in notes {
+        text.extend_from_slice(note.text.as_bytes());
+        text.push(b'\n');
+        text.extend(unpacked(&note.zstd));
+        if text.last() != Some(&b'\n') {
+            text.push(b'\n');
+        }
+    }
+    text
+}
+
+type Events = mpsc::Sender<Result<wire::RunEvent, Status>>;
+
+/// The run as it is, then each change, until it ends or nobody listens. A watcher that fell behind, or that missed
+/// verdicts before it came, is given the whole run again: nothing is told only once.
+async fn watch(farm: Farm, run: RunId, events: Events) {
+    // Subscribed first: what happens between the two is told twice rather than not at all.
+    let mut changes = farm.watchers.subscribe(run);
+    let mut ended = match tell_run(&farm, run, &events).await {
+        Some(ended) => ended,
+        None => return,
+    };
+    while !ended {
+        let change = tokio::select! {
+            () = farm.stop.cancelled() => {
+                let _ = events.send(Err(Status::unavailable("the coordinator is stopping"))).await;
+                return;
+            }
+            () = events.closed() => return,
+            change = changes.recv() => change,
+        };
+        let told = match change {
+            Ok(Change::Verdict(test)) => tell_verdict(&farm, run, test, &events).await,
+            Ok(Change::Note(text)) => tell(&events, Event::Notice(text)).await.then_some(false),
+            Ok(Change::Moved) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                tell_run(&farm, run, &events).await
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        match told {
+            Some(now_ended) => ended = now_ended,
+            None => return,
+        }
+    }
+}
+
+async fn tell(events: &Events, event: Event) -> bool {
+    events.send(Ok(wire::RunEvent { event: Some(event) })).await.is_ok()
+}
+
+async fn tell_error(events: &Events, error: &StoreError) {
+    let _ = events.send(Err(internal(error))).await;
+}
+
+/// `Some(true)` where the run has ended, `None` where nobody listens any more.
+async fn tell_run(farm: &Farm, run: RunId, events: &Events) -> Option<bool> {
+    match farm.store.run(run).await {
+        Ok(Some(row)) => {
+            let ended = matches!(row.state, RunState::Ended(_));
+            tell(events, Event::Run(convert::run(row))).await.then_some(ended)
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tell_error(events, &error).await;
+            None
+        }
+    }
+}
+
+async fn tell_verdict(
+    farm: &Farm,
+    run: RunId,
+    test: andon_core::ids::TestIx,
+    events: &Events,
+) -> Option<bool> {
+    let told = async {
+        if let Some(row) = farm.store.test(run, test).await? {
+            if !tell(events, Event::Verdict(convert::test(row))).await {
+                return Ok(None);
+            }
+        }
+        if let Some(row) = farm.store.run(run).await? {
+            if !tell(events, Event::Counts(convert::counts(row.counts))).await {
+                return Ok(None);
+            }
+        }
+        Ok(Some(false))
+    };
+    match told.await {
+        Ok(told) => told,
+        Err(error) => {
+            tell_error(events, &error).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The workers' service: sessions, and what workers look up.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+
+use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
+use andon_core::model::Report;
+use andon_proto as wire;
+use andon_proto::work_server::Work;
+use andon_proto::worker_message::Body;
+use futures::{Stream, StreamExt};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert;
+use crate::driver::{Command, Farm, Words};
+use crate::sessions::{OUTBOX, SessionId};
+
+const WORKER_NAME_MAX: usize = 128;
+const LANES_MAX: u32 = 1_024;
+/// A suite has at most so many tests …
+const TESTS_MAX: usize = 200_000;
+/// … with ids of at most so many bytes.
+const TEST_ID_BYTES_MAX: usize = 4_096;
+const LOG_BYTES_MAX: usize = 4 << 20;
+const NOTICE_BYTES_MAX: usize = 4_096;
+
+pub(super) struct WorkService {
+    farm: Farm,
+}
+
+impl WorkService {
+    pub(super) fn new(farm: Farm) -> Self {
+        Self { farm }
+    }
+}
+
+#[tonic::async_trait]
+impl Work for WorkService {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<wire::CoordinatorMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<wire::WorkerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let first =
+            incoming.message().await?.ok_or_else(|| Status::invalid_argument("the session is empty"))?;
+        let Some(Body::Hello(hello)) = first.body else {
+            return Err(Status::invalid_argument("a session begins with Hello"));
+        };
+        check_hello(&hello)?;
+        let worker = WorkerId(hello.worker.clone());
+        let held = hello.held.iter().map(|lease| convert::lease(*lease)).collect();
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let session = self.farm.sessions.new_id();
+        let _ = outbox.try_send(convert::welcome(self.farm.times));
+        self.farm.sessions.open(session, hello, outbox, self.farm.clock.now().unix_ms);
+        tracing::info!(%worker, "worker joined");
+        let joined = Command::Joined { worker: worker.clone(), session, held, seq: first.seq };
+        if !self.farm.command(joined).await {
+            return Err(Status::unavailable("the coordinator is stopping"));
+        }
+        tokio::spawn(listen(self.farm.clone(), worker, session, incoming));
+        let stop = self.farm.stop.clone();
+        let messages = ReceiverStream::new(messages).map(Ok).take_until(stop.cancelled_owned());
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn find_baseline(
+        &self,
+        request: Request<wire::FindBaselineRequest>,
+    ) -> Result<Response<wire::FindBaselineResponse>, Status> {
+        let key = request.into_inner().key;
+        let found = self.farm.store.baseline(&key).await.map_err(|error| super::internal(&error))?;
+        let manifest = found
+            .map(|bytes| wire::BaselineManifest::decode(bytes.as_slice()))
+            .transpose()
+            .map_err(|error| super::internal(&error))?;
+        Ok(Response::new(wire::FindBaselineResponse { manifest }))
+    }
+
+    async fn find_image(
+        &self,
+        request: Request<wire::FindImageRequest>,
+    ) -> Result<Response<wire::FindImageResponse>, Status> {
+        let reference = request.into_inner().reference;
+        let found = self.farm.store.image(&reference).await.map_err(|error| super::internal(&error))?;
+        Ok(Response::new(wire::FindImageResponse { image: found.map(convert::image) }))
+    }
+}
+
+fn check_hello(hello: &wire::Hello) -> Result<(), Status> {
+    let name = &hello.worker;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > WORKER_NAME_MAX || !name.chars().all(plain) {
+        return Err(Status::invalid_argument(format!(
+            "a worker's name has 1 to {WORKER_NAME_MAX} letters, digits, '-', '_' or '.'"
+        )));
+    }
+    if hello.lanes == 0 || hello.lanes > LANES_MAX {
+        return Err(Status::invalid_argument(format!("a worker has 1 to {LANES_MAX} lanes")));
+    }
+    Ok(())
+}
+
+/// Turns what a worker says into commands until its stream ends.
+async fn listen(
+    farm: Farm,
+    worker: WorkerId,
+    session: SessionId,
+    mut incoming: Streaming<wire::WorkerMessage>,
+) {
+    let stop = farm.stop.clone();
+    loop {
+        let message = tokio::select! {
+            () = stop.cancelled() => break,
+            message = incoming.message() => message,
+        };
+        match message {
+            Ok(Some(wire::WorkerMessage { seq, body: Some(body) })) => {
+                let Some(words) = words(&farm, body).await else { continue };
+                let said = Command::Said { worker: worker.clone(), session, seq, words };
+                if !farm.command(said).await {
+                    break;
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(status) => {
+                tracing::info!(%worker, %status, "the session broke");
+                break;
+            }
+        }
+    }
+    farm.command(Command::Left { worker, session }).await;
+}
+
+/// `None` for what is not understood: it is neither acted upon nor acknowledged.
+async fn words(farm: &Farm, body: Body) -> Option<Words> {
+    Some(match body {
+        Body::Hello(_) => return None,
+        Body::LaneReady(ready) => Words::LaneReady { lane: LaneIx(ready.lane), baseline: ready.baseline_key },
+        Body::Heartbeat(heartbeat) => {
+            Words::Heartbeat { held: heartbeat.held.into_iter().map(convert::lease).collect() }
+        }
+        Body::Unfit(unfit) => Words::Fitness { unfit: (!unfit.reason.is_empty()).then_some(unfit.reason) },
+        Body::Report(report) => {
+            let lease = convert::lease(report.lease?);
+            match report.body? {
+                wire::report::Body::Notice(mut text) => {
+                    text.truncate(text.floor_char_boundary(NOTICE_BYTES_MAX));
+                    Words::Notice { lease, text }
+                }
+                body => Words::Report { lease, report: checked(farm, lease, convert::report(body)?).await },
+            }
+        }
+    })
+}
+
+/// Refuses by name what is too large, and adds history to what was discovered.
+async fn checked(farm: &Farm, lease: Lease, report: Report) -> Report {
+    match report {
+        Report::Discovered { tests } => {
+            if let Some(reason) = refusal(&tests) {
+                let class = andon_core::model::FailureClass::Config;
+                return Report::WorkFailed { class, reason, log_zstd: Vec::new() };
+            }
+            with_history(farm, lease, tests).await
+        }
+        Report::TestEnded { attempt, mut ended } => {
+            if ended.log_zstd.len() > LOG_BYTES_MAX {
+                ended.log_zstd = Vec::new();
+                ended.message.push_str("\n(the log was larger than the coordinator takes)");
+            }
+            Report::TestEnded { attempt, ended }
+        }
+        other => other,
+    }
+}
+
+fn refusal(tests: &[andon_core::model::Candidate]) -> Option<String> {
+    if tests.len() > TESTS_MAX {
+        return Some(format!("discovery found {} tests, a suite may have {TESTS_MAX}", tests.len()));
+    }
+    let mut seen = HashSet::with_capacity(tests.len());
+    tests.iter().find_map(|test| {
+        if test.id.is_empty() || test.id.len() > TEST_ID_BYTES_MAX {
+            Some(format!("a test id has {} bytes, 1 to {TEST_ID_BYTES_MAX} are allowed", test.id.len()))
+        } else if !seen.insert(test.id.as_str()) {
+            Some(format!("discovery named {:?} twice", test.id))
+        } else {
+            None
+        }
+    })
+}
+
+async fn with_history(farm: &Farm, lease: Lease, tests: Vec<andon_core::model::Candidate>) -> Report {
+    let history = match suite_of(farm, lease).await {
+        Some((project, suite)) => farm.store.history(&project, &suite).await.unwrap_or_default(),
+        None => Default::default(),
+    };
+    let tests = tests.into_iter().map(|test| convert::candidate(test.id, Some(&history))).collect();
+    Report::Discovered { tests }
+}
+
+/// Which suite a discovery lease is for. History is only advice: where it cannot be had, tests count as new.
+async fn suite_of(farm: &Farm, lease: Lease) -> Option<(String, String)> {
+    let run: RunId = lease.run;
+    let row = farm.store.run(run).await.ok()??;
+    let active = farm.store.active().await.ok()?;
+    let leases = active.runs.into_iter().find(|active| active.row.run == run)?.leases;
+    leases.into_iter().find(|known| known.lease == lease).and_then(|known| match known.kind {
+        andon_core::model::LeaseKind::Discover(suite) => Some((row.header.project, suite)),
+        _ => None,
+    })
+}

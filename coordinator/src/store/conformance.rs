@@ -1,0 +1,286 @@
+//! What every store must do. Each case runs on each implementation.
+
+use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
+
+use super::memory::Memory;
+use super::sqlite::Sqlite;
+use super::{ImageRow, RunFilter, Store};
+
+const RUN: RunId = RunId(1);
+
+async fn on_each(case: impl AsyncFn(&dyn Store)) {
+    case(&Memory::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    case(&Sqlite::open(&folder.path().join("farm.db")).await.unwrap()).await;
+}
+
+fn header() -> RunHeader {
+    RunHeader {
+        project: "shop".into(),
+        repository: "/srv/shop.git".into(),
+        commit: "c0ffee".into(),
+        git_ref: "refs/heads/main".into(),
+        trigger: Trigger::Push,
+        requested_by: "hook".into(),
+        spec_digest: "d1".into(),
+        dedup_key: Some("push:shop:c0ffee".into()),
+        rerun_of: None,
+    }
+}
+
+fn created() -> Record {
+    Record::RunCreated { run: RUN, header: header(), at_unix_ms: 10 }
+}
+
+fn added() -> Record {
+    let tests = vec![(TestIx(0), "a.py::one".into()), (TestIx(1), "a.py::two".into())];
+    Record::TestsAdded { run: RUN, suite: "it".into(), tests }
+}
+
+fn lease(work: u64, fence: u64) -> Lease {
+    Lease { run: RUN, work: WorkId(work), fence: Fence(fence) }
+}
+
+fn leased(work: u64, fence: u64, attempts: &[(u64, u32)]) -> Record {
+    Record::Leased {
+        lease: lease(work, fence),
+        kind: LeaseKind::Unit,
+        worker: WorkerId("w1".into()),
+        lane: LaneIx(1),
+        attempts: attempts.iter().map(|(attempt, test)| (AttemptId(*attempt), TestIx(*test), 7)).collect(),
+    }
+}
+
+fn ended(attempt: u64, outcome: Outcome) -> Record {
+    let ended = Ended {
+        outcome,
+        prepare_ms: 1,
+        rebase_us: 2,
+        run_ms: 3,
+        message: "why".into(),
+        log_zstd: vec![1, 2],
+        started_unix_ms: 4,
+        driver: "restart".into(),
+    };
+    Record::AttemptEnded { run: RUN, attempt: AttemptId(attempt), ended, at_unix_ms: 30 }
+}
+
+#[tokio::test]
+async fn a_run_reads_back_as_it_was_written() {
+    on_each(async |store| {
+        let moved =
+            |state, at_unix_ms| Record::RunMoved { run: RUN, state, reason: String::new(), at_unix_ms };
+        let verdict =
+            Record::VerdictGiven { run: RUN, test: TestIx(0), verdict: Verdict::Passed, run_ms: Some(100) };
+        let records = [
+            created(),
+            moved(RunState::Preparing, 20),
+            Record::BaselinePinned { run: RUN, key: "k".into() },
+            moved(RunState::Running, 25),
+            added(),
+            leased(2, 1, &[(1, 0)]),
+            ended(1, Outcome::Passed),
+            verdict,
+            Record::LeaseClosed { fence: Fence(1) },
+        ];
+        store.apply(&records).await.unwrap();
+
+        let row = store.run(RUN).await.unwrap().unwrap();
+        assert_eq!(row.header, header());
+        assert_eq!((row.created_ms, row.started_ms, row.ended_ms), (10, 20, 0));
+        assert_eq!((row.state, row.baseline_key.as_str()), (RunState::Running, "k"));
+        assert_eq!((row.counts.passed, row.counts.open, row.counts.total()), (1, 1, 2));
+
+        let tests = store.tests(RUN).await.unwrap();
+        assert_eq!(tests.len(), 2);
+        let attempt = &tests[0].attempts[0];
+        assert_eq!((attempt.outcome, attempt.queue_ms, attempt.rebase_us), (Some(Outcome::Passed), 7, 2));
+        assert_eq!((attempt.message.as_str(), attempt.driver.as_str()), ("why", "restart"));
+        assert_eq!(attempt.dirtied_bytes, None);
+        assert_eq!(store.test(RUN, TestIx(0)).await.unwrap().as_ref(), Some(&tests[0]));
+        assert_eq!(store.log(RUN, AttemptId(1)).await.unwrap(), Some(vec![1, 2]));
+        assert_eq!(store.find_dedup("push:shop:c0ffee").await.unwrap(), Some(RUN));
+        assert_eq!(store.find_dedup("push:shop:other").await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ended_attempts_and_given_verdicts_never_change() {
+    on_each(async |store| {
+        let verdict = |verdict| Record::VerdictGiven { run: RUN, test: TestIx(0), verdict, run_ms: Some(8) };
+        let first = [
+            created(),
+            added(),
+            leased(1, 1, &[(1, 0)]),
+            ended(1, Outcome::Failed),
+            verdict(Verdict::Failed),
+        ];
+        store.apply(&first).await.unwrap();
+        let before = store.tests(RUN).await.unwrap();
+        store.apply(&[ended(1, Outcome::Passed), verdict(Verdict::Passed)]).await.unwrap();
+        assert_eq!(store.tests(RUN).await.unwrap(), before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_fails_leaves_nothing() {
+    on_each(async |store| {
+        store.apply(&[created(), added(), leased(1, 5, &[(1, 0)])]).await.unwrap();
+        let note = Record::Noted { run: RUN, text: "half".into(), log_zstd: vec![], at_unix_ms: 1 };
+        let given_before = leased(2, 5, &[(2, 1)]);
+        store.apply(&[note, given_before]).await.unwrap_err();
+        assert!(store.notes(RUN).await.unwrap().is_empty());
+        assert_eq!(store.active().await.unwrap().last_fence, 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restart_finds_what_was_out() {
+    on_each(async |store| {
+        let second = RunId(2);
+        let mut other = header();
+        other.dedup_key = None;
+        let over = Record::RunMoved {
+            run: second,
+            state: RunState::Ended(RunEnd::Passed),
+            reason: String::new(),
+            at_unix_ms: 9,
+        };
+        let records = [
+            created(),
+            added(),
+            leased(3, 7, &[(1, 0), (2, 1)]),
+            ended(1, Outcome::Passed),
+            Record::RunCreated { run: second, header: other, at_unix_ms: 8 },
+            over,
+        ];
+        store.apply(&records).await.unwrap();
+        let active = store.active().await.unwrap();
+        assert_eq!((active.last_run, active.last_fence, active.runs.len()), (2, 7, 1));
+        let run = &active.runs[0];
+        assert_eq!((run.last_work, run.discovered.as_slice()), (3, ["it".to_owned()].as_slice()));
+        assert_eq!(run.leases[0].lease, lease(3, 7));
+        assert_eq!(run.tests[1].attempts[0].outcome, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_footprint_is_taken_once_and_only_with_its_own_fence_and_worker() {
+    on_each(async |store| {
+        let print = |fence, worker: &str, dirtied_bytes| Record::Footprint {
+            lease: lease(1, fence),
+            worker: WorkerId(worker.into()),
+            attempts: vec![AttemptId(1)],
+            dirtied_bytes,
+        };
+        store.apply(&[created(), added(), leased(1, 1, &[(1, 0)])]).await.unwrap();
+        let dirt = async || store.tests(RUN).await.unwrap()[0].attempts[0].dirtied_bytes;
+        store.apply(&[print(1, "w1", 1)]).await.unwrap();
+        assert_eq!(dirt().await, None, "the attempt has not ended");
+        store.apply(&[ended(1, Outcome::Passed), print(9, "w1", 2), print(1, "w2", 3)]).await.unwrap();
+        assert_eq!(dirt().await, None);
+        store.apply(&[print(1, "w1", 4), print(1, "w1", 5)]).await.unwrap();
+        assert_eq!(dirt().await, Some(4));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn history_smooths_durations_and_remembers_failures() {
+    on_each(async |store| {
+        let run = |number: u64, verdict, run_ms| {
+            let run = RunId(number);
+            let header = RunHeader { dedup_key: None, ..header() };
+            let tests = vec![(TestIx(0), "t".to_owned())];
+            [
+                Record::RunCreated { run, header, at_unix_ms: 1 },
+                Record::TestsAdded { run, suite: "it".into(), tests },
+                Record::VerdictGiven { run, test: TestIx(0), verdict, run_ms },
+            ]
+        };
+        store.apply(&run(1, Verdict::Passed, Some(100))).await.unwrap();
+        store.apply(&run(2, Verdict::Failed, Some(500))).await.unwrap();
+        store.apply(&run(3, Verdict::NotRun, None)).await.unwrap();
+        let past = store.history("shop", "it").await.unwrap()["t"];
+        assert_eq!((past.mean_ms, past.failed_last), (200, true));
+        assert!(store.history("shop", "other").await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_are_newest_first_and_filtered() {
+    on_each(async |store| {
+        for number in 1..=3 {
+            let project = if number == 2 { "other" } else { "shop" };
+            let header = RunHeader {
+                dedup_key: None,
+                project: project.into(),
+                commit: format!("{number}abc"),
+                ..header()
+            };
+            store
+                .apply(&[Record::RunCreated { run: RunId(number), header, at_unix_ms: number }])
+                .await
+                .unwrap();
+        }
+        let list = async |filter: RunFilter| -> Vec<u64> {
+            store.runs(&filter).await.unwrap().iter().map(|row| row.run.0).collect()
+        };
+        assert_eq!(list(RunFilter { limit: 2, ..RunFilter::default() }).await, [3, 2]);
+        let shop = RunFilter { project: Some("shop".into()), limit: 9, ..RunFilter::default() };
+        assert_eq!(list(shop).await, [3, 1]);
+        let commit = RunFilter { commit: Some("2a".into()), limit: 9, ..RunFilter::default() };
+        assert_eq!(list(commit).await, [2]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn baselines_are_immutable_and_images_are_replaced() {
+    on_each(async |store| {
+        let published = |manifest: &[u8]| Record::BaselinePublished {
+            key: "k".into(),
+            manifest: manifest.to_vec(),
+            at_unix_ms: 1,
+        };
+        store.apply(&[published(b"one"), published(b"two")]).await.unwrap();
+        assert_eq!(store.baseline("k").await.unwrap().unwrap(), b"one");
+        assert_eq!(store.baselines().await.unwrap().len(), 1);
+
+        let image = |id: &str| ImageRow {
+            reference: "mysql:9".into(),
+            image_id: id.into(),
+            blob_digest: "d".into(),
+            blob_size: 3,
+        };
+        store.put_image(&image("sha256:1")).await.unwrap();
+        store.put_image(&image("sha256:2")).await.unwrap();
+        assert_eq!(store.image("mysql:9").await.unwrap(), Some(image("sha256:2")));
+        assert_eq!(store.image("sha256:2").await.unwrap(), Some(image("sha256:2")));
+        assert_eq!(store.image("sha256:1").await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("farm.db");
+    let store = Sqlite::open(&path).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'of tomorrow', 1, x'00', 0)",
+    )
+    .execute(&store.pool)
+    .await
+    .unwrap();
+    drop(store);
+    let refused = Sqlite::open(&path).await.unwrap_err();
+    assert!(matches!(refused, super::StoreError::Schema(_)), "{refused}");
+}

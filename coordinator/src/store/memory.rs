@@ -1,0 +1,305 @@
+//! The store's in-memory side: for tests and simulation. Nothing of it is durable.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard};
+
+use andon_core::ids::{AttemptId, Fence, RunId, TestIx, WorkId};
+use andon_core::model::{Record, RunState, Verdict};
+use async_trait::async_trait;
+
+use super::{
+    Active, ActiveLease, ActiveRun, AttemptRow, Counts, ImageRow, Note, Past, Result, RunFilter, RunRow,
+    Store, StoreError, TestRow, smoothed,
+};
+
+/// A store that lives as long as the process.
+#[derive(Debug, Default)]
+pub struct Memory {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct State {
+    runs: BTreeMap<RunId, Stored>,
+    leases: BTreeMap<Fence, ActiveLease>,
+    last_fence: u64,
+    history: HashMap<(String, String), HashMap<String, Past>>,
+    baselines: Vec<(u64, String, Vec<u8>)>,
+    images: BTreeMap<String, ImageRow>,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    row: RunRow,
+    tests: BTreeMap<TestIx, TestRow>,
+    discovered: Vec<String>,
+    logs: HashMap<AttemptId, Vec<u8>>,
+    notes: Vec<Note>,
+}
+
+impl Stored {
+    fn row(&self) -> RunRow {
+        let mut counts = Counts::default();
+        for test in self.tests.values() {
+            counts.add(test.verdict, 1);
+            let running = test.attempts.iter().filter(|attempt| attempt.outcome.is_none()).count();
+            counts.running += u32::try_from(running).unwrap_or(u32::MAX);
+        }
+        RunRow { counts, ..self.row.clone() }
+    }
+
+    fn attempt(&mut self, wanted: AttemptId) -> Option<&mut AttemptRow> {
+        self.tests.values_mut().flat_map(|test| &mut test.attempts).find(|attempt| attempt.attempt == wanted)
+    }
+}
+
+impl Memory {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl State {
+    fn run(&mut self, run: RunId) -> Result<&mut Stored> {
+        self.runs.get_mut(&run).ok_or(StoreError::Database(sqlx::Error::RowNotFound))
+    }
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        match record.clone() {
+            Record::RunCreated { run, header, at_unix_ms } => {
+                let row = RunRow {
+                    run,
+                    header,
+                    state: RunState::Queued,
+                    reason: String::new(),
+                    baseline_key: String::new(),
+                    created_ms: at_unix_ms,
+                    started_ms: 0,
+                    ended_ms: 0,
+                    counts: Counts::default(),
+                };
+                let stored = Stored {
+                    row,
+                    tests: BTreeMap::new(),
+                    discovered: Vec::new(),
+                    logs: HashMap::new(),
+                    notes: Vec::new(),
+                };
+                self.runs.insert(run, stored);
+            }
+            Record::RunMoved { run, state, reason, at_unix_ms } => {
+                let row = &mut self.run(run)?.row;
+                row.state = state;
+                row.reason = reason;
+                if matches!(state, RunState::Ended(_)) {
+                    row.ended_ms = at_unix_ms;
+                    self.leases.retain(|_, lease| lease.lease.run != run);
+                } else if row.started_ms == 0 {
+                    row.started_ms = at_unix_ms;
+                }
+            }
+            Record::BaselinePinned { run, key } => self.run(run)?.row.baseline_key = key,
+            Record::TestsAdded { run, suite, tests } => {
+                let stored = self.run(run)?;
+                stored.discovered.push(suite.clone());
+                stored.discovered.sort();
+                for (test, id) in tests {
+                    let row = TestRow { test, suite: suite.clone(), id, verdict: None, attempts: Vec::new() };
+                    stored.tests.insert(test, row);
+                }
+            }
+            leased @ Record::Leased { .. } => self.leased(leased)?,
+            Record::LeaseClosed { fence } => {
+                self.leases.remove(&fence);
+            }
+            Record::AttemptEnded { run, attempt, ended, at_unix_ms: _ } => {
+                let stored = self.run(run)?;
+                if !ended.log_zstd.is_empty() {
+                    stored.logs.entry(attempt).or_insert_with(|| ended.log_zstd.clone());
+                }
+                if let Some(row) = stored.attempt(attempt).filter(|row| row.outcome.is_none()) {
+                    row.outcome = Some(ended.outcome);
+                    row.prepare_ms = ended.prepare_ms;
+                    row.rebase_us = ended.rebase_us;
+                    row.run_ms = ended.run_ms;
+                    row.message = ended.message;
+                    row.driver = ended.driver;
+                    row.started_ms = ended.started_unix_ms;
+                }
+            }
+            Record::Footprint { lease, worker, attempts, dirtied_bytes } => {
+                let stored = self.run(lease.run)?;
+                for attempt in attempts {
+                    let ours = |row: &&mut AttemptRow| {
+                        row.fence == lease.fence
+                            && row.worker == worker
+                            && row.outcome.is_some()
+                            && row.dirtied_bytes.is_none()
+                    };
+                    if let Some(row) = stored.attempt(attempt).filter(ours) {
+                        row.dirtied_bytes = Some(dirtied_bytes);
+                    }
+                }
+            }
+            Record::BaselinePublished { key, manifest, at_unix_ms } => {
+                if !self.baselines.iter().any(|(_, known, _)| *known == key) {
+                    self.baselines.push((at_unix_ms, key, manifest));
+                }
+            }
+            Record::VerdictGiven { run, test, verdict, run_ms } => {
+                self.verdict(run, test, verdict, run_ms)?;
+            }
+            Record::Noted { run, text, log_zstd, at_unix_ms } => {
+                self.run(run)?.notes.push(Note { at_ms: at_unix_ms, text, zstd: log_zstd });
+            }
+        }
+        Ok(())
+    }
+
+    fn leased(&mut self, record: Record) -> Result<()> {
+        let Record::Leased { lease, kind, worker, lane, attempts } = record else { return Ok(()) };
+        if lease.fence.0 <= self.last_fence {
+            let text = format!("fence {} was given before", lease.fence.0);
+            return Err(sqlx::Error::Protocol(text).into());
+        }
+        self.last_fence = lease.fence.0;
+        let active = ActiveLease { lease, kind, worker: worker.clone(), lane };
+        self.leases.insert(lease.fence, active);
+        let stored = self.run(lease.run)?;
+        for (attempt, test, queue_ms) in attempts {
+            let row = AttemptRow {
+                attempt,
+                work: lease.work,
+                fence: lease.fence,
+                worker: worker.clone(),
+                lane,
+                outcome: None,
+                queue_ms,
+                prepare_ms: 0,
+                rebase_us: 0,
+                run_ms: 0,
+                dirtied_bytes: None,
+                message: String::new(),
+                driver: String::new(),
+                started_ms: 0,
+            };
+            if let Some(test) = stored.tests.get_mut(&test) {
+                test.attempts.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&mut self, run: RunId, test: TestIx, verdict: Verdict, run_ms: Option<u64>) -> Result<()> {
+        let stored = self.run(run)?;
+        let project = stored.row.header.project.clone();
+        let Some(row) = stored.tests.get_mut(&test).filter(|row| row.verdict.is_none()) else {
+            return Ok(());
+        };
+        row.verdict = Some(verdict);
+        let (suite, id) = (row.suite.clone(), row.id.clone());
+        if let Some(seen_ms) = run_ms {
+            let known = self.history.entry((project, suite)).or_default();
+            let mean_ms = smoothed(known.get(&id).map(|past| past.mean_ms), seen_ms);
+            let failed_last = matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Flaky);
+            known.insert(id, Past { mean_ms, failed_last });
+        }
+        Ok(())
+    }
+
+    fn active_run(&self, stored: &Stored) -> ActiveRun {
+        let run = stored.row.run;
+        let leases: Vec<_> = self.leases.values().filter(|lease| lease.lease.run == run).cloned().collect();
+        let tests: Vec<_> = stored.tests.values().cloned().collect();
+        let of_attempts = tests.iter().flat_map(|test| &test.attempts).map(|attempt| attempt.work);
+        let of_leases = leases.iter().map(|lease| lease.lease.work);
+        let last_work = of_attempts.chain(of_leases).max().unwrap_or(WorkId(0)).0;
+        ActiveRun { row: stored.row(), tests, discovered: stored.discovered.clone(), leases, last_work }
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn apply(&self, records: &[Record]) -> Result<()> {
+        let mut state = self.state();
+        // All or nothing, as a transaction is.
+        let mut next = state.clone();
+        for record in records {
+            next.record(record)?;
+        }
+        *state = next;
+        Ok(())
+    }
+
+    async fn active(&self) -> Result<Active> {
+        let state = self.state();
+        let last_run = state.runs.keys().last().map_or(0, |run| run.0);
+        let open = state.runs.values().filter(|stored| !matches!(stored.row.state, RunState::Ended(_)));
+        let runs = open.map(|stored| state.active_run(stored)).collect();
+        Ok(Active { last_run, last_fence: state.last_fence, runs })
+    }
+
+    async fn find_dedup(&self, key: &str) -> Result<Option<RunId>> {
+        let state = self.state();
+        let found = state.runs.values().find(|stored| stored.row.header.dedup_key.as_deref() == Some(key));
+        Ok(found.map(|stored| stored.row.run))
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunRow>> {
+        Ok(self.state().runs.get(&run).map(Stored::row))
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>> {
+        let state = self.state();
+        let wanted = |row: &RunRow| {
+            filter.project.as_ref().is_none_or(|project| row.header.project == *project)
+                && filter.commit.as_ref().is_none_or(|commit| row.header.commit.starts_with(commit))
+        };
+        let rows = state.runs.values().rev().map(Stored::row).filter(wanted);
+        Ok(rows.take(filter.limit as usize).collect())
+    }
+
+    async fn tests(&self, run: RunId) -> Result<Vec<TestRow>> {
+        let state = self.state();
+        Ok(state.runs.get(&run).map(|stored| stored.tests.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn test(&self, run: RunId, test: TestIx) -> Result<Option<TestRow>> {
+        Ok(self.state().runs.get(&run).and_then(|stored| stored.tests.get(&test).cloned()))
+    }
+
+    async fn log(&self, run: RunId, attempt: AttemptId) -> Result<Option<Vec<u8>>> {
+        Ok(self.state().runs.get(&run).and_then(|stored| stored.logs.get(&attempt).cloned()))
+    }
+
+    async fn notes(&self, run: RunId) -> Result<Vec<Note>> {
+        Ok(self.state().runs.get(&run).map(|stored| stored.notes.clone()).unwrap_or_default())
+    }
+
+    async fn history(&self, project: &str, suite: &str) -> Result<HashMap<String, Past>> {
+        let key = (project.to_owned(), suite.to_owned());
+        Ok(self.state().history.get(&key).cloned().unwrap_or_default())
+    }
+
+    async fn baseline(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let state = self.state();
+        Ok(state.baselines.iter().find(|(_, known, _)| known == key).map(|(_, _, manifest)| manifest.clone()))
+    }
+
+    async fn baselines(&self) -> Result<Vec<Vec<u8>>> {
+        let mut all = self.state().baselines.clone();
+        all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        Ok(all.into_iter().map(|(_, _, manifest)| manifest).collect())
+    }
+
+    async fn put_image(&self, image: &ImageRow) -> Result<()> {
+        self.state().images.insert(image.reference.clone(), image.clone());
+        Ok(())
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<ImageRow>> {
+        let state = self.state();
+        let by_id = || state.images.values().find(|image| image.image_id == reference);
+        Ok(state.images.get(reference).or_else(by_id).cloned())
+    }
+}

@@ -1,0 +1,276 @@
+//! The store: one narrow seam. Records of the core go in, in one transaction each time; rows come out.
+//!
+//! Implementations: [`sqlite`] (embedded, durable) and [`memory`] (for tests). `conformance.rs` holds the cases that
+//! each of them must pass.
+
+mod codes;
+#[cfg(test)]
+mod conformance;
+pub mod memory;
+pub mod sqlite;
+
+use std::collections::HashMap;
+
+use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use andon_core::model::{LeaseKind, Outcome, Record, RunHeader, RunState, Verdict};
+use async_trait::async_trait;
+
+/// Why the store could not do what was asked. Nothing of the request was done.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database said no.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// The database is of a newer Andon, or its history was changed.
+    #[error("the database's schema does not fit this version of andon")]
+    Schema(#[from] sqlx::migrate::MigrateError),
+    /// A stored number has no meaning.
+    #[error("the database holds an unknown {what}: {value}")]
+    Unknown {
+        /// Of what kind.
+        what: &'static str,
+        /// The number.
+        value: i64,
+    },
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// A run as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRow {
+    /// Its number.
+    pub run: RunId,
+    /// What it is.
+    pub header: RunHeader,
+    /// Where it is.
+    pub state: RunState,
+    /// Why it is there, where that needs saying.
+    pub reason: String,
+    /// Empty while it is not pinned.
+    pub baseline_key: String,
+    /// UTC milliseconds.
+    pub created_ms: u64,
+    /// 0 while nothing of it has been leased.
+    pub started_ms: u64,
+    /// 0 while it has not ended.
+    pub ended_ms: u64,
+    /// Tests by verdict.
+    pub counts: Counts,
+}
+
+/// Tests by verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the verdicts")]
+pub struct Counts {
+    pub passed: u32,
+    pub failed: u32,
+    pub flaky: u32,
+    pub timed_out: u32,
+    pub skipped: u32,
+    pub infrastructure: u32,
+    pub not_run: u32,
+    /// Without a verdict.
+    pub open: u32,
+    /// Attempts that are out.
+    pub running: u32,
+}
+
+impl Counts {
+    /// Counts one verdict.
+    pub(crate) fn add(&mut self, verdict: Option<Verdict>, tests: u32) {
+        let field = match verdict {
+            None => &mut self.open,
+            Some(Verdict::Passed) => &mut self.passed,
+            Some(Verdict::Failed) => &mut self.failed,
+            Some(Verdict::Flaky) => &mut self.flaky,
+            Some(Verdict::TimedOut) => &mut self.timed_out,
+            Some(Verdict::Skipped) => &mut self.skipped,
+            Some(Verdict::Infrastructure) => &mut self.infrastructure,
+            Some(Verdict::NotRun) => &mut self.not_run,
+        };
+        *field += tests;
+    }
+
+    /// All tests that are known.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.passed
+            + self.failed
+            + self.flaky
+            + self.timed_out
+            + self.skipped
+            + self.infrastructure
+            + self.not_run
+            + self.open
+    }
+}
+
+/// A test as stored, with its attempts in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestRow {
+    /// Its place in the run.
+    pub test: TestIx,
+    /// Its suite.
+    pub suite: String,
+    /// As its runner names it.
+    pub id: String,
+    /// `None` while it is open.
+    pub verdict: Option<Verdict>,
+    /// Oldest first.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// An attempt as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// Its number in the run.
+    pub attempt: AttemptId,
+    /// The unit it ran in.
+    pub work: WorkId,
+    /// The grant it ran under.
+    pub fence: Fence,
+    /// Where.
+    pub worker: WorkerId,
+    /// On which lane.
+    pub lane: LaneIx,
+    /// `None` while it is out.
+    pub outcome: Option<Outcome>,
+    /// From queued to leased.
+    pub queue_ms: u64,
+    /// From the lease's arrival to the start, without the rebase.
+    pub prepare_ms: u64,
+    /// The rebase before its unit; 0 for later tests of the unit.
+    pub rebase_us: u64,
+    /// The test itself.
+    pub run_ms: u64,
+    /// `None` until the rebase after it has measured.
+    pub dirtied_bytes: Option<u64>,
+    /// First lines of the failure.
+    pub message: String,
+    /// The driver that rebased its lane.
+    pub driver: String,
+    /// UTC milliseconds.
+    pub started_ms: u64,
+}
+
+/// Which runs to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    /// Only this project.
+    pub project: Option<String>,
+    /// Only commits that begin so.
+    pub commit: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A line of a run's own log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// UTC milliseconds.
+    pub at_ms: u64,
+    /// For a person.
+    pub text: String,
+    /// Output that belongs to it, zstd; empty where there is none.
+    pub zstd: Vec<u8>,
+}
+
+/// An image that the farm shares without a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRow {
+    /// As it is asked for.
+    pub reference: String,
+    /// Its own id.
+    pub image_id: String,
+    /// `docker save`, zstd.
+    pub blob_digest: String,
+    /// Of the blob.
+    pub blob_size: u64,
+}
+
+/// A run that had not ended, for a restart. Its plan comes from its specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveRun {
+    /// The run.
+    pub row: RunRow,
+    /// All its tests.
+    pub tests: Vec<TestRow>,
+    /// Suites whose tests are known.
+    pub discovered: Vec<String>,
+    /// Leases that are out.
+    pub leases: Vec<ActiveLease>,
+    /// The highest work number among leases and attempts.
+    pub last_work: u64,
+}
+
+/// A lease that is out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveLease {
+    /// The grant.
+    pub lease: Lease,
+    /// What for.
+    pub kind: LeaseKind,
+    /// To whom.
+    pub worker: WorkerId,
+    /// On which lane.
+    pub lane: LaneIx,
+}
+
+/// What a restart needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Active {
+    /// The highest run number, 0 for none.
+    pub last_run: u64,
+    /// The highest fence, 0 for none.
+    pub last_fence: u64,
+    /// Runs that have not ended, by number.
+    pub runs: Vec<ActiveRun>,
+}
+
+/// What is known of a test from earlier runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// How long it takes, smoothed.
+    pub mean_ms: u64,
+    /// It failed the last time.
+    pub failed_last: bool,
+}
+
+/// The seam. Whoever implements it makes the records of one `apply` durable together or not at all.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Applies records in order, in one transaction. Durable when it returns.
+    async fn apply(&self, records: &[Record]) -> Result<()>;
+    /// What a restart needs.
+    async fn active(&self) -> Result<Active>;
+    /// The run that was submitted under this key.
+    async fn find_dedup(&self, key: &str) -> Result<Option<RunId>>;
+    /// One run.
+    async fn run(&self, run: RunId) -> Result<Option<RunRow>>;
+    /// Runs, newest first.
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>>;
+    /// A run's tests in order, with their attempts.
+    async fn tests(&self, run: RunId) -> Result<Vec<TestRow>>;
+    /// One test.
+    async fn test(&self, run: RunId, test: TestIx) -> Result<Option<TestRow>>;
+    /// An attempt's output, zstd.
+    async fn log(&self, run: RunId, attempt: AttemptId) -> Result<Option<Vec<u8>>>;
+    /// A run's own log.
+    async fn notes(&self, run: RunId) -> Result<Vec<Note>>;
+    /// What is known of a suite's tests, by id.
+    async fn history(&self, project: &str, suite: &str) -> Result<HashMap<String, Past>>;
+    /// A published baseline's manifest.
+    async fn baseline(&self, key: &str) -> Result<Option<Vec<u8>>>;
+    /// All of them, newest first.
+    async fn baselines(&self) -> Result<Vec<Vec<u8>>>;
+    /// Shares an image, in place of what had its reference.
+    async fn put_image(&self, image: &ImageRow) -> Result<()>;
+    /// By reference or by image id.
+    async fn image(&self, reference: &str) -> Result<Option<ImageRow>>;
+}
+
+/// The smoothing of a test's duration: three parts what was known, one part what was seen.
+pub(crate) fn smoothed(before: Option<u64>, seen_ms: u64) -> u64 {
+    before.map_or(seen_ms, |mean| (3 * mean + seen_ms) / 4)
+}

@@ -1,0 +1,212 @@
+//! Rows out of the database.
+
+use std::collections::HashMap;
+
+use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use andon_core::model::RunHeader;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{FromRow, Row};
+
+use super::super::{
+    Active, ActiveLease, ActiveRun, AttemptRow, Counts, Result, RunFilter, RunRow, TestRow, codes,
+};
+use super::write::number;
+
+/// What we stored as a count comes back as one.
+pub(super) fn natural(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn small(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+#[derive(FromRow)]
+struct RawRun {
+    run: i64,
+    project: String,
+    repository: String,
+    commit_id: String,
+    git_ref: String,
+    trigger_kind: i64,
+    requested_by: String,
+    spec_digest: String,
+    dedup_key: Option<String>,
+    rerun_of: Option<i64>,
+    state: i64,
+    reason: String,
+    baseline_key: String,
+    created_ms: i64,
+    started_ms: i64,
+    ended_ms: i64,
+}
+
+impl RawRun {
+    fn into_row(self, counts: Counts) -> Result<RunRow> {
+        Ok(RunRow {
+            run: RunId(natural(self.run)),
+            header: RunHeader {
+                project: self.project,
+                repository: self.repository,
+                commit: self.commit_id,
+                git_ref: self.git_ref,
+                trigger: codes::to_trigger(self.trigger_kind)?,
+                requested_by: self.requested_by,
+                spec_digest: self.spec_digest,
+                dedup_key: self.dedup_key,
+                rerun_of: self.rerun_of.map(|run| RunId(natural(run))),
+            },
+            state: codes::to_state(self.state)?,
+            reason: self.reason,
+            baseline_key: self.baseline_key,
+            created_ms: natural(self.created_ms),
+            started_ms: natural(self.started_ms),
+            ended_ms: natural(self.ended_ms),
+            counts,
+        })
+    }
+}
+
+pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunRow>> {
+    let raw: Option<RawRun> =
+        sqlx::query_as("SELECT * FROM runs WHERE run = $1").bind(number(run.0)).fetch_optional(pool).await?;
+    match raw {
+        Some(raw) => raw.into_row(counts(pool, run).await?).map(Some),
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn runs(pool: &SqlitePool, filter: &RunFilter) -> Result<Vec<RunRow>> {
+    let raws: Vec<RawRun> = sqlx::query_as(
+        "SELECT * FROM runs
+         WHERE ($1 IS NULL OR project = $1) AND ($2 IS NULL OR substr(commit_id, 1, length($2)) = $2)
+         ORDER BY run DESC LIMIT $3",
+    )
+    .bind(&filter.project)
+    .bind(&filter.commit)
+    .bind(i64::from(filter.limit))
+    .fetch_all(pool)
+    .await?;
+    let mut rows = Vec::with_capacity(raws.len());
+    for raw in raws {
+        let counts = counts(pool, RunId(natural(raw.run))).await?;
+        rows.push(raw.into_row(counts)?);
+    }
+    Ok(rows)
+}
+
+async fn counts(pool: &SqlitePool, run: RunId) -> Result<Counts> {
+    let verdicts: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT verdict, count(*) FROM tests WHERE run = $1 GROUP BY verdict")
+            .bind(number(run.0))
+            .fetch_all(pool)
+            .await?;
+    let running: i64 = sqlx::query_scalar("SELECT count(*) FROM attempts WHERE run = $1 AND outcome = 0")
+        .bind(number(run.0))
+        .fetch_one(pool)
+        .await?;
+    let mut counts = Counts { running: small(running), ..Counts::default() };
+    for (verdict, tests) in verdicts {
+        counts.add(codes::to_option(verdict, codes::to_verdict)?, small(tests));
+    }
+    Ok(counts)
+}
+
+/// All tests of a run, or one of them.
+pub(super) async fn tests(pool: &SqlitePool, run: RunId, only: Option<TestIx>) -> Result<Vec<TestRow>> {
+    let only = only.map(|test| i64::from(test.0));
+    let raws: Vec<(i64, String, String, i64)> = sqlx::query_as(
+        "SELECT test, suite, id, verdict FROM tests WHERE run = $1 AND ($2 IS NULL OR test = $2) ORDER BY test",
+    )
+    .bind(number(run.0))
+    .bind(only)
+    .fetch_all(pool)
+    .await?;
+    let attempts = sqlx::query(
+        "SELECT * FROM attempts WHERE run = $1 AND ($2 IS NULL OR test = $2) ORDER BY test, attempt",
+    )
+    .bind(number(run.0))
+    .bind(only)
+    .fetch_all(pool)
+    .await?;
+    let mut of_test: HashMap<i64, Vec<AttemptRow>> = HashMap::new();
+    for row in attempts {
+        of_test.entry(row.try_get("test")?).or_default().push(attempt(&row)?);
+    }
+    raws.into_iter()
+        .map(|(test, suite, id, verdict)| {
+            Ok(TestRow {
+                test: TestIx(small(test)),
+                suite,
+                id,
+                verdict: codes::to_option(verdict, codes::to_verdict)?,
+                attempts: of_test.remove(&test).unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+fn attempt(row: &SqliteRow) -> Result<AttemptRow> {
+    let count = |name: &str| row.try_get::<i64, _>(name).map(natural);
+    Ok(AttemptRow {
+        attempt: AttemptId(count("attempt")?),
+        work: WorkId(count("work")?),
+        fence: Fence(count("fence")?),
+        worker: WorkerId(row.try_get("worker")?),
+        lane: LaneIx(small(row.try_get("lane")?)),
+        outcome: codes::to_option(row.try_get("outcome")?, codes::to_outcome)?,
+        queue_ms: count("queue_ms")?,
+        prepare_ms: count("prepare_ms")?,
+        rebase_us: count("rebase_us")?,
+        run_ms: count("run_ms")?,
+        dirtied_bytes: row.try_get::<Option<i64>, _>("dirtied_bytes")?.map(natural),
+        message: row.try_get("message")?,
+        driver: row.try_get("driver")?,
+        started_ms: count("started_ms")?,
+    })
+}
+
+pub(super) async fn active(pool: &SqlitePool) -> Result<Active> {
+    let last_run: Option<i64> = sqlx::query_scalar("SELECT max(run) FROM runs").fetch_one(pool).await?;
+    let last_fence: i64 =
+        sqlx::query_scalar("SELECT value FROM counters WHERE name = 'fence'").fetch_one(pool).await?;
+    let raws: Vec<RawRun> = sqlx::query_as("SELECT * FROM runs WHERE state < $1 ORDER BY run")
+        .bind(codes::FIRST_ENDED_STATE)
+        .fetch_all(pool)
+        .await?;
+    let mut runs = Vec::with_capacity(raws.len());
+    for raw in raws {
+        runs.push(active_run(pool, raw).await?);
+    }
+    Ok(Active { last_run: natural(last_run.unwrap_or(0)), last_fence: natural(last_fence), runs })
+}
+
+async fn active_run(pool: &SqlitePool, raw: RawRun) -> Result<ActiveRun> {
+    let run = RunId(natural(raw.run));
+    let discovered = sqlx::query_scalar("SELECT suite FROM suites_discovered WHERE run = $1 ORDER BY suite")
+        .bind(raw.run)
+        .fetch_all(pool)
+        .await?;
+    let raw_leases: Vec<(i64, i64, i64, String, String, i64)> = sqlx::query_as(
+        "SELECT fence, work, kind, suite, worker, lane FROM leases WHERE run = $1 ORDER BY fence",
+    )
+    .bind(raw.run)
+    .fetch_all(pool)
+    .await?;
+    let leases = raw_leases
+        .into_iter()
+        .map(|(fence, work, kind, suite, worker, lane)| {
+            Ok(ActiveLease {
+                lease: Lease { run, work: WorkId(natural(work)), fence: Fence(natural(fence)) },
+                kind: codes::to_lease_kind(kind, suite)?,
+                worker: WorkerId(worker),
+                lane: LaneIx(small(lane)),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let tests = tests(pool, run, None).await?;
+    let of_attempts = tests.iter().flat_map(|test| &test.attempts).map(|attempt| attempt.work.0);
+    let last_work = of_attempts.chain(leases.iter().map(|lease| lease.lease.work.0)).max().unwrap_or(0);
+    let row = raw.into_row(counts(pool, run).await?)?;
+    Ok(ActiveRun { row, tests, discovered, leases, last_work })
+}
