@@ -390,7 +390,11 @@ impl Core {
         for fence in sorted(held) {
             let held = self.leases.remove(&fence).expect("collected just now");
             close_lease(now, &held, "the run was stopped", out);
-            out.push(Effect::Revoke { worker: held.worker, lease: held.lease, reason: reason.clone() });
+            // A unit whose results are all in ends by itself; there is nothing to stop.
+            let is_over = held.open.is_empty() && matches!(held.work.kind, PendingKind::Unit { .. });
+            if !is_over {
+                out.push(Effect::Revoke { worker: held.worker, lease: held.lease, reason: reason.clone() });
+            }
         }
         for (place, test) in run.tests.iter().enumerate() {
             if test.verdict.is_none() {

@@ -20,6 +20,10 @@ impl Core {
             persist(out, Record::Footprint { lease, worker, attempts, dirtied_bytes });
             return;
         }
+        if report == Report::UnitEnded && !self.leases.contains_key(&lease.fence) {
+            // Its last result may have ended the run, and the lease with it.
+            return;
+        }
         let accepted = self.check(worker, lease).and_then(|()| self.accept(now, lease, report, out));
         if let Err(reason) = accepted {
             out.push(Effect::Superseded { worker: worker.clone(), lease, reason });
