@@ -127,6 +127,12 @@ pub enum PoolError {
         /// How many clones.
         users: usize,
     },
+    /// The baseline was removed from the pool.
+    #[error("baseline `{key}` is no longer in the pool")]
+    BaselineGone {
+        /// The baseline's key.
+        key: String,
+    },
     /// A stored baseline is not what was published.
     #[error("baseline `{key}` is damaged: {detail}")]
     BaselineDamaged {

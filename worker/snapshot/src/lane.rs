@@ -1,59 +1,223 @@
-//! signatures
+//! A lane's clone of a baseline, and what becomes of it when it is used.
+//!
+//! ```text
+//!            ready_spare             reset                       discard
+//!   (clone) ─────────────> spare/ ──rename──> set/ ──rename──> trash/N-LANE ─────> gone
+//! ```
+//!
+//! Must not know: how trees are cloned. Invariants: `set/` is always a whole clone; a reset that fails leaves the used
+//! one in place; the lane's own folder is the same over resets.
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Baseline, Difference, Footprint, PoolError};
+use crate::driver::{self, Source};
+use crate::error::Context as _;
+use crate::store::{Store, Use};
+use crate::tree::{Stamp, ctime_of, remove};
+use crate::{Baseline, Difference, Footprint, PoolError, footprint, verify};
 
-/// A lane's clone of a baseline. Methods take `&self`: share it by `Arc`.
+const IN_PLACE: &str = "set";
+const SPARE: &str = "spare";
+const MAKING: &str = "making";
+/// An empty file in a set, made when its clone was whole: its time is that instant on the file system's clock.
+const MADE: &str = "made";
+
+/// A lane's clone of a baseline. Methods take `&self`: share it by `Arc`. Dropping it discards it (on a blocking thread).
 #[derive(Debug)]
-pub struct LaneClone {}
+pub struct LaneClone {
+    used: Use,
+    lane: String,
+    dir: PathBuf,
+    /// Which of the baseline's trees it has.
+    trees: Vec<usize>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When the clone in place was made.
+    made: Stamp,
+    /// When the spare was made, if there is one.
+    spare: Option<Stamp>,
+}
 
 impl LaneClone {
+    pub(crate) fn new(
+        store: &Arc<Store>,
+        lane: &str,
+        baseline: &Baseline,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<LaneClone, PoolError> {
+        let used = store.hold(baseline)?;
+        let trees = baseline.trees().iter().enumerate().filter(|(_, tree)| wanted(&tree.name));
+        let trees = trees.map(|(index, _)| index).collect();
+        let dir = store.enter_lane(lane)?;
+        let state = Mutex::new(State { made: Stamp(0, 0), spare: None });
+        // From here on its drop undoes what was done.
+        let clone = LaneClone { used, lane: lane.to_owned(), dir, trees, state };
+        clone.state().made = clone.make(IN_PLACE)?;
+        Ok(clone)
+    }
+
     /// The lane's name.
     pub fn lane(&self) -> &str {
-        unimplemented!()
+        &self.lane
     }
+
     /// What it is a clone of.
     pub fn baseline(&self) -> &Baseline {
-        unimplemented!()
+        &self.used.baseline
     }
-    /// The lane's folder: the same inode over resets, parent of every tree's path.
+
+    /// The lane's folder: the same inode over resets, above every tree's path. Who stays alive over a reset has this
+    /// one bound, and finds the new clone under the old path.
     pub fn dir(&self) -> &Path {
-        unimplemented!()
+        &self.dir
     }
+
     /// Where the tree is; the same over resets.
     pub fn path(&self, tree: &str) -> Result<PathBuf, PoolError> {
-        let _ = tree;
-        unimplemented!()
+        let index = self.baseline().index(tree)?;
+        if !self.trees.contains(&index) {
+            let trees = self.trees.iter().map(|index| self.baseline().at(*index).name.to_owned()).collect();
+            let (key, tree) = (self.baseline().key().to_owned(), tree.to_owned());
+            return Err(PoolError::NoSuchTree { key, tree, trees });
+        }
+        Ok(driver::tree_in(&self.dir.join(IN_PLACE), self.baseline().at(index).folder))
     }
+
     /// Prepares the next clone, off the hot path. Does nothing if one is ready.
     pub fn ready_spare(&self) -> Result<(), PoolError> {
-        unimplemented!()
+        let mut state = self.state();
+        if state.spare.is_none() {
+            state.spare = Some(self.make(SPARE)?);
+        }
+        Ok(())
     }
-    /// Puts a fresh clone in place; on an error the used one stays.
+
+    /// True where `reset` has nothing to clone.
+    pub fn has_spare(&self) -> bool {
+        self.state().spare.is_some()
+    }
+
+    /// Puts a fresh clone in place: the spare, if one is ready. The used one is moved aside. Nobody may have files
+    /// open in it that matter. On an error the used one stays in place.
     pub fn reset(&self) -> Result<Retired, PoolError> {
-        unimplemented!()
+        let mut state = self.state();
+        let made = match state.spare {
+            Some(made) => made,
+            None => *state.spare.insert(self.make(SPARE)?),
+        };
+        let (place, spare, trash) = (self.dir.join(IN_PLACE), self.dir.join(SPARE), self.new_trash());
+        driver::move_set(&place, &trash)?;
+        if let Err(error) = driver::move_set(&spare, &place) {
+            driver::move_set(&trash, &place)?;
+            return Err(error);
+        }
+        let retired = self.retired(trash, state.made);
+        *state = State { made, spare: None };
+        Ok(retired)
     }
-    /// The clone in place matches the baseline's listing.
+
+    /// The clone in place matches the baseline's listing: paths, kinds, modes, owners, sizes, times, link targets.
     pub fn verify(&self) -> Result<(), Difference> {
-        unimplemented!()
+        // No reset in between.
+        let _state = self.state();
+        self.trees.iter().try_for_each(|index| {
+            let tree = self.baseline().at(*index);
+            let place = driver::tree_in(&self.dir.join(IN_PLACE), tree.folder);
+            verify::compare(tree.name, tree.listing, &place)
+        })
     }
-    /// Gives the lane up.
+
+    /// Gives the lane up; its last clone is handed over.
     pub fn retire(self) -> Result<Retired, PoolError> {
-        unimplemented!()
+        let trash = self.new_trash();
+        driver::move_set(&self.dir.join(IN_PLACE), &trash)?;
+        let made = self.state().made;
+        Ok(self.retired(trash, made))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_trash(&self) -> PathBuf {
+        self.used.store.new_trash(&self.dir.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    fn retired(&self, dir: PathBuf, made: Stamp) -> Retired {
+        Retired { used: self.used.clone(), dir, made, trees: self.trees.clone(), discarded: false }
+    }
+
+    /// Makes a whole clone under a name in the lane's folder.
+    fn make(&self, name: &str) -> Result<Stamp, PoolError> {
+        let kind = self.used.store.kind();
+        let making = self.dir.join(MAKING);
+        driver::remove_set(kind, &making)?;
+        let trees: Vec<_> = self.trees.iter().map(|index| self.baseline().at(*index)).collect();
+        let sources: Vec<_> =
+            trees.iter().map(|tree| Source { folder: tree.folder, listing: tree.listing }).collect();
+        driver::clone_set(kind, &self.baseline().set(), &sources, &making)?;
+        let path = making.join(MADE);
+        let file = File::create(&path).ctx("create", &path)?;
+        let made = ctime_of(&rustix::fs::fstat(&file).ctx("read", &path)?);
+        driver::move_set(&making, &self.dir.join(name))?;
+        Ok(made)
+    }
+}
+
+impl Drop for LaneClone {
+    fn drop(&mut self) {
+        // What cannot be removed now is cleared when the lane, or the pool, is opened next.
+        for name in [IN_PLACE, SPARE, MAKING] {
+            let _ = driver::remove_set(self.used.store.kind(), &self.dir.join(name));
+        }
+        let _ = remove::tree(&self.dir);
+        self.used.store.leave_lane(&self.lane);
     }
 }
 
 /// A used clone, moved aside. Dropping it discards it: do that on a blocking thread.
 #[derive(Debug)]
-pub struct Retired {}
+pub struct Retired {
+    used: Use,
+    dir: PathBuf,
+    made: Stamp,
+    trees: Vec<usize>,
+    discarded: bool,
+}
 
 impl Retired {
-    /// What was changed relative to the baseline.
+    /// What was changed relative to the baseline, over all trees.
     pub fn footprint(&self) -> Result<Footprint, PoolError> {
-        unimplemented!()
+        let mut sum = Footprint::default();
+        for index in &self.trees {
+            let tree = self.used.baseline.at(*index);
+            let used = driver::tree_in(&self.dir, tree.folder);
+            sum += footprint::measure(tree.listing, &tree.path, &used, Some(self.made))?;
+        }
+        Ok(sum)
     }
+
+    /// Where the used tree is now, to look into what a test left.
+    pub fn path(&self, tree: &str) -> Result<PathBuf, PoolError> {
+        Ok(driver::tree_in(&self.dir, self.used.baseline.tree(tree)?.folder))
+    }
+
     /// Deletes it; may be slow.
-    pub fn discard(self) -> Result<(), PoolError> {
-        unimplemented!()
+    pub fn discard(mut self) -> Result<(), PoolError> {
+        self.discarded = true;
+        driver::remove_set(self.used.store.kind(), &self.dir)
+    }
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        if !self.discarded {
+            let _ = driver::remove_set(self.used.store.kind(), &self.dir);
+        }
     }
 }

@@ -14,12 +14,22 @@
 
 mod archive;
 mod baseline;
+mod driver;
 mod error;
 mod footprint;
+mod image;
 mod lane;
+mod mounts;
+mod names;
 mod pool;
+mod probe;
 mod staging;
+mod store;
+mod tools;
+mod tree;
 mod verify;
+
+use std::path::Path;
 
 pub use archive::{ImportLimits, ImportRefusal};
 pub use baseline::{Baseline, TreeInfo};
@@ -29,3 +39,8 @@ pub use lane::{LaneClone, Retired};
 pub use pool::{LoopFs, Pool, PoolKind, PoolOptions};
 pub use staging::Staging;
 pub use verify::{Change, Difference};
+
+/// The digest that a folder would have as a tree of a baseline (`TreeInfo::tree_digest`).
+pub fn digest_of(dir: &Path) -> Result<String, PoolError> {
+    tree::digest::of_dir(dir)
+}

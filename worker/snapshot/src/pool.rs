@@ -1,10 +1,20 @@
-//! signatures
-use std::fmt;
-use std::path::Path;
+//! The pool's public face: open, look, stage, clone, restore, close.
+//!
+//! Must not know: how trees are cloned (driver.rs), where things lie on disk (store.rs).
 
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
 
-use crate::{Baseline, Footprint, ImportLimits, LaneClone, PoolError, Staging};
+use crate::error::Context as _;
+use crate::store::{self, Store};
+use crate::tree::{remove, write, xattr};
+use crate::{Baseline, Difference, Footprint, ImportLimits, LaneClone, PoolError, Staging};
+use crate::{driver, footprint, probe, verify};
 
 /// How the pool clones trees, fast to slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,91 +56,134 @@ pub enum LoopFs {
 pub struct PoolOptions {
     /// Force this kind, or fail naming what is missing.
     pub kind: Option<PoolKind>,
-    /// Size of `pool.img` when one must be made; default min(64 GiB, 80% of what is free).
+    /// Size of `pool.img` when one must be made; default min(64 GiB, 80% of what is free). The file is sparse.
     pub image_bytes: Option<u64>,
-    /// File system inside `pool.img` when one must be made.
+    /// File system inside `pool.img` when one must be made. A forced `Btrfs` always makes btrfs.
     pub loop_fs: LoopFs,
     /// What an imported archive may hold.
     pub import: ImportLimits,
 }
 
-/// The pool. Cheap to clone; all methods take `&self` and may be called from several threads.
+/// The pool. Cheap to clone; all methods may be called from several threads.
+///
+/// One process at a time has a pool open. Dropping the last handle leaves mounts in place, as a crash does: the next
+/// `open` takes them over, `close` takes them down.
 #[derive(Debug, Clone)]
-pub struct Pool {}
+pub struct Pool {
+    store: Arc<Store>,
+}
 
 impl Pool {
-    /// Opens the pool in `root`.
+    /// Opens the pool in `root`, a folder on a real file system (in a container: a volume), making what is missing.
+    /// Lanes, stagings and used clones of an earlier life are cleared, baselines are kept.
+    ///
+    /// Without a forced kind: btrfs or reflink in place; else a file system in `root/pool.img`; else overlay; else copy.
+    #[allow(clippy::needless_pass_by_value)] // Options are made for this one call.
     pub fn open(root: &Path, options: PoolOptions) -> Result<Pool, PoolError> {
-        let _ = (root, options);
-        unimplemented!()
+        fs::create_dir_all(root).ctx("make", root)?;
+        // As mountinfo will show it.
+        let root = root.canonicalize().ctx("find", root)?;
+        let lock = store::lock(&root)?;
+        let choice = probe::choose(&root, &options)?;
+        Ok(Pool { store: Arc::new(Store::open(&root, choice, &options, lock)?) })
     }
+
     /// How it clones.
     pub fn kind(&self) -> PoolKind {
-        unimplemented!()
+        self.store.kind()
     }
-    /// Why faster kinds were not chosen, a line each.
+
+    /// True where the pool lives in a file system of its own in `pool.img`.
+    pub fn in_image(&self) -> bool {
+        self.store.choice.in_image
+    }
+
+    /// Why faster kinds were not chosen and which baselines cannot be used, a line each.
     pub fn notes(&self) -> &[String] {
-        unimplemented!()
+        &self.store.choice.notes
     }
-    /// The folder on the copy-on-write file system; others may live beside the pool's own folders in it.
+
+    /// The folder on the copy-on-write file system. Others may live beside the pool's own `baselines`, `staging`,
+    /// `lanes` and `trash` in it, and get reflinks from `restore_into` there.
     pub fn dir(&self) -> &Path {
-        unimplemented!()
+        self.store.dir()
     }
-    /// Free bytes where the pool writes.
+
+    /// Free bytes where the pool writes: of its image, but no more than the host has for the sparse image to grow.
     pub fn free_bytes(&self) -> Result<u64, PoolError> {
-        unimplemented!()
+        let free = |path: &Path| {
+            let stat = statvfs(path).ctx("read the free space of", path)?;
+            Ok(stat.f_bavail * stat.f_frsize)
+        };
+        Ok(free(self.store.dir())?.min(free(&self.store.root)?))
     }
+
     /// Starts a baseline.
     pub fn stage(&self, key: &str) -> Result<Staging, PoolError> {
-        let _ = key;
-        unimplemented!()
+        Staging::new(&self.store, key)
     }
+
     /// The published baseline of that key.
-    pub fn baseline(&self, key: &str) -> Result<Option<Baseline>, PoolError> {
-        let _ = key;
-        unimplemented!()
+    pub fn baseline(&self, key: &str) -> Option<Baseline> {
+        self.store.baseline(key)
     }
+
     /// All published baselines, by key.
-    pub fn baselines(&self) -> Result<Vec<Baseline>, PoolError> {
-        unimplemented!()
+    pub fn baselines(&self) -> Vec<Baseline> {
+        self.store.baselines()
     }
-    /// Removes a baseline; false if there was none.
+
+    /// Removes a baseline; false if there was none, an error if a lane or an undiscarded clone stands on it.
     pub fn remove(&self, key: &str) -> Result<bool, PoolError> {
-        let _ = key;
-        unimplemented!()
+        self.store.remove(key)
     }
+
     /// A clone of all trees for a lane.
     pub fn clone_lane(&self, lane: &str, baseline: &Baseline) -> Result<LaneClone, PoolError> {
-        let _ = (lane, baseline);
-        unimplemented!()
+        self.clone_lane_of(lane, baseline, &|_| true)
     }
-    /// A clone of the trees that `wanted` accepts (container layers are often restored elsewhere).
+
+    /// A clone of the trees that `wanted` accepts: container layers are restored where Docker keeps them.
     pub fn clone_lane_of(
         &self,
         lane: &str,
         baseline: &Baseline,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Result<LaneClone, PoolError> {
-        let _ = (lane, baseline, wanted);
-        unimplemented!()
+        LaneClone::new(&self.store, lane, baseline, wanted)
     }
-    /// Empties `dest` (keeping it) and fills it from the tree.
+
+    /// Empties `dest` (keeping it) and fills it from the tree: reflinks where `dest` is on the pool's file system,
+    /// copies elsewhere. `dest` gets the owner, mode, attributes and time of the tree's root. Nobody may use it meanwhile.
     pub fn restore_into(&self, baseline: &Baseline, tree: &str, dest: &Path) -> Result<(), PoolError> {
-        let _ = (baseline, tree, dest);
-        unimplemented!()
+        let used = self.store.hold(baseline)?;
+        let tree = used.baseline.tree(tree)?;
+        remove::contents(dest)?;
+        xattr::replace(dest, &tree.listing.root().xattrs)?;
+        write::clone_tree(tree.listing, &tree.path, dest, &driver::capture_filling(self.kind()))
     }
-    /// How `dir` differs from the tree.
+
+    /// How `dir` differs from the tree, every file compared.
     pub fn footprint_of(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<Footprint, PoolError> {
-        let _ = (baseline, tree, dir);
-        unimplemented!()
+        let used = self.store.hold(baseline)?;
+        let tree = used.baseline.tree(tree)?;
+        footprint::measure(tree.listing, &tree.path, dir, None)
     }
-    /// How `dir` differs from the tree, by stat alone; the first difference is named.
-    pub fn verify_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), crate::Difference> {
-        let _ = (baseline, tree, dir);
-        unimplemented!()
+
+    /// `LaneClone::verify` for a tree that was restored elsewhere.
+    pub fn verify_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
+        match baseline.tree(tree) {
+            Ok(found) => verify::compare(tree, found.listing, dir),
+            Err(_) => Err(Difference {
+                tree: tree.to_owned(),
+                path: String::new(),
+                change: verify::Change::Unexpected,
+            }),
+        }
     }
-    /// Unmounts what the pool mounted. Lanes must be idle.
-    pub fn close(&self) -> Result<(), PoolError> {
-        unimplemented!()
+
+    /// Unmounts what the pool mounted. Lanes must be idle, and nobody may use `dir()`.
+    pub fn close(self) -> Result<(), PoolError> {
+        self.store.unmount()
     }
 }

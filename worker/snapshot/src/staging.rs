@@ -1,27 +1,111 @@
-//! signatures
+//! A baseline in the making: trees are captured or imported, then all of it is published at once.
+//!
+//! Must not know: lanes. Invariants: what was not published leaves nothing; a tree that could not be taken whole is not
+//! in the staging; publishing is one rename, after everything is on the disk.
+
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::{Baseline, PoolError};
+use rustix::fs::syncfs;
 
-/// A baseline in the making. Dropping it leaves nothing.
+use crate::baseline::SET;
+use crate::error::Context as _;
+use crate::store::{Store, remove_baseline};
+use crate::tree::{Entry, Kind, Listing, remove, scan, write};
+use crate::{Baseline, PoolError, archive, driver, names};
+
+/// A baseline in the making. Dropping it leaves nothing (and may take a while: drop it on a blocking thread).
 #[derive(Debug)]
-pub struct Staging {}
+pub struct Staging {
+    store: Arc<Store>,
+    key: String,
+    dir: PathBuf,
+    trees: Vec<String>,
+}
 
 impl Staging {
-    /// Takes a tree from anywhere. Nothing may write to it meanwhile.
+    pub(crate) fn new(store: &Arc<Store>, key: &str) -> Result<Staging, PoolError> {
+        names::folder("baseline key", key)?;
+        let dir = store.new_staging();
+        fs::create_dir(&dir).ctx("make", &dir)?;
+        let staging = Staging { store: Arc::clone(store), key: key.to_owned(), dir, trees: Vec::new() };
+        driver::new_set(store.kind(), &staging.dir.join(SET))?;
+        Ok(staging)
+    }
+
+    /// Takes a tree from anywhere: modes, owners, times, attributes, links, whiteouts, holes. Sockets are left out.
+    /// Nothing may write to it meanwhile; a tree that changes, or that the pool's file system cannot keep, is an error.
     pub fn capture(&mut self, tree: &str, from: &Path) -> Result<(), PoolError> {
-        let _ = (tree, from);
-        unimplemented!()
+        let filling = driver::capture_filling(self.store.kind());
+        self.add(tree, |into| {
+            let listing = scan::listing(from)?;
+            write::clone_tree(&listing, from, into, &filling)?;
+            compare(&listing, &scan::listing(into)?, from)
+        })
     }
-    /// Takes a tree from a tar.zst that is not trusted.
+
+    /// Takes a tree from a tar.zst that nobody vouches for, within the limits that the pool was opened with.
     pub fn import(&mut self, tree: &str, reader: impl Read) -> Result<(), PoolError> {
-        let _ = (tree, reader);
-        unimplemented!()
+        let limits = self.store.import;
+        self.add(tree, |into| archive::import(tree, reader, into, limits))
     }
-    /// Makes it a baseline, atomically; a key that exists keeps the existing one.
-    pub fn publish(self, meta: serde_json::Value) -> Result<Baseline, PoolError> {
-        let _ = meta;
-        unimplemented!()
+
+    /// Makes it a baseline, atomically. A key that exists keeps the existing one.
+    pub fn publish(mut self, meta: serde_json::Value) -> Result<Baseline, PoolError> {
+        if let Some(baseline) = self.store.baseline(&self.key) {
+            return Ok(baseline);
+        }
+        self.trees.sort();
+        Baseline::describe(&self.dir, &self.key, &self.trees, meta)?;
+        driver::seal_set(self.store.kind(), &self.dir.join(SET))?;
+        let dir = File::open(&self.dir).ctx("open", &self.dir)?;
+        syncfs(&dir).ctx("sync", &self.dir)?;
+        self.store.publish(&self.key, &self.dir)
     }
+
+    fn add(
+        &mut self,
+        tree: &str,
+        fill: impl FnOnce(&Path) -> Result<(), PoolError>,
+    ) -> Result<(), PoolError> {
+        let folder = names::folder("tree name", tree)?;
+        if self.trees.iter().any(|name| name == tree) {
+            return Err(PoolError::TreeExists { key: self.key.clone(), tree: tree.to_owned() });
+        }
+        let into = driver::tree_in(&self.dir.join(SET), &folder);
+        fs::create_dir(&into).ctx("make", &into)?;
+        let filled = fill(&into);
+        match filled {
+            Ok(()) => self.trees.push(tree.to_owned()),
+            Err(_) => remove::tree(&into)?,
+        }
+        filled
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After publishing there is nothing left; what cannot be removed now is cleared at the next open.
+        let _ = remove_baseline(self.store.kind(), &self.dir);
+    }
+}
+
+/// What was taken must be what is there now.
+fn compare(was: &Listing, is: &Listing, from: &Path) -> Result<(), PoolError> {
+    // A folder's time of the last read or a file's blocks may differ, what an entry says of itself may not.
+    let same = |(was, is): &(&Entry, &Entry)| was == is;
+    let differing = was.entries.iter().zip(&is.entries).find(|pair| !same(pair));
+    let path = match differing {
+        Some((was, _)) => &was.path,
+        None if was.entries.len() == is.entries.len() => return Ok(()),
+        None => &was.root().path,
+    };
+    let kind = was.get(path).map_or("entry", |entry| match entry.kind {
+        Kind::HardLink { .. } => "file",
+        _ => entry.kind.word(),
+    });
+    let why = format!("the {kind} was changed meanwhile, or the pool's file system cannot keep it as it is");
+    Err(PoolError::Unsupported { path: scan::at(from, path), why })
 }

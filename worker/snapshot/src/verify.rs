@@ -1,5 +1,20 @@
-//! signatures
+//! Is a tree in place what the baseline says? By stat alone: about a millisecond for a few hundred files.
+//!
+//! Must not know: pools, lanes. What is compared: the set of paths, kinds, modes, owners, sizes, times of the last
+//! write, targets of links. Contents are not read: a clone is made by the kernel from a baseline that nobody writes,
+//! and whoever writes to a file moves its time.
+
+use std::cmp::Ordering;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use crate::PoolError;
+use crate::tree::scan::{self, Found};
+use crate::tree::text::escape_path;
+use crate::tree::{Entry, Kind, Listing, mtime_of};
 
 /// The first thing that is not as the baseline says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +35,9 @@ pub enum Change {
     Missing,
     /// In the clone, not in the baseline.
     Unexpected,
-    /// `kind`, `mode`, `owner`, `size`, `mtime`, `target`: what was expected and found.
+    /// An attribute that is not the baseline's.
     Attribute {
-        /// Which.
+        /// `kind`, `mode`, `owner`, `size`, `mtime` or `target`.
         name: &'static str,
         /// The baseline's.
         expected: String,
@@ -35,12 +50,12 @@ pub enum Change {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tree `{}`, `{}`: ", self.tree, self.path)?;
+        write!(f, "tree `{}`: `/{}` ", self.tree, self.path)?;
         match &self.change {
             Change::Missing => f.write_str("is missing"),
             Change::Unexpected => f.write_str("is not in the baseline"),
             Change::Attribute { name, expected, found } => {
-                write!(f, "{name} is {found}, the baseline has {expected}")
+                write!(f, "has another {name}: {found}, the baseline has {expected}")
             }
             Change::Unreadable(why) => write!(f, "cannot be read: {why}"),
         }
@@ -48,3 +63,77 @@ impl fmt::Display for Difference {
 }
 
 impl std::error::Error for Difference {}
+
+/// Compares the tree at `dir` with its listing.
+pub(crate) fn compare(tree: &str, listing: &Listing, dir: &Path) -> Result<(), Difference> {
+    let differs = |path: &Path, change| Difference { tree: tree.to_owned(), path: escape_path(path), change };
+    let unreadable = |path: &Path, error: &PoolError| differs(path, Change::Unreadable(chain(error)));
+    let found = scan::walk(dir).map_err(|error| unreadable(Path::new(""), &error))?;
+    let mut there = found.iter();
+    for entry in &listing.entries {
+        let Some(one) = there.next() else { return Err(differs(&entry.path, Change::Missing)) };
+        match one.path.as_os_str().as_bytes().cmp(entry.path.as_os_str().as_bytes()) {
+            Ordering::Less => return Err(differs(&one.path, Change::Unexpected)),
+            Ordering::Greater => return Err(differs(&entry.path, Change::Missing)),
+            Ordering::Equal => {}
+        }
+        let change = match &entry.kind {
+            Kind::HardLink { to } => other_name(&found, one, to),
+            _ => attributes(entry, one, dir).map_err(|error| unreadable(&one.path, &error))?,
+        };
+        if let Some(change) = change {
+            return Err(differs(&entry.path, change));
+        }
+    }
+    match there.next() {
+        Some(one) => Err(differs(&one.path, Change::Unexpected)),
+        None => Ok(()),
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
+/// A hard link has to be a name of the same file; the first name was compared already.
+fn other_name(found: &[Found], one: &Found, to: &Path) -> Option<Change> {
+    let wanted = to.as_os_str().as_bytes();
+    let index = found.binary_search_by(|other| other.path.as_os_str().as_bytes().cmp(wanted)).ok();
+    let same = index.is_some_and(|index| found[index].inode() == one.inode());
+    let expected = format!("hard link to {}", escape_path(to));
+    (!same).then(|| Change::Attribute { name: "kind", expected, found: "another file".to_owned() })
+}
+
+fn attributes(entry: &Entry, one: &Found, dir: &Path) -> Result<Option<Change>, PoolError> {
+    let change =
+        |name, expected: String, found: String| Ok(Some(Change::Attribute { name, expected, found }));
+    let kind = scan::kind_of(dir, one)?;
+    match (&entry.kind, &kind) {
+        (Kind::File { size: expected }, Kind::File { size: found }) if expected != found => {
+            return change("size", expected.to_string(), found.to_string());
+        }
+        (Kind::Symlink { target: expected }, Kind::Symlink { target: found }) if expected != found => {
+            return change("target", escape_path(expected), escape_path(found));
+        }
+        (expected, found) if expected == found => {}
+        (expected, found) => return change("kind", expected.word().to_owned(), found.word().to_owned()),
+    }
+    let mode = one.stat.st_mode & 0o7777;
+    if one.file_type() != FileType::Symlink && mode != entry.mode {
+        return change("mode", format!("{:04o}", entry.mode), format!("{mode:04o}"));
+    }
+    let (uid, gid) = (one.stat.st_uid, one.stat.st_gid);
+    if (uid, gid) != (entry.uid, entry.gid) {
+        return change("owner", format!("{}:{}", entry.uid, entry.gid), format!("{uid}:{gid}"));
+    }
+    let mtime = mtime_of(&one.stat);
+    if mtime != entry.mtime {
+        let show = |stamp: crate::tree::Stamp| format!("{}.{:09}", stamp.0, stamp.1);
+        return change("mtime", show(entry.mtime), show(mtime));
+    }
+    Ok(None)
+}
