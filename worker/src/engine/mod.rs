@@ -9,7 +9,11 @@
 //! - nothing is retried here: a caller knows better what is safe to repeat;
 //! - a call whose future is dropped leaves what it had started in the daemon (an exec goes on running).
 
+mod client;
+mod convert;
+mod docker;
 mod error;
+pub mod fake;
 mod output;
 mod types;
 
@@ -18,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use client::{DEFAULT_ADDRESS, DockerEngine};
 pub use error::{BuildError, BuildFailure, EngineError};
 pub use output::{Captured, Discard, HeadTail, OutputSink, OutputStream};
 pub use types::{
