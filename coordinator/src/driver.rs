@@ -336,7 +336,7 @@ impl Driver {
             match record {
                 Record::RunMoved { run, .. } => self.farm.watchers.tell(*run, Change::Moved),
                 Record::VerdictGiven { run, test, .. } => {
-                    self.farm.watchers.tell(*run, Change::Verdict(*test))
+                    self.farm.watchers.tell(*run, Change::Verdict(*test));
                 }
                 Record::Noted { run, text, .. } => self.farm.watchers.tell(*run, Change::Note(text.clone())),
                 _ => {}

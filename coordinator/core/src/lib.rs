@@ -232,7 +232,7 @@ impl Core {
             Input::Cancel { run, reason } => {
                 self.stop(now, run, RunEnd::Incomplete, format!("cancelled: {reason}"), &mut out);
             }
-            Input::WorkerJoined { worker, held } => self.join(now, worker, &held, &mut out),
+            Input::WorkerJoined { worker, held } => self.join(now, &worker, &held, &mut out),
             Input::WorkerLeft { worker } => {
                 if let Some(entry) = self.workers.get_mut(&worker) {
                     entry.connected = false;
@@ -318,14 +318,14 @@ impl Core {
         id
     }
 
-    fn join(&mut self, now: Now, worker: WorkerId, held: &[Lease], out: &mut Vec<Effect>) {
+    fn join(&mut self, now: Now, worker: &WorkerId, held: &[Lease], out: &mut Vec<Effect>) {
         let entry = self.workers.entry(worker.clone()).or_default();
         *entry = WorkerEntry { connected: true, ..WorkerEntry::default() };
-        self.renew(now, &worker, held, out);
+        self.renew(now, worker, held, out);
         let forgotten: Vec<_> = self
             .leases
             .values()
-            .filter(|lease| lease.worker == worker && !held.contains(&lease.lease))
+            .filter(|lease| lease.worker == *worker && !held.contains(&lease.lease))
             .map(|lease| lease.lease.fence)
             .collect();
         for fence in sorted(forgotten) {

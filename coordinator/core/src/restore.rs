@@ -43,10 +43,10 @@ impl Core {
             for (attempt, outcome) in test.attempts {
                 run.last_attempt = run.last_attempt.max(attempt.0);
                 // Attempts are the truth: counting them again gives the verdict again.
-                if let Some(outcome) = outcome {
-                    if run.test(ix).verdict.is_none() {
-                        run.count(ix, outcome, None);
-                    }
+                if let Some(outcome) = outcome
+                    && run.test(ix).verdict.is_none()
+                {
+                    run.count(ix, outcome, None);
                 }
             }
             if run.test(ix).verdict.is_none() && test.verdict.is_some() {

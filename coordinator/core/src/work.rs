@@ -6,6 +6,14 @@ use crate::run::{Held, Pending, PendingKind};
 use crate::verdict::{Decision, INFRASTRUCTURE_ATTEMPTS_MAX};
 use crate::{Core, Effect, Void, add_tests, end_attempt, note, persist};
 
+/// One outcome, as it counts for the tests of a unit.
+struct Counted {
+    outcome: Outcome,
+    run_ms: Option<u64>,
+    /// The worker that should not have them next.
+    avoid: Option<WorkerId>,
+}
+
 impl Core {
     pub(crate) fn report(
         &mut self,
@@ -108,7 +116,7 @@ impl Core {
         let (outcome, run_ms) = (ended.outcome, Some(ended.run_ms));
         persist(out, Record::AttemptEnded { run, attempt, ended, at_unix_ms: now.unix_ms });
         let failed_here = matches!(outcome, Outcome::Infrastructure).then_some(worker);
-        self.decide(now, run, &[test], outcome, run_ms, failed_here, out);
+        self.decide(now, run, &[test], Counted { outcome, run_ms, avoid: failed_here }, out);
         Ok(())
     }
 
@@ -118,7 +126,8 @@ impl Core {
         for attempt in held.open.keys() {
             end_attempt(now, held.lease.run, *attempt, Outcome::Cancelled, "its unit ended before it", out);
         }
-        self.decide(now, held.lease.run, &not_run, Outcome::Cancelled, None, None, out);
+        let counted = Counted { outcome: Outcome::Cancelled, run_ms: None, avoid: None };
+        self.decide(now, held.lease.run, &not_run, counted, out);
     }
 
     fn work_failed(
@@ -149,7 +158,9 @@ impl Core {
                 if !lost.is_empty() {
                     note(id, now, format!("{} tests to run again: {reason}", lost.len()), out);
                 }
-                self.decide(now, id, &lost, Outcome::Infrastructure, None, Some(held.worker), out);
+                let avoid = Some(held.worker);
+                let counted = Counted { outcome: Outcome::Infrastructure, run_ms: None, avoid };
+                self.decide(now, id, &lost, counted, out);
             }
             PendingKind::Baseline | PendingKind::Discover(_) => self.requeue(now, held, reason, out),
         }
@@ -170,17 +181,9 @@ impl Core {
     }
 
     /// Counts one outcome for each of these tests of one unit; queues those that must run again, together and in order.
-    fn decide(
-        &mut self,
-        now: Now,
-        id: RunId,
-        tests: &[TestIx],
-        outcome: Outcome,
-        run_ms: Option<u64>,
-        avoid: Option<WorkerId>,
-        out: &mut Vec<Effect>,
-    ) {
+    fn decide(&mut self, now: Now, id: RunId, tests: &[TestIx], counted: Counted, out: &mut Vec<Effect>) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        let Counted { outcome, run_ms, avoid } = counted;
         let mut again = Vec::new();
         for test in tests {
             match run.count(*test, outcome, run_ms) {

@@ -323,8 +323,8 @@ fn run_log(notes: Vec<crate::store::Note>) -> Vec<u8> {
 
 type Events = mpsc::Sender<Result<wire::RunEvent, Status>>;
 
-/// The run as it is, then each change, until it ends or nobody listens. A watcher that fell behind, or that missed
-/// verdicts before it came, is given the whole run again: nothing is told only once.
+/// The run as it is, then each change, until it ends or nobody listens. A watcher that fell behind is given the run as
+/// it is now: states and counts are never wrong, only single verdicts must then be read from the run.
 async fn watch(farm: Farm, run: RunId, events: Events) {
     // Subscribed first: what happens between the two is told twice rather than not at all.
     let mut changes = farm.watchers.subscribe(run);
@@ -386,13 +386,10 @@ async fn tell_verdict(
     events: &Events,
 ) -> Option<bool> {
     let told = async {
-        if let Some(row) = farm.store.test(run, test).await? {
-            if !tell(events, Event::Verdict(convert::test(row))).await {
-                return Ok(None);
-            }
-        }
-        if let Some(row) = farm.store.run(run).await? {
-            if !tell(events, Event::Counts(convert::counts(row.counts))).await {
+        let verdict = farm.store.test(run, test).await?.map(|row| Event::Verdict(convert::test(row)));
+        let counts = farm.store.run(run).await?.map(|row| Event::Counts(convert::counts(row.counts)));
+        for event in verdict.into_iter().chain(counts) {
+            if !tell(events, event).await {
                 return Ok(None);
             }
         }

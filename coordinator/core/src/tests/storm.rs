@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{FailureClass, RunEnd};
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Finish(usize, Outcome),
     EndUnitEarly(usize),
