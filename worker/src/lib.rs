@@ -2,5 +2,8 @@
 //! coordinator. It knows Docker (`engine/` and `outer/` only) and the wire (`link/`); it must not know git, the store
 //! or the coordinator's crates. See `docs/architecture.md`.
 
+pub mod clock;
 pub mod engine;
 pub mod hands;
+pub mod link;
+pub mod runner;

@@ -1,0 +1,99 @@
+//! One lane as the session sees it.
+
+use andon_proto::{BaselineReady, Discovered, Lease, TestResult, WorkFailed, assign};
+
+use crate::hands::{Settled, Unfit};
+
+/// What comes from a lane's task. A lane has one task at a time, which ends with `Ended` or `Settled`.
+#[derive(Debug)]
+pub(crate) enum LaneEvent {
+    /// A line for a person.
+    Notice(String),
+    /// One attempt has ended.
+    Result(TestResult),
+    /// The work is over, whole or failed.
+    Ended(Result<Fruit, WorkFailed>),
+    /// The lane was put back, or cannot be.
+    Settled(Result<Settled, Unfit>),
+}
+
+/// What work brings forth at its end.
+#[derive(Debug)]
+pub(crate) enum Fruit {
+    /// Of `PrepareBaseline`.
+    Baseline(BaselineReady),
+    /// Of `Discover`.
+    Tests(Discovered),
+    /// Of `Execute`: its results came before.
+    Unit,
+}
+
+/// What kind of work a lane does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Does not touch the lane.
+    Prepare,
+    Discover,
+    /// With so many tests.
+    Unit(usize),
+}
+
+impl Kind {
+    pub(super) fn of(work: &assign::Work) -> Self {
+        match work {
+            assign::Work::PrepareBaseline(_) => Self::Prepare,
+            assign::Work::Discover(_) => Self::Discover,
+            assign::Work::Execute(execute) => Self::Unit(execute.tests.len()),
+        }
+    }
+}
+
+/// Work in progress under a lease.
+#[derive(Debug)]
+pub(super) struct Working {
+    pub(super) lease: Lease,
+    pub(super) kind: Kind,
+    /// Attempts with a result.
+    pub(super) reported: Vec<u64>,
+    /// The baseline the lane was a clone of when the work came.
+    pub(super) baseline: String,
+}
+
+/// The attempts that the next rebase measures.
+pub(super) type Measured = Option<(Lease, Vec<u64>)>;
+
+impl Working {
+    /// Whose dirt the rebase after this unit finds.
+    pub(super) fn measured(&self) -> Measured {
+        (!self.reported.is_empty()).then(|| (self.lease, self.reported.clone()))
+    }
+
+    /// The same where a stopped unit had nothing left to run: then no test's dirt is anybody else's.
+    pub(super) fn measured_if_whole(&self) -> Measured {
+        self.measured().filter(|(_, reported)| self.kind == Kind::Unit(reported.len()))
+    }
+}
+
+/// ```text
+///            Assign              ended                  settled
+///   Idle ─────────────> Working ───────> Settling ─────────────────> Idle
+///                          │ cancelled      ^  │ cannot be put back
+///                          v        ended   │  └───────────────────> Unfit
+///                       Stopping ───────────┘
+///        any, while the daemon is away: ──> Waiting ──(daemon back)──> Settling
+/// ```
+#[derive(Debug)]
+pub(super) enum Lane {
+    /// Ready for a lease; `offered` is the credit of this session.
+    Idle { baseline: String, offered: bool },
+    /// Under a lease.
+    Working(Working),
+    /// Cancelled; its task still runs. `baseline` where the lane need not be put back.
+    Stopping { measured: Measured, untouched: Option<String> },
+    /// Being put back; once more where the daemon broke meanwhile.
+    Settling { measured: Measured, again: bool },
+    /// Nothing can be done until the daemon is back (or ever, when the worker is shutting down).
+    Waiting,
+    /// Cannot be made pristine.
+    Unfit { reason: String },
+}
