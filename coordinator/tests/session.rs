@@ -1,0 +1,331 @@
+//! The services over real gRPC and real SQLite, with a worker played by hand.
+
+use std::path::Path;
+use std::time::Duration;
+
+use andon_coordinator::{CoordinatorConfig, CoreConfig, serve};
+use andon_proto as wire;
+use andon_proto::coordinator_message::Body as Told;
+use andon_proto::worker_message::Body as Said;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+
+const CLIENT: &str = "client-token-of-the-tests";
+const JOIN: &str = "join-token-of-the-tests-too";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Coordinator {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    socket: std::path::PathBuf,
+}
+
+impl Coordinator {
+    async fn start(folder: &Path) -> Self {
+        let socket = folder.join("coordinator.sock");
+        let config = CoordinatorConfig {
+            state_dir: folder.join("state"),
+            listen: None,
+            socket: Some(socket.clone()),
+            client_token: CLIENT.into(),
+            join_token: JOIN.into(),
+            core: CoreConfig::default(),
+        };
+        let stop = CancellationToken::new();
+        let serving = serve(config, stop.clone());
+        let task = tokio::spawn(async move { serving.await.expect("the coordinator serves") });
+        let started = Self { stop, task, socket };
+        started.channel().await;
+        started
+    }
+
+    async fn channel(&self) -> Channel {
+        let url = format!("unix://{}", self.socket.display());
+        let connecting = async {
+            loop {
+                match Endpoint::from_shared(url.clone()).expect("a socket is an endpoint").connect().await {
+                    Ok(channel) => return channel,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, connecting).await.expect("the coordinator answers")
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it stops").expect("it does not panic");
+    }
+}
+
+fn with<T>(token: &str, body: T) -> Request<T> {
+    let mut request = Request::new(body);
+    let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a token is ASCII");
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+async fn put(channel: &Channel, bytes: Vec<u8>) -> String {
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    let chunk = wire::BlobChunk { digest: digest.clone(), data: bytes };
+    let mut blobs = wire::blobs_client::BlobsClient::new(channel.clone());
+    blobs.put(with(CLIENT, tokio_stream::iter([chunk]))).await.expect("the blob is taken");
+    digest
+}
+
+async fn spec(channel: &Channel) -> String {
+    let source_digest = put(channel, b"source".to_vec()).await;
+    let suite = wire::Suite { name: "it".into(), ..wire::Suite::default() };
+    let spec = wire::RunSpec {
+        project: "shop".into(),
+        commit: "c0ffee".into(),
+        source_digest,
+        suites: vec![suite],
+        ..wire::RunSpec::default()
+    };
+    put(channel, spec.encode_to_vec()).await
+}
+
+async fn submit(channel: &Channel, key: &str) -> wire::SubmitRunResponse {
+    let spec_digest = spec(channel).await;
+    let request = wire::SubmitRunRequest { spec_digest, dedup_key: key.into() };
+    let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+    farm.submit_run(with(CLIENT, request)).await.expect("the run is taken").into_inner()
+}
+
+async fn get(channel: &Channel, run: u64) -> wire::Run {
+    let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+    let request = wire::GetRunRequest { run, with_tests: true };
+    farm.get_run(with(CLIENT, request)).await.expect("the run is there").into_inner()
+}
+
+struct Worker {
+    seq: u64,
+    say: mpsc::Sender<wire::WorkerMessage>,
+    hear: Streaming<wire::CoordinatorMessage>,
+}
+
+impl Worker {
+    async fn join(channel: &Channel, token: &str, held: Vec<wire::Lease>) -> Result<Self, Status> {
+        let (say, said) = mpsc::channel(64);
+        let hello = wire::Hello { worker: "w1".into(), lanes: 1, held, ..wire::Hello::default() };
+        say.send(wire::WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) }).await.expect("open");
+        let mut work = wire::work_client::WorkClient::new(channel.clone());
+        let hear = work.session(with(token, ReceiverStream::new(said))).await?.into_inner();
+        Ok(Self { seq: 1, say, hear })
+    }
+
+    async fn say(&mut self, body: Said) -> u64 {
+        self.seq += 1;
+        let message = wire::WorkerMessage { seq: self.seq, body: Some(body) };
+        self.say.send(message).await.expect("the session is open");
+        self.seq
+    }
+
+    async fn report(&mut self, lease: wire::Lease, body: wire::report::Body) -> u64 {
+        self.say(Said::Report(wire::Report { lease: Some(lease), body: Some(body) })).await
+    }
+
+    async fn hear_until<T>(&mut self, wanted: impl Fn(Told) -> Option<T>) -> T {
+        let hearing = async {
+            loop {
+                let message = self.hear.message().await.expect("the session holds").expect("it goes on");
+                if let Some(found) = message.body.and_then(&wanted) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, hearing).await.expect("it is said")
+    }
+
+    async fn assignment(&mut self) -> (wire::Lease, wire::assign::Work) {
+        self.hear_until(|told| match told {
+            Told::Assign(assign) => Some((assign.lease?, assign.work?)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn acknowledged(&mut self, seq: u64) {
+        self.hear_until(|told| matches!(told, Told::Ack(ack) if ack.seq >= seq).then_some(())).await;
+    }
+
+    async fn ready(&mut self) {
+        self.say(Said::LaneReady(wire::LaneReady { lane: 0, baseline_key: String::new() })).await;
+    }
+
+    /// Takes the discovery and names these tests.
+    async fn discover(&mut self, tests: &[&str]) {
+        self.ready().await;
+        let (lease, work) = self.assignment().await;
+        assert!(matches!(work, wire::assign::Work::Discover(_)), "{work:?}");
+        let tests = tests.iter().map(|id| (*id).to_owned()).collect();
+        let found = wire::Discovered { tests, log_zstd: Vec::new() };
+        self.report(lease, wire::report::Body::Discovered(found)).await;
+        self.ready().await;
+    }
+
+    async fn pass(&mut self, lease: wire::Lease, work: &wire::assign::Work) -> u64 {
+        let wire::assign::Work::Execute(execute) = work else { panic!("{work:?}") };
+        let mut seq = 0;
+        for test in &execute.tests {
+            let mut result = wire::TestResult { attempt: test.attempt, run_ms: 3, ..Default::default() };
+            result.set_outcome(wire::Outcome::Passed);
+            seq = self.report(lease, wire::report::Body::TestResult(result)).await;
+        }
+        self.report(lease, wire::report::Body::UnitEnded(wire::UnitEnded {})).await.max(seq)
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_token_nothing_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+    for token in ["", "wrong-token-wrong-token", JOIN] {
+        let refused = farm.list_workers(with(token, wire::ListWorkersRequest {})).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{token}");
+    }
+    let refused = Worker::join(&channel, CLIENT, vec![]).await.err().expect("a client is no worker");
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_is_persisted_before_it_is_acknowledged_and_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let run = submit(&channel, "push:shop:c0ffee").await.run;
+    let again = submit(&channel, "push:shop:c0ffee").await;
+    assert_eq!((again.run, again.existed), (run, true), "one commit is one run");
+
+    let mut worker = Worker::join(&channel, JOIN, vec![]).await.unwrap();
+    worker.discover(&["a", "b"]).await;
+    let (first, work) = worker.assignment().await;
+    let seq = worker.pass(first, &work).await;
+    worker.acknowledged(seq).await;
+    worker.ready().await;
+    let (held, rest) = worker.assignment().await;
+    drop(worker);
+    drop(channel);
+    coordinator.stop().await;
+
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let before = get(&channel, run).await;
+    assert_eq!(before.counts.unwrap().passed, 1, "what was acknowledged is there");
+    let mut worker = Worker::join(&channel, JOIN, vec![held]).await.unwrap();
+    let seq = worker.pass(held, &rest).await;
+    worker.acknowledged(seq).await;
+    let after = get(&channel, run).await;
+    assert_eq!(after.state(), wire::RunState::Passed);
+    let attempts: Vec<_> = after.tests.iter().map(|test| test.attempts.len()).collect();
+    assert_eq!(attempts, [1, 1], "the restart cost no test a second attempt");
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn watchers_see_the_run_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let run = submit(&channel, "").await.run;
+    let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+    let mut events = farm.watch_run(with(CLIENT, wire::WatchRunRequest { run })).await.unwrap().into_inner();
+    let mut worker = Worker::join(&channel, JOIN, vec![]).await.unwrap();
+    worker.discover(&["only"]).await;
+    let (lease, work) = worker.assignment().await;
+    worker.pass(lease, &work).await;
+    let (mut states, mut verdicts) = (Vec::new(), Vec::new());
+    let watching = async {
+        while let Some(event) = events.message().await.expect("the stream holds") {
+            match event.event {
+                Some(wire::run_event::Event::Run(run)) => states.push(run.state()),
+                Some(wire::run_event::Event::Verdict(test)) => {
+                    verdicts.push((test.id.clone(), test.verdict()))
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, watching).await.expect("the stream ends with the run");
+    assert_eq!(states.last(), Some(&wire::RunState::Passed));
+    assert_eq!(verdicts, [("only".to_owned(), wire::Verdict::Passed)]);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_rerun_takes_the_failed_tests_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let run = submit(&channel, "").await.run;
+    let mut worker = Worker::join(&channel, JOIN, vec![]).await.unwrap();
+    worker.discover(&["good", "bad"]).await;
+    for _ in 0..2 {
+        let (lease, work) = worker.assignment().await;
+        let wire::assign::Work::Execute(execute) = &work else { panic!("{work:?}") };
+        let mut result = wire::TestResult { attempt: execute.tests[0].attempt, ..Default::default() };
+        let bad = execute.tests[0].id == "bad";
+        result.set_outcome(if bad { wire::Outcome::Failed } else { wire::Outcome::Passed });
+        worker.report(lease, wire::report::Body::TestResult(result)).await;
+        worker.report(lease, wire::report::Body::UnitEnded(wire::UnitEnded {})).await;
+        worker.ready().await;
+    }
+    let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+    let ended = async {
+        while get(&channel, run).await.ended_unix_ms == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the run ends");
+    assert_eq!(get(&channel, run).await.state(), wire::RunState::Failed);
+    let unknown = wire::RerunRequest { run, tests: vec!["nobody".into()], ..Default::default() };
+    assert_eq!(farm.rerun(with(CLIENT, unknown)).await.unwrap_err().code(), Code::NotFound);
+
+    let request = wire::RerunRequest { run, failed: true, ..Default::default() };
+    let rerun = farm.rerun(with(CLIENT, request)).await.unwrap().into_inner().run;
+    let (lease, work) = worker.assignment().await;
+    let seq = worker.pass(lease, &work).await;
+    worker.acknowledged(seq).await;
+    let rerun = get(&channel, rerun).await;
+    let names: Vec<_> = rerun.tests.iter().map(|test| test.id.as_str()).collect();
+    assert_eq!((names, rerun.state(), rerun.rerun_of), (vec!["bad"], wire::RunState::Passed, run));
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_workers_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let run = submit(&channel, "").await.run;
+    let mut worker = Worker::join(&channel, JOIN, vec![]).await.unwrap();
+    let forged = wire::Lease { run, lease: 1, fence: 77 };
+    worker.report(forged, wire::report::Body::UnitEnded(wire::UnitEnded {})).await;
+    let result = wire::TestResult { attempt: 1, outcome: wire::Outcome::Passed.into(), ..Default::default() };
+    worker.report(forged, wire::report::Body::TestResult(result)).await;
+    let void =
+        worker.hear_until(|told| if let Told::Superseded(void) = told { void.lease } else { None }).await;
+    assert_eq!(void, forged);
+
+    worker.discover(&["twice", "twice"]).await;
+    let ended = async {
+        while get(&channel, run).await.ended_unix_ms == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the run ends");
+    let run = get(&channel, run).await;
+    assert_eq!(run.state(), wire::RunState::ConfigError);
+    assert!(run.reason.contains("\"twice\" twice"), "{}", run.reason);
+    coordinator.stop().await;
+}
