@@ -1,0 +1,175 @@
+//! `andon image add`: an image of this machine's engine, made known to all workers without a registry.
+//!
+//! The image is saved, compressed into a temporary file (its digest has to be known before the first byte is sent)
+//! and streamed from there into the farm's blob store. Memory stays flat whatever the image's size.
+
+use std::io::{self, Seek as _, Write as _};
+
+use andon::connect::Connection;
+use andon_proto::{BlobChunk, HasBlobsRequest, SharedImage};
+use andon_worker::engine::{DockerEngine, Engine as _};
+use clap::Subcommand;
+use tokio_stream::StreamExt as _;
+
+use super::error::CliError;
+use super::farm::FarmArgs;
+use super::{engine, out};
+use crate::report::exit::Exit;
+use crate::report::text::one_line;
+use crate::report::words;
+
+/// Images are compressed to be moved once, not to be kept small: the fastest level is fast enough for a LAN.
+const ZSTD_LEVEL: i32 = 1;
+/// Bytes of one message to the blob store.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Chunks read ahead of the network.
+const CHUNKS_AHEAD: usize = 4;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Give images of this machine's Docker engine to all workers
+    #[command(
+        after_help = "Examples:\n  andon image add mysql:9\n  andon image add shop-tests:dev shop-db:dev"
+    )]
+    Add {
+        /// References or ids, as `docker image ls` shows them
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+pub(crate) async fn image(command: ImageCommand, farm: &FarmArgs) -> Result<Exit, CliError> {
+    let ImageCommand::Add { names } = command;
+    let connection = farm.connect().await?;
+    let engine = engine::connect().await?;
+    for name in &names {
+        add(&engine, &connection, name).await?;
+    }
+    Ok(Exit::Passed)
+}
+
+async fn add(engine: &DockerEngine, connection: &Connection, name: &str) -> Result<(), CliError> {
+    let failed = |what: &str| CliError::infrastructure(format!("cannot {what} the image {name}"));
+    let info = engine
+        .inspect_image(name)
+        .await
+        .map_err(|error| failed("look at").because(&error))?
+        .ok_or_else(|| {
+            CliError::usage(format!("the engine at {} has no image {name}", engine.address()))
+                .hint("`docker image ls` shows what it has; `docker pull` and `docker build` give it more")
+        })?;
+    let packed = save(engine, name).await?;
+    let has = HasBlobsRequest { digests: vec![packed.digest.clone()] };
+    let present = connection.blobs().has(has).await?.into_inner().present.contains(&packed.digest);
+    if !present {
+        put(connection, &packed).await?;
+    }
+    let shared = SharedImage {
+        reference: name.to_owned(),
+        image_id: info.id,
+        blob_digest: packed.digest,
+        blob_size: packed.size,
+    };
+    connection.farm().add_image(shared).await?;
+    let how = if present { ", its bytes were there already" } else { "" };
+    out::line(&format!("added {} ({} packed{how})", one_line(name), words::bytes(packed.size)))?;
+    Ok(())
+}
+
+/// A compressed image on this machine's disk, gone when dropped.
+struct Packed {
+    file: std::fs::File,
+    digest: String,
+    size: u64,
+}
+
+async fn save(engine: &DockerEngine, name: &str) -> Result<Packed, CliError> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        CliError::infrastructure(format!("cannot save the image {name}")).because(error)
+    };
+    let mut tar = engine.save_image(name).await.map_err(|error| failed(&error))?;
+    let (send, mut receive) = tokio::sync::mpsc::channel::<bytes::Bytes>(CHUNKS_AHEAD);
+    let packing = tokio::task::spawn_blocking(move || -> io::Result<Packed> {
+        let file = Hashing { file: tempfile::tempfile()?, hasher: blake3::Hasher::new(), size: 0 };
+        let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL)?;
+        while let Some(piece) = receive.blocking_recv() {
+            encoder.write_all(&piece)?;
+        }
+        let Hashing { mut file, hasher, size } = encoder.finish()?;
+        file.rewind()?;
+        Ok(Packed { file, digest: hasher.finalize().to_hex().to_string(), size })
+    });
+    let mut broken = None;
+    while let Some(piece) = tar.next().await {
+        match piece {
+            Ok(piece) => {
+                if send.send(piece).await.is_err() {
+                    // The packing side ended with an error, which it says below.
+                    break;
+                }
+            }
+            Err(error) => {
+                broken = Some(error);
+                break;
+            }
+        }
+    }
+    drop(send);
+    let packed = packing.await.expect("packing does not panic").map_err(|error| failed(&error))?;
+    match broken {
+        Some(error) => Err(failed(&error)),
+        None => Ok(packed),
+    }
+}
+
+/// Counts and digests what goes to the file.
+struct Hashing {
+    file: std::fs::File,
+    hasher: blake3::Hasher,
+    size: u64,
+}
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+async fn put(connection: &Connection, packed: &Packed) -> Result<(), CliError> {
+    let file = packed.file.try_clone()?;
+    let (send, receive) = tokio::sync::mpsc::channel::<BlobChunk>(CHUNKS_AHEAD);
+    let digest = packed.digest.clone();
+    let reading = tokio::spawn(async move {
+        use tokio::io::AsyncReadExt as _;
+        let mut file = tokio::fs::File::from_std(file);
+        let mut digest = Some(digest);
+        loop {
+            let mut data = vec![0; CHUNK_BYTES];
+            let read = file.read(&mut data).await?;
+            data.truncate(read);
+            // An empty blob still needs the chunk that carries its digest.
+            if read == 0 && digest.is_none() {
+                return Ok::<(), io::Error>(());
+            }
+            let chunk = BlobChunk { digest: digest.take().unwrap_or_default(), data };
+            if send.send(chunk).await.is_err() {
+                return Ok(());
+            }
+        }
+    });
+    let chunks = tokio_stream::wrappers::ReceiverStream::new(receive);
+    let answer = connection.blobs().put(chunks).await;
+    reading
+        .await
+        .expect("reading does not panic")
+        .map_err(|error| CliError::infrastructure("cannot read the packed image back").because(&error))?;
+    answer?;
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! `andon init`: writes a commented `andon.toml` for the project as far as its files tell.
+//!
+//! What is recognised is data (`Found`), what is written a function of it, so both are tested without a project.
+//! Invariant: a file that is there is replaced only with `--force`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::error::CliError;
+use super::out;
+use crate::report::exit::Exit;
+
+/// The names that compose itself looks for, in its order.
+const COMPOSE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+/// Where a seed is usually kept.
+const SEED_NAMES: [&str; 4] = ["db/seed.sql", "seed.sql", "db/init.sql", "sql/seed.sql"];
+/// Where pytest's tests usually are.
+const TEST_FOLDERS: [&str; 2] = ["tests", "test"];
+/// Files of a folder that are looked at before giving up on finding tests in it.
+const ENTRIES_MAX: usize = 2_000;
+/// Of a configuration file, so much is read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  andon init\n  andon init path/to/project --force")]
+pub(crate) struct InitArgs {
+    /// Root of the project
+    #[arg(default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
+    /// Replace an andon.toml that is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What the project's files tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    compose: Option<&'static str>,
+    seed: Option<&'static str>,
+    /// What made it a pytest project, for the person to check.
+    pytest: Option<String>,
+    dockerfile: bool,
+}
+
+pub(crate) fn init(args: &InitArgs) -> Result<Exit, CliError> {
+    if !args.dir.is_dir() {
+        return Err(CliError::usage(format!("{} is not a folder", args.dir.display())));
+    }
+    let found = look(&args.dir);
+    let path = args.dir.join("andon.toml");
+    write(&path, &render(&found), args.force)?;
+    out::line(&format!("wrote {}", path.display()))?;
+    match &found.pytest {
+        Some(why) => out::line(&format!("  tests     pytest, because of {why}"))?,
+        None => out::line("  tests     not recognised: change `discover` and `run`")?,
+    }
+    match found.compose {
+        Some(compose) => out::line(&format!("  services  {compose}"))?,
+        None => out::line("  services  no compose file found: tests run without services")?,
+    }
+    out::line("next: read it, then `andon doctor`, commit it, and `andon run`")?;
+    Ok(Exit::Passed)
+}
+
+fn write(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true);
+    if force {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            CliError::usage(format!("{} exists already", path.display())).hint("--force replaces it")
+        }
+        _ => CliError::usage(format!("cannot write {}", path.display())).because(&error),
+    })
+}
+
+fn look(dir: &Path) -> Found {
+    let is_file = |name: &&&str| dir.join(name).is_file();
+    Found {
+        compose: COMPOSE_NAMES.iter().find(is_file).copied(),
+        seed: SEED_NAMES.iter().find(is_file).copied(),
+        pytest: pytest(dir),
+        dockerfile: dir.join("Dockerfile").is_file(),
+    }
+}
+
+fn pytest(dir: &Path) -> Option<String> {
+    for (file, marks) in [
+        ("pytest.ini", &[""][..]),
+        ("pyproject.toml", &["[tool.pytest"]),
+        ("tox.ini", &["[pytest]"]),
+        ("setup.cfg", &["[tool:pytest]"]),
+        ("conftest.py", &[""]),
+    ] {
+        let path = dir.join(file);
+        if path.is_file() && marks.iter().any(|mark| mark.is_empty() || head_contains(&path, mark)) {
+            return Some(file.to_owned());
+        }
+    }
+    for folder in TEST_FOLDERS {
+        if let Some(name) = first_test_file(&dir.join(folder)) {
+            return Some(format!("{folder}/{name}"));
+        }
+    }
+    None
+}
+
+fn head_contains(path: &Path, mark: &str) -> bool {
+    use std::io::Read as _;
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX).read_to_end(&mut head));
+    read.is_ok() && String::from_utf8_lossy(&head).contains(mark)
+}
+
+fn first_test_file(folder: &Path) -> Option<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .ok()?
+        .take(ENTRIES_MAX)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| {
+            let is_test = name.starts_with("test_") || name.ends_with("_test.py") || name == "conftest.py";
+            is_test && name.ends_with(".py")
+        })
+        .collect();
+    names.sort();
+    names.into_iter().next()
+}
+
+fn render(found: &Found) -> String {
+    let mut text = String::from(
+        "# How Andon builds, seeds and tests this project. `andon doctor` checks this file; the user guide says more.\n",
+    );
+    stack(&mut text, found);
+    suite(&mut text, found);
+    text.push_str(
+        "\n[policy]\nmax_failures = 50                      # the cord: stop the run here, the rest is \"not run\"\n",
+    );
+    text
+}
+
+fn stack(text: &mut String, found: &Found) {
+    let Some(compose) = found.compose else {
+        text.push_str(
+            "\n# The services that the tests need, and how they are filled before the first test:\n# [stack]\n# compose = \
+             \"compose.yaml\"\n# [baseline]\n# seed   = [\"mysql -h db -uroot shop < db/seed.sql\"]\n# inputs = [\"db/**\"]\n",
+        );
+        return;
+    };
+    write!(
+        text,
+        "\n[stack]\ncompose = \"{compose}\"              # the services; healthchecks are honoured\n\n[baseline]\n\
+         # Shell commands that fill the services, run in order in the suite's image. Services are reached by name.\n"
+    )
+    .expect("a string takes every write");
+    match found.seed {
+        Some(seed) => {
+            let folder = seed.split_once('/').map_or(seed.to_owned(), |(folder, _)| format!("{folder}/**"));
+            write!(
+                text,
+                "# seed = [\"mysql -h db -uroot shop < {seed}\"]\nseed   = []\n\
+                 inputs = [\"{folder}\"]                 # when one of these files changes, the baseline is built again\n"
+            )
+            .expect("a string takes every write");
+        }
+        None => text.push_str(
+            "# seed = [\"mysql -h db -uroot shop < db/seed.sql\"]\nseed   = []\n\
+             inputs = []                            # files whose change makes a new baseline: [\"db/**\"]\n",
+        ),
+    }
+}
+
+fn suite(text: &mut String, found: &Found) {
+    text.push_str("\n[[suite]]\nname    = \"integration\"\n");
+    if found.dockerfile {
+        text.push_str("image   = { build = \".\" }              # the Dockerfile at the root\n");
+    } else if found.pytest.is_some() {
+        text.push_str(
+            "image   = \"python:3.13\"                # has to hold the tests' dependencies; or: { build = \".\" }\n",
+        );
+    } else {
+        text.push_str("image   = \"debian:trixie-slim\"         # has to hold the tests' tools; or: { build = \".\" }\n");
+    }
+    if found.pytest.is_some() {
+        text.push_str("runner  = \"pytest\"\n");
+    } else {
+        text.push_str(
+            "# Change these two: `discover` prints one test a line, `run` runs those that stand for {tests}.\n\
+             discover = \"ls tests/*.sh\"\nrun      = \"sh -e {tests}\"\n",
+        );
+    }
+    text.push_str(
+        "timeout = \"60s\"                        # for one test\n\
+         retries = 1                            # a test that passes then is `flaky`, and shown\n\
+         rebase  = \"test\"                       # test | class | file | batch | never: what starts on a pristine stack\n",
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let temp = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = temp.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        temp
+    }
+
+    #[test]
+    fn pytest_is_recognised_by_each_of_its_signs() {
+        for (name, content) in [
+            ("pytest.ini", "[pytest]"),
+            ("pyproject.toml", "[tool.pytest.ini_options]\n"),
+            ("tox.ini", "[pytest]\n"),
+            ("setup.cfg", "[tool:pytest]\n"),
+            ("conftest.py", ""),
+            ("tests/test_a.py", ""),
+            ("tests/conftest.py", ""),
+            ("test/a_test.py", ""),
+        ] {
+            let temp = project(&[(name, content)]);
+            assert_eq!(look(temp.path()).pytest.as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_project_without_signs_is_not_pytest() {
+        let temp = project(&[("pyproject.toml", "[project]\n"), ("tests/run.sh", ""), ("tests/data.py", "")]);
+        assert_eq!(look(temp.path()), Found::default());
+    }
+
+    #[test]
+    fn the_compose_file_is_the_one_that_compose_would_take() {
+        let temp = project(&[("docker-compose.yml", ""), ("compose.yml", ""), ("db/seed.sql", "")]);
+        let found = look(temp.path());
+        assert_eq!(found.compose, Some("compose.yml"));
+        assert_eq!(found.seed, Some("db/seed.sql"));
+    }
+
+    #[test]
+    fn what_is_written_is_toml_with_the_project_in_it() {
+        let all = Found {
+            compose: Some("compose.yaml"),
+            seed: Some("db/seed.sql"),
+            pytest: Some("pytest.ini".into()),
+            dockerfile: true,
+        };
+        let parsed: toml::Table = render(&all).parse().unwrap();
+        assert_eq!(parsed["stack"]["compose"].as_str(), Some("compose.yaml"));
+        assert_eq!(parsed["suite"][0]["runner"].as_str(), Some("pytest"));
+        assert_eq!(parsed["suite"][0]["image"]["build"].as_str(), Some("."));
+        let none: toml::Table = render(&Found::default()).parse().unwrap();
+        assert!(none.get("stack").is_none());
+        assert!(none["suite"][0].get("discover").is_some());
+    }
+
+    #[test]
+    fn an_existing_file_is_replaced_only_when_asked() {
+        let temp = project(&[("andon.toml", "mine")]);
+        let path = temp.path().join("andon.toml");
+        assert_eq!(write(&path, "new", false).unwrap_err().exit(), Exit::Usage);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        write(&path, "new", true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+    }
+}

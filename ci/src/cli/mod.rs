@@ -1,0 +1,222 @@
+//! The command line: what there is to type, and which file does it.
+//!
+//! Each subcommand is a file with its arguments and one function that answers with an exit code or an error. Only
+//! this file knows them all. Every subcommand's help ends with an example (a test holds that).
+
+mod boxes;
+mod clock;
+mod doctor;
+mod engine;
+mod error;
+mod farm;
+mod follow;
+mod hook;
+mod image;
+mod init;
+mod lists;
+mod out;
+mod process;
+mod run;
+mod servers;
+mod show;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::report::exit::Exit;
+use error::CliError;
+use farm::FarmArgs;
+
+/// A CI build farm for integration tests: every test starts on the same seeded, live stack.
+#[derive(Debug, Parser)]
+#[command(
+    name = "andon",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  andon init              write andon.toml for the project in this folder\n  andon up                \
+                  start the farm of this machine\n  andon run               run the tests of HEAD and follow them\n  andon \
+                  rerun --failed    run what failed once more\n\nExit codes: 0 all passed, 2 usage, 4 no tests, 16 \
+                  configuration error, 100 tests failed,\n105 baseline could not be built, 106 incomplete \
+                  (infrastructure, cancelled, cord), 130 following ended by Ctrl-C."
+)]
+struct Cli {
+    #[command(flatten)]
+    farm: FarmArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented andon.toml for a project
+    Init(init::InitArgs),
+    /// Check this machine, the farm and the project, and say what to do
+    Doctor(doctor::DoctorArgs),
+    /// Start the farm of this machine, or what is missing of it
+    Up(up::UpArgs),
+    /// Stop the farm of this machine
+    Down(up::DownArgs),
+    /// Run the tests of a commit and follow them
+    Run(run::RunArgs),
+    /// Run some of an earlier run's tests again
+    Rerun(run::RerunArgs),
+    /// Follow a run until it ends
+    Watch(show::WatchArgs),
+    /// Stop a run; what has not run is "not run"
+    Cancel(show::CancelArgs),
+    /// What a test wrote, or what the run itself did
+    Logs(show::LogsArgs),
+    /// A run: verdicts, figures, failures
+    Show(show::ShowArgs),
+    /// Runs, the latest first
+    List(show::ListArgs),
+    /// The post-receive hook of a bare repository
+    #[command(subcommand, after_help = "Example:\n  andon hook install /srv/git/shop.git")]
+    Hook(hook::HookCommand),
+    /// Baselines of the farm
+    #[command(subcommand, after_help = "Example:\n  andon baseline list")]
+    Baseline(lists::BaselineCommand),
+    /// A worker agent (in its box), or the list of workers
+    #[command(
+        after_help = "Examples:\n  andon worker list\n  ANDON_JOIN_TOKEN=… andon worker --join http://farm:7077 \
+                            --lanes 2"
+    )]
+    Worker(WorkerArgs),
+    /// Images that workers get without a registry
+    #[command(subcommand, after_help = "Example:\n  andon image add mysql:9")]
+    Image(image::ImageCommand),
+    /// Run a coordinator in the foreground
+    Coordinator(servers::CoordinatorArgs),
+    /// Poll repositories and submit runs, in the foreground
+    Gateway(servers::GatewayArgs),
+    /// Completions for a shell, on stdout
+    #[command(
+        after_help = "Example:\n  andon completions bash > ~/.local/share/bash-completion/completions/andon"
+    )]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct WorkerArgs {
+    #[command(subcommand)]
+    command: Option<WorkerCommand>,
+    #[command(flatten)]
+    agent: servers::AgentArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkerCommand {
+    /// Workers that the farm knows
+    #[command(after_help = "Examples:\n  andon worker list\n  andon worker list --json")]
+    List(lists::JsonArgs),
+}
+
+/// The whole command, from arguments to exit code.
+pub(crate) fn main() -> ExitCode {
+    process::leave_terminal();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no error; a reader that went away is none either.
+            let _ = error.print();
+            let code = if error.use_stderr() { Exit::Usage.code() } else { Exit::Passed.code() };
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fail(&CliError::infrastructure("cannot start the runtime").because(&error));
+        }
+    };
+    match runtime.block_on(Box::pin(dispatch(cli))) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    if let Some(said) = error.render(out::stderr_colour()) {
+        out::note(said.trim_end());
+    }
+    ExitCode::from(error.exit().code())
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
+    let farm = &cli.farm;
+    match cli.command {
+        Command::Init(args) => init::init(&args),
+        Command::Doctor(args) => doctor::doctor(&args, farm).await,
+        Command::Up(args) => up::up(args, farm).await,
+        Command::Down(args) => up::down(&args, farm).await,
+        Command::Run(args) => run::run(args, farm).await,
+        Command::Rerun(args) => run::rerun(args, farm).await,
+        Command::Watch(args) => show::watch(args, farm).await,
+        Command::Cancel(args) => show::cancel(args, farm).await,
+        Command::Logs(args) => show::logs(args, farm).await,
+        Command::Show(args) => show::show(args, farm).await,
+        Command::List(args) => show::list(args, farm).await,
+        Command::Hook(command) => hook::hook(command, farm).await,
+        Command::Baseline(command) => lists::baselines(command, farm).await,
+        Command::Worker(WorkerArgs { command: Some(WorkerCommand::List(args)), .. }) => {
+            lists::workers(&args, farm).await
+        }
+        Command::Worker(WorkerArgs { command: None, agent }) => servers::worker(agent).await,
+        Command::Image(command) => image::image(command, farm).await,
+        Command::Coordinator(args) => servers::coordinator(args, farm).await,
+        Command::Gateway(args) => servers::gateway(args, farm).await,
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: Shell) -> Result<Exit, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "andon", &mut script);
+    out::raw(&script)?;
+    Ok(Exit::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_shows_an_example_and_says_what_it_does() {
+        fn check(command: &clap::Command, path: &str) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{path} shows no example");
+            assert!(help.contains("andon "), "{path}'s example is no command");
+            assert!(command.get_about().is_some(), "{path} does not say what it does");
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        check(&Cli::command(), "andon");
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is() {
+        fn check(command: &clap::Command, path: &str) {
+            for argument in command.get_arguments() {
+                let said = argument.get_help().is_some() || argument.is_hide_set();
+                assert!(said, "{path}: {} has no help", argument.get_id());
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        check(&Cli::command(), "andon");
+    }
+}

@@ -1,0 +1,18 @@
+//! What a run amounts to, for people, scripts and CI systems: text, JSON, JUnit, exit codes.
+//!
+//! Everything here is a function of the `Run` and `RunEvent` messages of the farm: no connection, no terminal, no
+//! clock. It must not know how a run was asked for, nor where its output goes.
+
+pub(crate) mod exit;
+pub(crate) mod ids;
+pub(crate) mod json;
+pub(crate) mod junit;
+pub(crate) mod listing;
+pub(crate) mod progress;
+pub(crate) mod stats;
+pub(crate) mod summary;
+pub(crate) mod text;
+pub(crate) mod words;
+
+#[cfg(test)]
+pub(crate) mod sample;
