@@ -118,15 +118,14 @@ impl Measure<'_> {
             Kind::File { size } => size == one.stat.st_size as u64,
             _ => true,
         };
-        !same_size || mtime_of(&one.stat) != was.mtime || ctime_of(&one.stat) > since
+        !same_size
+            || mtime_of(&one.stat) != was.mtime
+            || ctime_of(&one.stat) > since
+            || is_other_mode_or_owner(was, one)
     }
 
     fn is_dressed_otherwise(&self, was: &Entry, one: &Found) -> Result<bool, PoolError> {
-        let mode = if one.file_type() == FileType::Symlink { 0 } else { one.stat.st_mode & 0o7777 };
-        if (mode, one.stat.st_uid, one.stat.st_gid) != (was.mode, was.uid, was.gid) {
-            return Ok(true);
-        }
-        Ok(xattr::read(&at(self.used, &one.path))? != was.xattrs)
+        Ok(is_other_mode_or_owner(was, one) || xattr::read(&at(self.used, &one.path))? != was.xattrs)
     }
 
     fn bytes(&mut self, was: Option<(&Entry, u64)>, one: &Found) -> Result<u64, PoolError> {
@@ -148,4 +147,9 @@ impl Measure<'_> {
         let bytes: io::Result<u64> = data::differing_bytes(old, (&file, size));
         bytes.ctx("compare", &path)
     }
+}
+
+fn is_other_mode_or_owner(was: &Entry, one: &Found) -> bool {
+    let mode = if one.file_type() == FileType::Symlink { 0 } else { one.stat.st_mode & 0o7777 };
+    (mode, one.stat.st_uid, one.stat.st_gid) != (was.mode, was.uid, was.gid)
 }

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::Mode;
+
 use crate::driver::{self, Source};
 use crate::error::Context as _;
 use crate::store::{Store, Use};
@@ -23,6 +25,8 @@ const SPARE: &str = "spare";
 const MAKING: &str = "making";
 /// An empty file in a set, made when its clone was whole: its time is that instant on the file system's clock.
 const MADE: &str = "made";
+/// A try lasts about 2 µs, the coarsest tick 10 ms. A clock that stands still must not hold a lane up.
+const TICK_TRIES_MAX: u32 = 50_000;
 
 /// A lane's clone of a baseline. Methods take `&self`: share it by `Arc`. Dropping it discards it (on a blocking thread).
 #[derive(Debug)]
@@ -161,12 +165,27 @@ impl LaneClone {
         let sources: Vec<_> =
             trees.iter().map(|tree| Source { folder: tree.folder, listing: tree.listing }).collect();
         driver::clone_set(kind, &self.baseline().set(), &sources, &making)?;
-        let path = making.join(MADE);
-        let file = File::create(&path).ctx("create", &path)?;
-        let made = ctime_of(&rustix::fs::fstat(&file).ctx("read", &path)?);
+        let made = mark_made(&making.join(MADE))?;
         driver::move_set(&making, &self.dir.join(name))?;
         Ok(made)
     }
+}
+
+/// The instant at which a clone was whole, on the file system's clock. What is changed from now on has a later time.
+///
+/// That clock ticks coarsely. Kernels since 6.13 give the next change of a file whose time was asked for a finer one,
+/// and no later change an earlier one than that; on older ones this lasts until the next tick.
+fn mark_made(path: &Path) -> Result<Stamp, PoolError> {
+    let file = File::create(path).ctx("create", path)?;
+    let time = || Ok(ctime_of(&rustix::fs::fstat(&file).ctx("read", path)?));
+    let made = time()?;
+    for _ in 0..TICK_TRIES_MAX {
+        rustix::fs::fchmod(&file, Mode::RUSR).ctx("change the mode of", path)?;
+        if time()? > made {
+            break;
+        }
+    }
+    Ok(made)
 }
 
 impl Drop for LaneClone {
