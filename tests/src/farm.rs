@@ -1,0 +1,141 @@
+//! A farm of its own for one test: made by `andon up`, gone when dropped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{eventually, ok, run, stage};
+
+/// A running farm. One at a time on a machine: the others wait for the lock.
+pub struct Farm {
+    state: PathBuf,
+    _folder: TempDir,
+    _turn: File,
+}
+
+impl Farm {
+    /// Starts coordinator and worker boxes with the database image shared, and waits until they are ready.
+    #[must_use]
+    pub fn up(workers: u32, lanes: u32, more: &[&str]) -> Self {
+        let turn =
+            File::create(std::env::temp_dir().join("andon-tests.lock")).expect("a lock file can be made");
+        turn.lock().expect("the lock can be waited for");
+        let folder = tempfile::tempdir().expect("a folder for the state");
+        let farm = Self { state: folder.path().join("state"), _folder: folder, _turn: turn };
+        let image = stage("ANDON_TEST_WORKER_IMAGE");
+        let (workers, lanes) = (workers.to_string(), lanes.to_string());
+        let mut up = farm.andon();
+        up.args([
+            "up",
+            "--workers",
+            &workers,
+            "--lanes",
+            &lanes,
+            "--image",
+            &image,
+            "--listen",
+            "127.0.0.1:0",
+        ]);
+        ok(up.args(more));
+        ok(farm.andon().args(["image", "add", &stage("ANDON_TEST_DB_IMAGE"), "debian:trixie-slim"]));
+        farm
+    }
+
+    /// The `andon` command, pointed at this farm.
+    #[must_use]
+    pub fn andon(&self) -> Command {
+        let mut command = Command::new(stage("ANDON_TEST_BIN"));
+        command.env("ANDON_STATE", &self.state).env_remove("ANDON_COORDINATOR").env_remove("ANDON_TOKEN");
+        command
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// A JSON answer of the command.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = ok(self.andon().args(arguments).arg("--json"));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{arguments:?} wrote no JSON: {error}\n{text}"))
+    }
+
+    /// A run with its tests.
+    #[must_use]
+    pub fn show(&self, run: u64) -> Value {
+        self.json(&["show", &run.to_string()])
+    }
+
+    /// Waits until the run is over.
+    #[must_use]
+    pub fn ended(&self, run: u64) -> Value {
+        eventually(&format!("run {run} ends"), || {
+            let shown = self.show(run);
+            shown["over"].as_bool().unwrap_or(false).then_some(shown)
+        })
+    }
+
+    /// Waits until so many tests of the run have a verdict.
+    pub fn progressed(&self, run: u64, verdicts: u64) {
+        eventually(&format!("run {run} has {verdicts} verdicts"), || {
+            let counts = &self.show(run)["counts"];
+            let decided = counts["total"].as_u64()? - counts["open"].as_u64()?;
+            (decided >= verdicts).then_some(())
+        });
+    }
+
+    /// Runs `andon run` on a working copy to its end.
+    #[must_use]
+    pub fn run(&self, copy: &Path, more: &[&str]) -> Output {
+        run(self.andon().current_dir(copy).arg("run").args(more))
+    }
+
+    /// The number of the newest run.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        let list = self.json(&["list"]);
+        let runs = list.as_array().or_else(|| list["runs"].as_array()).expect("a list of runs");
+        runs.first().expect("there is a run")["run"].as_u64().expect("a run has a number")
+    }
+
+    /// The names of this farm's worker boxes on the engine.
+    #[must_use]
+    pub fn boxes(&self) -> Vec<String> {
+        let file = std::fs::read_to_string(self.state.join("farm.json")).expect("the farm's file");
+        let file: Value = serde_json::from_str(&file).expect("the farm's file is JSON");
+        let label = format!("label=dev.andon.farm={}", file["farm"].as_str().expect("the farm has a name"));
+        let listed = ok(Command::new("docker").args(["ps", "--format", "{{.Names}}", "--filter", &label]));
+        let mut names: Vec<_> = listed.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// What the gateway has said.
+    #[must_use]
+    pub fn gateway_log(&self) -> String {
+        std::fs::read_to_string(self.state.join("logs/gateway.log")).unwrap_or_default()
+    }
+
+    /// Kills the coordinator as a crash would, and starts it again.
+    pub fn crash_coordinator(&self) {
+        let pid_file = std::fs::read_to_string(self.state.join("coordinator.pid")).expect("a pid file");
+        let pid = pid_file.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
+        ok(Command::new("kill").args(["-9", pid.expect("a pid")]));
+        ok(self.andon().args(["up", "--workers", "0"]));
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        let down = run(self.andon().args(["down", "--purge"]));
+        if !down.status.success() && !std::thread::panicking() {
+            panic!("`andon down` failed: {}", String::from_utf8_lossy(&down.stderr));
+        }
+    }
+}
