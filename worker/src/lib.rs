@@ -6,4 +6,6 @@ pub mod clock;
 pub mod engine;
 pub mod hands;
 pub mod link;
+pub mod nested;
 pub mod runner;
+pub mod stack;

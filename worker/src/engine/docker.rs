@@ -29,7 +29,7 @@ const EXIT_CODE_POLL: Duration = Duration::from_millis(5);
 const EXIT_CODE_LIMIT: Duration = Duration::from_secs(5);
 
 fn by_label(label: &str) -> Option<std::collections::HashMap<String, Vec<String>>> {
-    Some([("label".to_owned(), vec![label.to_owned()])].into())
+    (!label.is_empty()).then(|| [("label".to_owned(), vec![label.to_owned()])].into())
 }
 
 fn feed(output: &mut (dyn OutputSink + '_), chunk: &LogOutput) {

@@ -180,6 +180,9 @@ fn conflict(what: String, message: &str) -> EngineError {
 }
 
 fn matches(labels: &BTreeMap<String, String>, filter: &str) -> bool {
+    if filter.is_empty() {
+        return true;
+    }
     match filter.split_once('=') {
         Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
         None => labels.contains_key(filter),

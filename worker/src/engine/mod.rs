@@ -98,7 +98,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
     async fn connect_network(&self, network: &str, id: &str, aliases: &[String]) -> Result<(), EngineError>;
     /// Takes a container off a network, by force.
     async fn disconnect_network(&self, network: &str, id: &str) -> Result<(), EngineError>;
-    /// Networks that carry the label: `key` or `key=value`.
+    /// Networks that carry the label: `key` or `key=value`; all of them, the engine's own too, where it is empty.
     async fn list_networks(&self, label: &str) -> Result<Vec<NetworkSummary>, EngineError>;
 
     /// Answers with the container's id. An absent image is [`EngineError::NotFound`], a taken name
@@ -136,6 +136,6 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         spec: LogsSpec,
         output: &mut (dyn OutputSink + '_),
     ) -> Result<(), EngineError>;
-    /// Containers, also stopped ones, that carry the label: `key` or `key=value`.
+    /// Containers, also stopped ones, that carry the label: `key` or `key=value`; all of them where it is empty.
     async fn list_containers(&self, label: &str) -> Result<Vec<ContainerSummary>, EngineError>;
 }

@@ -1,0 +1,124 @@
+//! Makes the surroundings of the daemon ready: folders, control groups, configuration files; no leftovers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::cgroups::{self, CgroupError};
+use super::config::NestedConfig;
+
+/// Programs that must be on the search path.
+const PROGRAMS: [&str; 5] = ["containerd", "containerd-shim-runc-v2", "dockerd", "runc", "setpriv"];
+
+/// Longest path of a Unix socket (unix(7)), without its final zero.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Routing between the networks of this namespace.
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+#[derive(Debug, Error)]
+pub(super) enum PrepareError {
+    #[error(
+        "{names} not found on the search path: install Docker Engine (Debian: docker.io, containerd, runc, util-linux)"
+    )]
+    Programs { names: String },
+    #[error(
+        "the path of {path} is longer than a socket's may be ({SOCKET_PATH_MAX} bytes): choose a shorter run folder"
+    )]
+    SocketPath { path: PathBuf },
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}", chain(.0))]
+    Cgroups(#[from] CgroupError),
+}
+
+/// The reason travels as text (it is an input of the state machine): its causes must be in it.
+fn chain(error: &CgroupError) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
+}
+
+/// Blocks for some milliseconds. Safe to repeat; no process of the daemon may run.
+pub(super) fn prepare(config: &NestedConfig) -> Result<(), PrepareError> {
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    let missing = missing_programs(&PROGRAMS, &search_path);
+    if !missing.is_empty() {
+        return Err(PrepareError::Programs { names: missing.join(", ") });
+    }
+    for socket in [config.docker_socket(), config.containerd_socket().with_extension("sock.ttrpc")] {
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(PrepareError::SocketPath { path: socket });
+        }
+    }
+    cgroups::prepare()?;
+    for folder in [&config.data_root, &config.run_dir] {
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+    }
+    remove_stale(config)?;
+    write(&config.containerd_config(), &config.containerd_file())?;
+    write(&config.docker_config(), &NestedConfig::docker_file())?;
+    if config.own_network {
+        write(Path::new(IP_FORWARD), "0")?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> PrepareError + '_ {
+    move |source| PrepareError::Write { path: path.to_owned(), source }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), PrepareError> {
+    fs::write(path, text).map_err(failed(path))
+}
+
+/// A killed daemon leaves its pid file, and a new one with that id by chance would make dockerd refuse to start; sockets of
+/// the dead would be taken for an answer. The state of containers stays: the new daemon ends them by it.
+fn remove_stale(config: &NestedConfig) -> Result<(), PrepareError> {
+    let containerd = config.containerd_socket();
+    let ttrpc = containerd.with_extension("sock.ttrpc");
+    for path in [config.run_dir.join("docker.pid"), config.docker_socket(), containerd, ttrpc] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn missing_programs<'a>(programs: &[&'a str], search_path: &std::ffi::OsStr) -> Vec<&'a str> {
+    let is_there = |program: &str| std::env::split_paths(search_path).any(|dir| dir.join(program).is_file());
+    programs.iter().copied().filter(|program| !is_there(program)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &Path) -> NestedConfig {
+        NestedConfig { data_root: folder.join("data"), run_dir: folder.join("run"), own_network: false }
+    }
+
+    #[test]
+    fn pid_file_and_sockets_of_a_killed_daemon_go_and_the_state_of_its_containers_stays() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let run = folder.path().join("run");
+        fs::create_dir_all(run.join("containerd")).expect("created");
+        for name in ["docker.pid", "docker.sock", "containerd.sock", "containerd.sock.ttrpc"] {
+            fs::write(run.join(name), "1").expect("written");
+        }
+        remove_stale(&config(folder.path())).expect("removed");
+        let left: Vec<_> =
+            fs::read_dir(&run).expect("read").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["containerd"]);
+    }
+
+    #[test]
+    fn all_missing_programs_are_named_at_once() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("runc"), "").expect("written");
+        let missing = missing_programs(&["dockerd", "runc", "containerd"], folder.path().as_os_str());
+        assert_eq!(missing, ["dockerd", "containerd"]);
+    }
+}
