@@ -18,7 +18,7 @@ def filled(conn, country, product, quantity):
     return number
 
 
-@pytest.mark.parametrize("customer", range(1, m.CUSTOMERS, 750))
+@pytest.mark.parametrize("customer", range(1, m.CUSTOMERS, 1_500))
 def test_a_new_cart_is_empty_and_numbered_on(conn, customer):
     assert cart.create(conn, customer) == NEXT_CART
     assert cart.lines(conn, NEXT_CART) == []
@@ -59,7 +59,7 @@ def test_a_coupon_that_does_not_hold_says_why(conn, code, why, country):
             cart.totals(conn, number, code)
 
 
-@pytest.mark.parametrize("number", range(5, m.CARTS, 40))
+@pytest.mark.parametrize("number", range(5, m.CARTS, 80))
 def test_a_discount_is_spread_without_loss(conn, number):
     net, off, tax = cart.totals(conn, number, "WELCOME5")
     assert net == sum(q * m.price(p) for p, q in m.cart_lines(number))
@@ -69,7 +69,7 @@ def test_a_discount_is_spread_without_loss(conn, number):
     assert abs(tax - full * 95 / 100) <= 12
 
 
-@pytest.mark.parametrize("number", range(1, m.CARTS, 45))
+@pytest.mark.parametrize("number", range(1, m.CARTS, 90))
 def test_a_product_put_twice_is_one_line(conn, number):
     (product, quantity), _ = m.cart_lines(number)
     assert cart.put(conn, number, product, 2) == quantity + 2
@@ -77,7 +77,7 @@ def test_a_product_put_twice_is_one_line(conn, number):
     assert len(cart.lines(conn, number)) == 2
 
 
-@pytest.mark.parametrize("number", range(3, m.CARTS, 70))
+@pytest.mark.parametrize("number", range(3, m.CARTS, 120))
 def test_no_line_grows_beyond_the_limit(conn, number):
     product, quantity = m.cart_lines(number)[1]
     with pytest.raises(ShopError, match="at most"):
@@ -92,7 +92,7 @@ def test_what_cannot_be_sold_cannot_be_put(conn, product, quantity):
     assert db.value(conn, "SELECT COUNT(*) FROM cart_items") == 2 * m.CARTS
 
 
-@pytest.mark.parametrize("number", range(2, m.CARTS, 70))
+@pytest.mark.parametrize("number", range(2, m.CARTS, 120))
 def test_a_removed_line_is_gone(conn, number):
     first, second = m.cart_lines(number)
     cart.remove(conn, number, first[0])

@@ -18,7 +18,7 @@ def shelf_now(conn, product):
     return {w: stock.level(conn, product, w) for w in range(1, m.WAREHOUSES + 1)}
 
 
-@pytest.mark.parametrize("number", range(1, m.CARTS, 14))
+@pytest.mark.parametrize("number", range(1, m.CARTS, 21))
 def test_a_cart_becomes_the_next_order(conn, number):
     country = m.country(m.cart_customer(number))
     amounts = [(q * m.price(p), m.tax_class(m.category_of(p))) for p, q in m.cart_lines(number)]
@@ -28,7 +28,7 @@ def test_a_cart_becomes_the_next_order(conn, number):
     assert db.value(conn, "SELECT COUNT(*) FROM carts") == m.CARTS - 1
 
 
-@pytest.mark.parametrize("number", range(4, m.CARTS, 28))
+@pytest.mark.parametrize("number", range(4, m.CARTS, 40))
 def test_an_order_reserves_where_most_is_free(conn, number):
     expected = {}
     for product, quantity in m.cart_lines(number):
@@ -40,7 +40,7 @@ def test_an_order_reserves_where_most_is_free(conn, number):
     assert {product: shelf_now(conn, product) for product in expected} == expected
 
 
-@pytest.mark.parametrize("number", range(9, m.CARTS, 55))
+@pytest.mark.parametrize("number", range(9, m.CARTS, 90))
 def test_a_coupon_is_used_up_by_one_order(conn, number):
     orders.place(conn, number, "LAST1")
     assert db.value(conn, "SELECT uses_left FROM coupons WHERE code = 'LAST1'") == 0
@@ -48,7 +48,7 @@ def test_a_coupon_is_used_up_by_one_order(conn, number):
         orders.place(conn, number + 1, "LAST1")
 
 
-@pytest.mark.parametrize("number", range(6, m.CARTS, 66))
+@pytest.mark.parametrize("number", range(6, m.CARTS, 90))
 def test_an_order_that_cannot_be_filled_leaves_no_trace(conn, number):
     (product, _), _ = m.cart_lines(number)
     db.run(conn, "UPDATE stock SET on_hand = reserved WHERE product_id = %s", product)
@@ -64,7 +64,7 @@ def test_an_empty_cart_is_no_order(conn, customer):
         orders.place(conn, cart.create(conn, customer))
 
 
-@pytest.mark.parametrize("number", range(8, m.CARTS, 50))
+@pytest.mark.parametrize("number", range(8, m.CARTS, 70))
 def test_a_parcel_leaves_the_shelf(conn, number):
     order = orders.place(conn, number)
     orders.pay(conn, order, "card", CARD)
@@ -77,7 +77,7 @@ def test_a_parcel_leaves_the_shelf(conn, number):
 
 
 @pytest.mark.parametrize("paid", [False, True], ids=["new", "paid"])
-@pytest.mark.parametrize("number", range(11, m.CARTS, 66))
+@pytest.mark.parametrize("number", range(11, m.CARTS, 90))
 def test_a_cancelled_order_gives_all_back(conn, number, paid):
     order = orders.place(conn, number)
     if paid:
@@ -89,7 +89,7 @@ def test_a_cancelled_order_gives_all_back(conn, number, paid):
     assert left == (0 if paid else None)
 
 
-@pytest.mark.parametrize("order", SEEDED["shipped"][:20])
+@pytest.mark.parametrize("order", SEEDED["shipped"][:14])
 def test_returned_goods_are_on_the_shelf_again(conn, order):
     before = {(p, w): m.on_hand(p, w) for p, w, _, _ in m.lines(order)}
     for product, warehouse, quantity, _ in m.lines(order):
@@ -110,9 +110,8 @@ MOVES = {
 
 @pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("status", m.STATUSES)
-@pytest.mark.parametrize("which", [0, 1])
-def test_only_the_drawn_moves_are_allowed(conn, status, move, which):
-    order = SEEDED[status][which]
+def test_only_the_drawn_moves_are_allowed(conn, status, move):
+    order = SEEDED[status][0]
     # Seeded orders hold no reservations of their own: make room for shipping and cancelling them.
     for product, warehouse, quantity, _ in m.lines(order):
         stock.receive(conn, product, warehouse, quantity)

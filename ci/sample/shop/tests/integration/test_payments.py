@@ -16,7 +16,7 @@ def amount(order):
 
 
 @pytest.mark.parametrize("method", payments.METHODS)
-@pytest.mark.parametrize("order", range(17, m.ORDERS, 4_000))
+@pytest.mark.parametrize("order", range(17, m.ORDERS, 5_000))
 def test_an_order_is_authorised_in_full(conn, order, method):
     assert payments.authorise(conn, order, method, CARD) == NEXT_PAYMENT
     assert db.row(conn, "SELECT order_id, method, status, amount_cents FROM payments WHERE id = %s", NEXT_PAYMENT) == (
@@ -45,21 +45,21 @@ def test_an_unknown_method_is_refused(conn, method):
         payments.authorise(conn, 1, method)
 
 
-@pytest.mark.parametrize("payment", AUTHORISED[:15])
+@pytest.mark.parametrize("payment", AUTHORISED[:10])
 def test_what_is_authorised_is_captured_once(conn, payment):
     payments.capture(conn, payment)
     with pytest.raises(ShopError, match="not authorised"):
         payments.capture(conn, payment)
 
 
-@pytest.mark.parametrize("payment", AUTHORISED[15:30])
+@pytest.mark.parametrize("payment", AUTHORISED[15:25])
 def test_what_is_voided_cannot_be_captured(conn, payment):
     payments.void(conn, payment)
     with pytest.raises(ShopError, match="not authorised"):
         payments.capture(conn, payment)
 
 
-@pytest.mark.parametrize("payment", CAPTURED[:24])
+@pytest.mark.parametrize("payment", CAPTURED[:16])
 def test_parts_can_be_refunded_until_nothing_is_left(conn, payment):
     whole = amount(payment)
     assert payments.refund(conn, payment, 100) == whole - 100
@@ -68,7 +68,7 @@ def test_parts_can_be_refunded_until_nothing_is_left(conn, payment):
         payments.refund(conn, payment, 1)
 
 
-@pytest.mark.parametrize("payment", CAPTURED[24:40])
+@pytest.mark.parametrize("payment", CAPTURED[24:34])
 def test_no_more_is_refunded_than_was_paid(conn, payment):
     with pytest.raises(ShopError, match="only"):
         payments.refund(conn, payment, amount(payment) + 1)
@@ -81,7 +81,7 @@ def test_nothing_cannot_be_refunded(conn, cents):
         payments.refund(conn, CAPTURED[0], cents)
 
 
-@pytest.mark.parametrize("order", CAPTURED[40:56])
+@pytest.mark.parametrize("order", CAPTURED[40:50])
 def test_giving_back_takes_what_is_left(conn, order):
     payments.refund(conn, order, 50)
     with db.transaction(conn):

@@ -6,7 +6,7 @@ from db import model as m
 from shop import ShopError, db, stock
 
 NEXT_MOVE = m.STOCK_MOVES + 1
-SHELVES = [(p, w) for p in range(11, m.PRODUCTS, 331) for w in range(1, m.WAREHOUSES + 1)]
+SHELVES = [(p, w) for p in range(11, m.PRODUCTS, 711) for w in range(1, m.WAREHOUSES + 1)]
 
 
 @pytest.mark.parametrize("product, warehouse", SHELVES)
@@ -57,7 +57,7 @@ def test_promised_goods_are_not_transferred(conn, product, source):
     assert db.value(conn, "SELECT COUNT(*) FROM stock_moves") == m.STOCK_MOVES
 
 
-@pytest.mark.parametrize("product", range(20, m.PRODUCTS, 199))
+@pytest.mark.parametrize("product", range(20, m.PRODUCTS, 249))
 def test_a_large_order_is_taken_from_the_fullest_warehouses_first(conn, product):
     free = sorted(((m.available(product, w), w) for w in range(1, m.WAREHOUSES + 1)), key=lambda f: (-f[0], f[1]))
     wanted = free[0][0] + 1

@@ -1,0 +1,81 @@
+# shellcheck shell=bash source-path=SCRIPTDIR
+# A farm for one script: built, started on a free port with a state folder of its own, given its images, and taken down.
+# Sourced, never run.
+
+# shellcheck source=images.sh
+source "$(dirname "${BASH_SOURCE[0]}")/images.sh"
+
+ANDON=$ANDON_TARGET/debug/andon
+
+# build_andon: the one binary that is client, coordinator, gateway and worker.
+build_andon() {
+  local start
+  ensure_rust
+  start=$(now)
+  say 'building andon (cargo; the first time takes some minutes)'
+  (cd "$ANDON_ROOT" && cargo build --locked -p andon --bin andon) || die 'andon does not build'
+  say "andon built ($(since "$start"))"
+}
+
+# Everything that has to be there before a farm can run a sample.
+prepare_machine() {
+  ensure_commands git=git python3=python3 strip=binutils
+  ensure_docker
+  build_andon
+  ensure_worker_image "$ANDON"
+  ensure_mysql
+}
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# farm_up STATE WORKERS LANES [FLAG…]: an older farm of the same state folder goes first, with all that it had.
+farm_up() {
+  local state=$1 workers=$2 lanes=$3
+  shift 3
+  export ANDON_STATE=$state
+  farm_down "$state"
+  mkdir -p "$(dirname "$state")"
+  "$ANDON" up --state "$state" --workers "$workers" --lanes "$lanes" --image "$WORKER_IMAGE" \
+    --listen "127.0.0.1:$(free_port)" "$@" || die "the farm did not start; logs are in $state"
+}
+
+farm_down() {
+  if [[ -d $1 && -x $ANDON ]]; then "$ANDON" down --state "$1" --purge || warn "andon down --purge ended with $?"; fi
+}
+
+# farm_images: the sample's images for workers that can reach no registry.
+farm_images() { "$ANDON" image add "$SAMPLE_DB_IMAGE" "$BASE_IMAGE"; }
+
+# json_of FILE EXPRESSION: a Python expression over `d`, the JSON document in FILE.
+json_of() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"; }
+
+# run_of_commit PROJECT COMMIT SECONDS: the number of the run that a push has started.
+run_of_commit() {
+  local project=$1 commit=$2 end=$((SECONDS + $3)) list=$ANDON_CI_DIR/list.json run
+  while ((SECONDS < end)); do
+    if "$ANDON" list --project "$project" --json >"$list" 2>/dev/null; then
+      run=$(json_of "$list" "next((r['run'] for r in (d['runs'] if isinstance(d, dict) else d) if r['commit'] == '$commit' and not r['rerun_of']), '')")
+      if [[ -n $run ]]; then
+        echo "$run"
+        return 0
+      fi
+    fi
+    sleep 0.2
+  done
+  return 1
+}
+
+# host_inventory: what a farm could leave behind on this machine. Images stay: they are the cache of the next time.
+host_inventory() {
+  {
+    docker ps -a --no-trunc --format 'container {{.Names}} {{.ID}}'
+    docker volume ls --format 'volume {{.Name}}'
+    docker network ls --no-trunc --format 'network {{.Name}} {{.ID}}'
+    sed -E 's/^[0-9]+ [0-9]+ [^ ]+ ([^ ]+) ([^ ]+).* - ([^ ]+) ([^ ]+) .*/mount \2 \3 \4/' /proc/self/mountinfo
+    for loop in /sys/block/loop*/loop/backing_file; do
+      if [[ -e $loop ]]; then echo "loop $(cat "$loop")"; fi
+    done
+    # Processes by what they run: `andon` as client, server or worker, and nested engines.
+    ps -eo args= | grep -E '(^|/)(andon|dockerd|containerd)( |$)' | grep -v grep | sed -E 's/^/process /' || true
+  } | LC_ALL=C sort
+}
