@@ -8,8 +8,8 @@ use crate::ground::{Ground, plant_volume};
 
 const IMAGE_BYTES: u64 = 330 << 20;
 
-fn open(ground: &Ground, options: PoolOptions) -> Result<Pool, PoolError> {
-    Pool::open(ground.root(), PoolOptions { image_bytes: Some(IMAGE_BYTES), ..options })
+fn open(ground: &Ground, options: &PoolOptions) -> Result<Pool, PoolError> {
+    Pool::open(ground.root(), PoolOptions { image_bytes: Some(IMAGE_BYTES), ..options.clone() })
 }
 
 fn assert_works(ground: &Ground, pool: &Pool) {
@@ -28,7 +28,7 @@ fn assert_works(ground: &Ground, pool: &Pool) {
 fn a_file_system_that_clones_is_used_in_place() {
     for kind in [PoolKind::Reflink, PoolKind::Btrfs] {
         let ground = Ground::for_kind(kind);
-        let pool = open(&ground, PoolOptions::default()).unwrap();
+        let pool = open(&ground, &PoolOptions::default()).unwrap();
         assert_eq!((pool.kind(), pool.in_image()), (kind, false));
         assert_eq!(pool.dir(), ground.root().join("pool"));
     }
@@ -46,7 +46,7 @@ fn a_file_system_that_does_not_clone_gets_an_image_that_does() {
         ),
     ] {
         let ground = Ground::plain();
-        let pool = open(&ground, options.clone()).unwrap();
+        let pool = open(&ground, &options).unwrap();
         assert_eq!((pool.kind(), pool.in_image()), (kind, true), "{options:?}");
         assert!(pool.notes().iter().any(|note| note.contains("no reflink") || note.contains("no btrfs")));
         assert_works(&ground, &pool);
@@ -70,13 +70,13 @@ fn no_room_for_an_image_means_overlay_with_a_note() {
 #[test]
 fn a_forced_kind_that_cannot_be_had_names_what_is_missing() {
     let ground = Ground::plain();
-    let pool = open(&ground, PoolOptions::default()).unwrap();
+    let pool = open(&ground, &PoolOptions::default()).unwrap();
     pool.close().unwrap();
     // The image is XFS.
-    let error = open(&ground, PoolOptions { kind: Some(PoolKind::Btrfs), ..PoolOptions::default() });
+    let error = open(&ground, &PoolOptions { kind: Some(PoolKind::Btrfs), ..PoolOptions::default() });
     let error = error.unwrap_err().to_string();
     assert!(error.contains("`btrfs` is not possible") && error.contains("not btrfs"), "{error}");
-    let error = open(&ground, PoolOptions { kind: Some(PoolKind::Copy), ..PoolOptions::default() });
+    let error = open(&ground, &PoolOptions { kind: Some(PoolKind::Copy), ..PoolOptions::default() });
     let error = error.unwrap_err().to_string();
     assert!(error.contains("pool.img"), "{error}");
     assert_eq!(ground.mounts(), Vec::<PathBuf>::new());
@@ -104,6 +104,6 @@ fn plain_kinds_take_over_from_each_other_and_btrfs_does_not() {
     let pool = ground.open(PoolKind::Reflink);
     pool.baseline("k").unwrap().check().unwrap();
     drop(pool);
-    let error = open(&ground, PoolOptions { kind: Some(PoolKind::Btrfs), ..PoolOptions::default() });
+    let error = open(&ground, &PoolOptions { kind: Some(PoolKind::Btrfs), ..PoolOptions::default() });
     assert!(matches!(error, Err(PoolError::KindChanged { was: PoolKind::Reflink, .. })));
 }
