@@ -41,6 +41,7 @@ impl Session {
         match self.lanes.get(lane as usize) {
             Some(Lane::Idle { baseline, .. }) => Ok((baseline.clone(), work)),
             Some(Lane::Unfit { reason }) => Err(reason.clone()),
+            Some(Lane::Waiting) => Err(self.unfit().unwrap_or_else(|| format!("lane {lane} waits"))),
             Some(_) => Err(format!("lane {lane} is busy")),
             None => Err(format!("there is no lane {lane}; there are {}", self.lanes.len())),
         }
