@@ -6,7 +6,9 @@ object a line, to the path that the job names (a file or a named pipe), whole li
 
 Works with pytest 6 to 9 on Python 3.8 and newer, needs nothing else, and must not know Docker, lanes or the farm.
 
-Job:    {"mode": "discover" | "run", "events": PATH, "tests": [ID, ...], "timeout_ms": N, "env": {NAME: VALUE}}
+Job, on one line:
+        {"mode": "discover" | "run", "events": PATH, "tests": [ID, ...], "attempts": [N, ...], "timeout_ms": N,
+         "env": {NAME: VALUE}}
 Events: {"e": "test", "id": ID}                       discover: a test
         {"e": "refused", "id": REPR, "why": TEXT}     discover: a test whose name cannot be carried
         {"e": "collect-error", "id": ID, "message": TEXT, "log": TEXT}
@@ -36,7 +38,8 @@ MESSAGE_MAX = 4000
 def _load_job():
     """Reads the job and takes every trace of Andon's own machinery out of the environment of the tests."""
     with open(os.environ.pop("ANDON_PYTEST_JOB"), encoding="utf-8") as job_file:
-        job = json.load(job_file)
+        # One line, not to the end: the other side of a named pipe stays open.
+        job = json.loads(job_file.readline())
     here = os.path.dirname(os.path.abspath(__file__))
     paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and os.path.abspath(p) != here]
     if paths:
@@ -183,8 +186,9 @@ class _Discovery:
 
 
 class _Execution:
-    def __init__(self, events, tests, limit_s):
+    def __init__(self, events, tests, attempts, limit_s):
         self._events = events
+        self._attempts = dict(zip(tests, attempts))
         self._order = {nodeid: place for place, nodeid in enumerate(tests)}
         self._watchdog = _Watchdog(events, limit_s)
         self._config = None
@@ -232,6 +236,8 @@ class _Execution:
     def pytest_runtest_logstart(self, nodeid):
         if nodeid in self._began:
             return
+        if nodeid in self._attempts:
+            os.environ["ANDON_ATTEMPT"] = str(self._attempts[nodeid])
         self._began[nodeid] = time.perf_counter()
         self._events.send(e="start", id=nodeid)
         self._watchdog.watch(self._config, nodeid)
@@ -327,7 +333,7 @@ def _plugin():
     events = _Events(job["events"])
     if job["mode"] == "discover":
         return _Discovery(events)
-    return _Execution(events, job["tests"], job.get("timeout_ms", 0) / 1000)
+    return _Execution(events, job["tests"], job.get("attempts", []), job.get("timeout_ms", 0) / 1000)
 
 
 def pytest_addoption(parser, pluginmanager):

@@ -1,0 +1,122 @@
+//! From what ended to what is reported: the unit's own facts on its first test, output compressed.
+
+use std::time::{Duration, Instant};
+
+use andon_proto::{Outcome, TestResult};
+use tokio::sync::mpsc;
+
+use super::Witness;
+use super::progress::Ended;
+use crate::hands::{WorkFailure, compress_log};
+
+/// What is true of a unit before its first test.
+#[derive(Debug, Clone)]
+pub struct UnitFacts {
+    /// When the work arrived.
+    pub arrived: Instant,
+    /// How long a rebase took that was done after the work had arrived; it is no part of the preparation.
+    pub rebased_within: Duration,
+    /// The rebase that made the lane pristine.
+    pub rebase_us: u64,
+    /// The driver that did it; empty for a lane without services.
+    pub driver: String,
+}
+
+/// Sends results as they come.
+#[derive(Debug)]
+pub struct Reporter {
+    results: mpsc::Sender<TestResult>,
+    facts: UnitFacts,
+    first_started: Option<Instant>,
+    first_sent: bool,
+}
+
+impl Reporter {
+    /// For one unit.
+    #[must_use]
+    pub fn new(results: mpsc::Sender<TestResult>, facts: UnitFacts) -> Self {
+        Self { results, facts, first_started: None, first_sent: false }
+    }
+
+    /// A test started.
+    pub fn started(&mut self) {
+        self.first_started.get_or_insert_with(Instant::now);
+    }
+
+    /// Sends a result, unless the farm turns out to be at fault.
+    pub async fn ended(&mut self, ended: Ended, witness: &dyn Witness) -> Result<(), WorkFailure> {
+        if matches!(ended.outcome, Outcome::Failed | Outcome::TimedOut) {
+            witness.check().await?;
+        }
+        let first = !std::mem::replace(&mut self.first_sent, true);
+        let started = self.first_started.unwrap_or_else(Instant::now);
+        let prepared = started.duration_since(self.facts.arrived).saturating_sub(self.facts.rebased_within);
+        let result = TestResult {
+            attempt: ended.attempt,
+            outcome: ended.outcome.into(),
+            prepare_ms: if first { millis(prepared) } else { 0 },
+            rebase_us: if first { self.facts.rebase_us } else { 0 },
+            run_ms: ended.run_ms,
+            message: ended.message,
+            log_zstd: compress_log(&ended.log),
+            started_unix_ms: ended.started_unix_ms,
+            driver: self.facts.driver.clone(),
+        };
+        // Nobody takes results any more: the link has let go of the lease, and will cancel.
+        let _ = self.results.send(result).await;
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+
+    struct Says(Result<(), WorkFailure>);
+
+    #[async_trait]
+    impl Witness for Says {
+        async fn check(&self) -> Result<(), WorkFailure> {
+            self.0.clone()
+        }
+    }
+
+    fn ended(attempt: u64, outcome: Outcome) -> Ended {
+        Ended { attempt, outcome, run_ms: 1, message: String::new(), log: Vec::new(), started_unix_ms: 7 }
+    }
+
+    fn reporter() -> (Reporter, mpsc::Receiver<TestResult>) {
+        let (sender, receiver) = mpsc::channel(8);
+        let arrived = Instant::now();
+        let facts =
+            UnitFacts { arrived, rebased_within: Duration::ZERO, rebase_us: 42, driver: "restart".into() };
+        (Reporter::new(sender, facts), receiver)
+    }
+
+    #[tokio::test]
+    async fn only_the_first_test_of_a_unit_carries_the_rebase() {
+        let (mut reporter, mut results) = reporter();
+        for attempt in [1, 2] {
+            reporter.ended(ended(attempt, Outcome::Passed), &Says(Ok(()))).await.unwrap();
+        }
+        assert_eq!(results.recv().await.unwrap().rebase_us, 42);
+        assert_eq!(results.recv().await.unwrap().rebase_us, 0);
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_is_the_farms_is_never_sent() {
+        let (mut reporter, mut results) = reporter();
+        let farm = Says(Err(WorkFailure::infrastructure("service `db` ran out of memory")));
+        reporter.ended(ended(1, Outcome::Passed), &farm).await.unwrap();
+        reporter.ended(ended(2, Outcome::Failed), &farm).await.unwrap_err();
+        reporter.ended(ended(3, Outcome::TimedOut), &farm).await.unwrap_err();
+        drop(reporter);
+        assert_eq!(results.recv().await.unwrap().attempt, 1);
+        assert_eq!(results.recv().await, None);
+    }
+}
