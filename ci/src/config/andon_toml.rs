@@ -1,0 +1,298 @@
+//! `andon.toml`: its keys, their types, and what each must look like on its own.
+//!
+//! What concerns several keys at once is in `check`. A syntax error does not hide the mistakes of other lines.
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Findings, Problem};
+use super::table::{Table, wrong_type};
+use super::{
+    Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
+    FILE_BYTES_MAX, Image, Located, Note, Place, Policy, RETRIES_MAX, Rebase, RepoPath, Runner, SUITES_MAX,
+    Suite, TIMEOUT_MAX, Triggers, all_problems, check, quoted,
+};
+
+/// The keys of each table, for the hint that a key belongs elsewhere.
+const HOMES: [(&str, &[&str]); 6] = [
+    ("[stack]", &["compose"]),
+    ("[baseline]", &["seed", "inputs", "seed_timeout", "labels"]),
+    (
+        "[[suite]]",
+        &[
+            "name", "image", "runner", "command", "args", "discover", "run", "timeout", "retries", "rebase",
+            "env", "workdir",
+        ],
+    ),
+    ("[policy]", &["max_failures", "fail_fast"]),
+    ("[triggers]", &["branches"]),
+    ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers"]),
+];
+
+const REBASES: [(&str, Rebase); 5] = [
+    ("test", Rebase::Test),
+    ("class", Rebase::Class),
+    ("file", Rebase::File),
+    ("batch", Rebase::Batch),
+    ("never", Rebase::Never),
+];
+
+/// Reads and checks an `andon.toml`. `file` is its path in the repository, for messages.
+///
+/// The notes are what a person should know and that is no mistake.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<(Config, Vec<Note>), ConfigErrors> {
+    let draft = read(file, bytes);
+    match all_problems(draft.problems) {
+        Some(errors) => Err(errors),
+        None => Ok((draft.config, draft.notes)),
+    }
+}
+
+/// An `andon.toml` as far as it could be read; only right where there are no problems.
+pub(crate) struct Draft {
+    pub(crate) config: Config,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) notes: Vec<Note>,
+}
+
+/// Reads as much as can be read, so that mistakes of other files can be reported together with this one's.
+pub(crate) fn read(file: &str, bytes: &[u8]) -> Draft {
+    let text = match readable(file, bytes) {
+        Ok(text) => text,
+        Err(problem) => {
+            return Draft { config: empty(), problems: vec![problem], notes: Vec::new() };
+        }
+    };
+    let mut findings = Findings::new(file, text);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    let broken: Vec<Problem> = syntax
+        .iter()
+        .map(|error| {
+            let place = findings.place(error.span().map_or(0, |span| span.start));
+            Problem { place, message: error.message().replace('\n', ", ") }
+        })
+        .collect();
+    let config = top(&mut findings, document.get_ref());
+    let Findings { mut problems, notes, .. } = findings;
+    if !broken.is_empty() {
+        // What was recovered from a broken line is a guess, and what seems to be missing may stand on one.
+        problems.retain(|problem| {
+            let line = problem.place.line;
+            let about_absence =
+                ["has no ", "without a stack"].iter().any(|text| problem.message.contains(text));
+            !about_absence && broken.iter().all(|broken| broken.place.line != line)
+        });
+        problems.extend(broken);
+    }
+    Draft { config, problems, notes }
+}
+
+/// The text of a configuration file, or why it is none.
+pub(crate) fn readable<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Problem> {
+    if bytes.len() > FILE_BYTES_MAX {
+        let message = format!("the file has {} bytes, at most {FILE_BYTES_MAX} are read", bytes.len());
+        return Err(Problem { place: Place::start_of(file), message });
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
+        let place = Findings::new(file, &valid).place(valid.len());
+        Problem { place, message: "the file is not UTF-8 from here on".to_owned() }
+    })
+}
+
+fn empty() -> Config {
+    Config {
+        compose: None,
+        baseline: no_baseline(),
+        suites: Vec::new(),
+        policy: Policy::default(),
+        triggers: Triggers::default(),
+    }
+}
+
+fn no_baseline() -> Baseline {
+    Baseline { seed: Vec::new(), inputs: Vec::new(), seed_timeout: DEFAULT_SEED_TIMEOUT, labels: Vec::new() }
+}
+
+fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
+    let mut table = Table::new("", document, findings.at(1, 1));
+    let stack = table.table(findings, "stack", "[stack]");
+    let stack_written = stack.is_some();
+    let compose = stack.and_then(|table| compose_path(findings, table));
+    let baseline = match table.table(findings, "baseline", "[baseline]") {
+        Some(table) => baseline(findings, table, stack_written),
+        None => no_baseline(),
+    };
+    let tables = table.tables(findings, "suite", "[[suite]]");
+    if tables.len() > SUITES_MAX {
+        let place = table.place_of(findings, "suite");
+        findings.problem(place, format!("{} suites, at most {SUITES_MAX} are taken", tables.len()));
+    }
+    let written = table.has("suite");
+    let suites: Vec<Suite> =
+        tables.into_iter().take(SUITES_MAX).map(|table| suite(findings, table)).collect();
+    if !written {
+        findings.problem(table.place(), "the project has no suite: write a table under [[suite]]");
+    }
+    check::unique_suites(findings, document, &suites);
+    let policy = match table.table(findings, "policy", "[policy]") {
+        Some(table) => policy(findings, table),
+        None => Policy::default(),
+    };
+    let triggers = match table.table(findings, "triggers", "[triggers]") {
+        Some(table) => triggers(findings, table),
+        None => Triggers::default(),
+    };
+    table.finish(findings, &HOMES);
+    Config { compose, baseline, suites, policy, triggers }
+}
+
+fn compose_path(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Located<RepoPath>> {
+    let written = table.has("compose");
+    let text = table.string(findings, "compose");
+    if !written {
+        findings.problem(table.place(), "[stack] has no \"compose\": name the compose file of the services");
+    }
+    table.finish(findings, &HOMES);
+    let text = text?;
+    repo_path(findings, "compose", &RepoPath::root(), &text)
+        .map(|value| Located { value, place: text.place.clone() })
+}
+
+/// A path written in `folder`, or the problem with it.
+pub(crate) fn repo_path(
+    findings: &mut Findings<'_>,
+    key: &str,
+    folder: &RepoPath,
+    text: &Located<String>,
+) -> Option<RepoPath> {
+    match folder.join(&text.value) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            findings.problem(text.place.clone(), format!("{key:?}: {} {error}", quoted(&text.value)));
+            None
+        }
+    }
+}
+
+fn baseline(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_stack: bool) -> Baseline {
+    let seed = table.strings(findings, "seed").unwrap_or_default();
+    for command in &seed {
+        check::command(findings, "a seed command", command);
+    }
+    let inputs = table.strings(findings, "inputs").unwrap_or_default();
+    for glob in &inputs {
+        check::input_glob(findings, glob);
+    }
+    let seed_timeout = table.duration(findings, "seed_timeout", TIMEOUT_MAX).unwrap_or(DEFAULT_SEED_TIMEOUT);
+    let labels = table.string_map(findings, "labels");
+    let labels = check::labels(findings, labels);
+    for key in ["seed", "inputs"] {
+        if table.has(key) && !has_stack {
+            let place = table.place_of(findings, key);
+            findings.problem(place, format!("{key:?} without a stack: name the compose file under [stack]"));
+        }
+    }
+    if let (Some(first), true) = (seed.first(), inputs.is_empty()) {
+        findings.note(
+            first.place.clone(),
+            "no \"inputs\": a seed that reads files of the repository is not repeated when they change",
+        );
+    }
+    table.finish(findings, &HOMES);
+    Baseline { seed, inputs, seed_timeout, labels }
+}
+
+fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
+    let name = table.text(findings, "name");
+    if let Some(name) = &name {
+        check::name(findings, "suite", name);
+    } else if !table.has("name") {
+        findings.problem(table.place(), "the suite has no \"name\"");
+    }
+    let label = name.map_or_else(String::new, |name| name.value);
+    let image = suite_image(findings, &mut table);
+    let runner = check::runner(findings, &mut table);
+    let timeout = table.duration(findings, "timeout", TIMEOUT_MAX).unwrap_or(DEFAULT_TIMEOUT);
+    let retries = table.number(findings, "retries", 0..=RETRIES_MAX).unwrap_or(0);
+    let rebase = table.choice(findings, "rebase", &REBASES).unwrap_or(Rebase::Test);
+    let env = table.string_map(findings, "env");
+    let env = check::environment(findings, env);
+    let workdir = match table.string(findings, "workdir") {
+        Some(path) => check::workdir(findings, path),
+        None => DEFAULT_WORKDIR.to_owned(),
+    };
+    table.finish(findings, &HOMES);
+    Suite { name: label, image, runner, timeout, retries, rebase, env, workdir }
+}
+
+fn suite_image(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Located<Image> {
+    let place = table.place_of(findings, "image");
+    let nothing = Image::Reference(String::new());
+    let image = match table.any("image") {
+        None => {
+            let message =
+                "the suite has no \"image\": write image = \"name:tag\" or image = { build = \".\" }";
+            findings.problem(place.clone(), message);
+            nothing
+        }
+        Some(value) => match value.get_ref() {
+            DeValue::String(text) => {
+                let text = Located { value: text.to_string(), place: findings.place(value.span().start) };
+                check::image_reference(findings, &text);
+                Image::Reference(text.value)
+            }
+            DeValue::Table(table) => {
+                let table = Table::new("image", table, place.clone());
+                build(findings, table).map_or(nothing, Image::Build)
+            }
+            _ => {
+                wrong_type(findings, "image", value, "a string or { build = \".\" }");
+                nothing
+            }
+        },
+    };
+    Located { value: image, place }
+}
+
+fn build(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Build> {
+    let written = table.has("build");
+    let context = table.string(findings, "build");
+    if !written {
+        findings.problem(
+            table.place(),
+            "the image has no \"build\": name the folder to build, \".\" for the root",
+        );
+    }
+    let context = context.and_then(|text| repo_path(findings, "build", &RepoPath::root(), &text));
+    let dockerfile = match table.string(findings, "dockerfile") {
+        Some(text) => repo_path(findings, "dockerfile", &RepoPath::root(), &text),
+        None => RepoPath::root().join("Dockerfile").ok(),
+    };
+    let target = table.text(findings, "target").map_or_else(String::new, |text| text.value);
+    let args = table.string_map(findings, "args");
+    let args = check::build_args(findings, args);
+    table.finish(findings, &HOMES);
+    Some(Build { context: context?, dockerfile: dockerfile?, target, args })
+}
+
+fn policy(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Policy {
+    let max_failures = table.number(findings, "max_failures", 1..=1_000_000);
+    let fail_fast = table.bool(findings, "fail_fast").unwrap_or(false);
+    table.finish(findings, &HOMES);
+    Policy { max_failures, fail_fast }
+}
+
+fn triggers(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Triggers {
+    let branches = table.strings(findings, "branches");
+    table.finish(findings, &HOMES);
+    let Some(branches) = branches else { return Triggers::default() };
+    for branch in &branches {
+        check::branch_pattern(findings, branch);
+    }
+    Triggers { branches: branches.into_iter().map(|branch| branch.value).collect() }
+}
+
+/// The runner of a suite, as far as it is not wrong.
+pub(crate) fn no_runner() -> Runner {
+    Runner::Command { discover: String::new(), run: String::new() }
+}

@@ -1,0 +1,198 @@
+//! What a project writes: `andon.toml` and its compose file, read with every mistake at once.
+//!
+//! Must not know git, the wire or the farm: bytes in, a checked [`Config`] or [`ConfigErrors`] out. What can only be
+//! checked against a commit (does the compose file exist?) is checked in `spec`, with the places kept here.
+//! No input panics, and none takes more than [`FILE_BYTES_MAX`] times a small constant of memory.
+
+mod andon_toml;
+mod check;
+pub mod compose;
+mod measure;
+mod paths;
+mod problem;
+mod table;
+
+use std::time::Duration;
+
+pub use self::andon_toml::parse;
+pub(crate) use self::andon_toml::read;
+pub(crate) use self::check::path_glob as input_glob;
+pub use self::paths::RepoPath;
+pub use self::problem::{ConfigErrors, Located, Note, Place, Problem};
+pub(crate) use self::problem::{all_problems, quoted};
+
+/// The name of the configuration file, at the root of a project's repository.
+pub const FILE_NAME: &str = "andon.toml";
+/// The largest configuration or compose file that is read.
+pub const FILE_BYTES_MAX: usize = 512 * 1024;
+/// The most suites of a project.
+pub const SUITES_MAX: usize = 64;
+/// The longest name of a suite, service or project.
+pub const NAME_LEN_MAX: usize = 63;
+/// The longest time limit of a test or a seed.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The most retries of a failed test.
+pub const RETRIES_MAX: u32 = 10;
+/// A suite's time limit for a test where it gives none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time limit of the seed commands where none is given.
+pub const DEFAULT_SEED_TIMEOUT: Duration = Duration::from_secs(600);
+/// Where the source is mounted in a suite's container where the suite does not say.
+pub const DEFAULT_WORKDIR: &str = "/src";
+/// The branches whose pushes start a run where `[triggers]` does not say.
+pub const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
+
+/// A checked `andon.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[stack] compose`, beneath the repository's root; absent for a project without services.
+    pub compose: Option<Located<RepoPath>>,
+    /// `[baseline]`.
+    pub baseline: Baseline,
+    /// `[[suite]]`: at least one, in the file's order, names unique.
+    pub suites: Vec<Suite>,
+    /// `[policy]`.
+    pub policy: Policy,
+    /// `[triggers]`.
+    pub triggers: Triggers,
+}
+
+/// `[baseline]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// Shell commands, in order.
+    pub seed: Vec<Located<String>>,
+    /// Globs over the repository's paths whose files are part of the baseline's key.
+    pub inputs: Vec<Located<String>>,
+    /// Limit of all seed commands together.
+    pub seed_timeout: Duration,
+    /// The user's labels, sorted by key.
+    pub labels: Vec<(String, String)>,
+}
+
+/// `[[suite]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suite {
+    /// Unique; letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// What its containers are made of.
+    pub image: Located<Image>,
+    /// How tests are found and run.
+    pub runner: Runner,
+    /// Limit of one test.
+    pub timeout: Duration,
+    /// How often a failed test is tried again.
+    pub retries: u32,
+    /// The unit that starts pristine.
+    pub rebase: Rebase,
+    /// Sorted by name.
+    pub env: Vec<(String, String)>,
+    /// Absolute path of the source in the container.
+    pub workdir: String,
+}
+
+/// An image, by name or built from the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// `mysql:9`, `registry/name@sha256:…`.
+    Reference(String),
+    /// A `docker build`.
+    Build(Build),
+}
+
+/// A `docker build` of a folder of the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// Beneath the repository's root.
+    pub context: RepoPath,
+    /// Beneath the context.
+    pub dockerfile: RepoPath,
+    /// The stage to build; empty for the last.
+    pub target: String,
+    /// Build arguments, sorted by name.
+    pub args: Vec<(String, String)>,
+}
+
+/// How a suite's tests are found and run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runner {
+    /// Through Andon's pytest plugin.
+    Pytest {
+        /// How pytest is called; empty for the default.
+        command: String,
+        /// Added to every call.
+        args: Vec<String>,
+    },
+    /// By two shell commands.
+    Command {
+        /// Prints one test id a line.
+        discover: String,
+        /// Runs `{tests}`, may write `{junit}`.
+        run: String,
+    },
+}
+
+/// The unit that starts pristine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebase {
+    /// Every test.
+    Test,
+    /// The tests of one class.
+    Class,
+    /// The tests of one file.
+    File,
+    /// A batch of tests that the coordinator chooses.
+    Batch,
+    /// Nothing: lanes are shared by the whole suite.
+    Never,
+}
+
+/// `[policy]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Stop the run after so many failures; `None` for no limit.
+    pub max_failures: Option<u32>,
+    /// Stop at the first failure.
+    pub fail_fast: bool,
+}
+
+/// `[triggers]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Triggers {
+    /// Branch names or globs; `*` does not cross a `/`.
+    pub branches: Vec<String>,
+}
+
+impl Default for Triggers {
+    fn default() -> Self {
+        Self { branches: DEFAULT_BRANCHES.map(str::to_owned).to_vec() }
+    }
+}
+
+impl Triggers {
+    /// Whether a push to this branch (without `refs/heads/`) starts a run.
+    pub fn wants(&self, branch: &str) -> bool {
+        branch_matches(&self.branches, branch)
+    }
+}
+
+/// Whether a branch is named by a list of names and globs. A pattern that is no glob names nothing.
+pub fn branch_matches(patterns: &[String], branch: &str) -> bool {
+    patterns.iter().any(|pattern| match check::branch_glob(pattern) {
+        Ok(glob) => glob.compile_matcher().is_match(branch),
+        Err(_) => false,
+    })
+}
+
+/// Whether a name is fit for a project, a suite or a service: it becomes part of paths, ids and host names.
+pub fn is_name(name: &str) -> bool {
+    let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !name.is_empty()
+        && name.len() <= NAME_LEN_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(fit)
+}
+
+/// What [`is_name`] asks for, for messages.
+pub(crate) const NAME_FORM: &str =
+    "up to 63 letters, digits, \".\", \"_\" and \"-\", the first a letter or digit";

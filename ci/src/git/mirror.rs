@@ -1,0 +1,270 @@
+//! Mirrors of watched repositories: bare clones that the `git` program keeps up to date.
+//!
+//! What runs is `git` alone, with an environment of our own: no system or user configuration (unless credentials are
+//! asked for), no prompts, no hooks, no submodules, only the protocols that [`RemoteUrl`] takes, every object
+//! checked, in a process group of its own that is killed when its time is up or nobody waits any more.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+
+use super::RemoteUrl;
+use crate::config::is_name;
+
+/// The longest fetch.
+pub const FETCH_TIME_MAX: Duration = Duration::from_secs(600);
+/// What is kept of git's own messages.
+const STDERR_BYTES_MAX: u64 = 16 * 1024;
+
+/// Whose credentials a fetch uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// Nobody's: neither the user's git configuration nor their ssh agent is seen.
+    #[default]
+    None,
+    /// Those of the user that runs Andon: `~/.gitconfig` with its credential helpers, `~/.ssh`, the ssh agent.
+    User,
+}
+
+/// Why a mirror is not up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// A project's name is part of a path.
+    #[error("{0} is no name for a project: {form}", form = crate::config::NAME_FORM)]
+    Name(String),
+    /// The mirror's folder.
+    #[error("cannot make the mirror {path}")]
+    Folder {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is no `git`, or it cannot be run.
+    #[error("cannot run git")]
+    Spawn(#[source] std::io::Error),
+    /// Took too long.
+    #[error("git {what} of {url} took longer than {} s", .limit.as_secs())]
+    Time {
+        /// Fetch or init.
+        what: &'static str,
+        /// From where, without credentials.
+        url: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// git refused.
+    #[error("git {what} of {url} failed ({status}): {stderr}")]
+    Git {
+        /// Fetch or init.
+        what: &'static str,
+        /// From where, without credentials.
+        url: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its messages, in one line, control characters escaped.
+        stderr: String,
+    },
+}
+
+/// One mirrored repository.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    path: PathBuf,
+    url: RemoteUrl,
+    credentials: Credentials,
+    limit: Duration,
+}
+
+impl Mirror {
+    /// The mirror of a project beneath `folder`. Another address gets another folder, so that two repositories never
+    /// mix.
+    pub fn new(
+        folder: &Path,
+        project: &str,
+        url: RemoteUrl,
+        credentials: Credentials,
+    ) -> Result<Self, MirrorError> {
+        if !is_name(project) {
+            return Err(MirrorError::Name(crate::config::quoted(project)));
+        }
+        let address = blake3::hash(url.as_str().as_bytes()).to_hex();
+        let path = folder.join(format!("{project}-{}.git", &address[..12]));
+        Ok(Self { path, url, credentials, limit: FETCH_TIME_MAX })
+    }
+
+    /// Another limit for one call of git.
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// The bare repository.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Brings all branches to where they are at the source: new and moved ones, also backwards, and removes those
+    /// that are gone. Dropping the future kills git.
+    pub async fn fetch(&self) -> Result<(), MirrorError> {
+        if !self.path.join("HEAD").is_file() {
+            self.init().await?;
+        }
+        let mut git = self.git();
+        git.args(["fetch", "--quiet", "--prune", "--force", "--no-tags", "--no-recurse-submodules"]);
+        git.args(["--no-write-fetch-head", "--", self.url.as_str(), "+refs/heads/*:refs/heads/*"]);
+        self.run(git, "fetch").await
+    }
+
+    async fn init(&self) -> Result<(), MirrorError> {
+        std::fs::create_dir_all(&self.path)
+            .map_err(|source| MirrorError::Folder { path: self.path.clone(), source })?;
+        let mut git = self.git();
+        git.args(["init", "--quiet", "--bare", "--template=", "--", "."]);
+        self.run(git, "init").await
+    }
+
+    fn git(&self) -> Command {
+        let mut git = Command::new("git");
+        git.current_dir(&self.path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        git.process_group(0).kill_on_drop(true);
+        self.environment(&mut git);
+        for (key, value) in SETTINGS {
+            git.arg("-c").arg(format!("{key}={value}"));
+        }
+        if self.credentials == Credentials::None {
+            git.args(["-c", "credential.helper=", "-c", "core.askPass="]);
+        }
+        git
+    }
+
+    fn environment(&self, git: &mut Command) {
+        git.env_clear();
+        let mut keep = vec!["PATH"];
+        if self.credentials == Credentials::User {
+            keep.extend([
+                "HOME",
+                "USER",
+                "XDG_CONFIG_HOME",
+                "SSH_AUTH_SOCK",
+                "SSL_CERT_FILE",
+                "SSL_CERT_DIR",
+            ]);
+        } else {
+            git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent");
+        }
+        for name in keep {
+            if let Some(value) = std::env::var_os(name) {
+                git.env(name, value);
+            }
+        }
+        let ssh = match self.credentials {
+            Credentials::User => "ssh -oBatchMode=yes -oConnectTimeout=15",
+            // Public repositories only: no keys of this machine's user.
+            Credentials::None => {
+                "ssh -F/dev/null -oBatchMode=yes -oConnectTimeout=15 -oIdentitiesOnly=yes -oIdentityFile=/dev/null"
+            }
+        };
+        git.env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ALLOW_PROTOCOL", "file:https:ssh:git")
+            .env("GIT_PROTOCOL_FROM_USER", "0")
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_CEILING_DIRECTORIES", self.path.parent().map_or(OsStr::new("/"), Path::as_os_str))
+            .env("GIT_DIR", &self.path)
+            .env("GIT_SSH_COMMAND", ssh)
+            .env("LC_ALL", "C");
+    }
+
+    async fn run(&self, mut git: Command, what: &'static str) -> Result<(), MirrorError> {
+        let mut child = git.spawn().map_err(MirrorError::Spawn)?;
+        let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        let stderr = child.stderr.take();
+        let ending = async {
+            let mut said = Vec::new();
+            if let Some(stderr) = stderr {
+                let mut head = stderr.take(STDERR_BYTES_MAX);
+                head.read_to_end(&mut said).await?;
+                // Beyond the limit it is read and dropped, so that git does not stop at a full pipe.
+                tokio::io::copy(&mut head.into_inner(), &mut tokio::io::sink()).await?;
+            }
+            Ok::<_, std::io::Error>((child.wait().await?, said))
+        };
+        let url = || self.url.to_string();
+        let ended = tokio::time::timeout(self.limit, ending).await;
+        let (status, said) = match ended {
+            Ok(ended) => ended.map_err(MirrorError::Spawn)?,
+            Err(_) => return Err(MirrorError::Time { what, url: url(), limit: self.limit }),
+        };
+        group.ended();
+        if status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&said);
+        let stderr = self.without_secrets(&one_line(&said));
+        Err(MirrorError::Git { what, url: url(), status, stderr })
+    }
+
+    fn without_secrets(&self, said: &str) -> String {
+        said.replace(self.url.as_str(), &self.url.to_string())
+    }
+}
+
+/// Settings that hold whatever a configuration says.
+const SETTINGS: [(&str, &str); 24] = [
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.alternateRefsCommand", "true"),
+    ("protocol.allow", "never"),
+    ("protocol.file.allow", "always"),
+    ("protocol.https.allow", "always"),
+    ("protocol.ssh.allow", "always"),
+    ("protocol.git.allow", "always"),
+    ("protocol.ext.allow", "never"),
+    ("http.followRedirects", "false"),
+    ("http.lowSpeedLimit", "1000"),
+    ("http.lowSpeedTime", "60"),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("gc.autoDetach", "false"),
+    ("maintenance.autoDetach", "false"),
+    ("transfer.bundleURI", "false"),
+    ("transfer.fsckObjects", "true"),
+    ("fetch.fsckObjects", "true"),
+    // Slips of old tools that many honest repositories carry; nothing here depends on them.
+    ("fetch.fsck.zeroPaddedFilemode", "ignore"),
+    ("fetch.fsck.missingSpaceBeforeDate", "ignore"),
+    ("fetch.fsck.badTimezone", "ignore"),
+    ("fetch.fsck.missingSpaceBeforeEmail", "ignore"),
+    ("fetch.fsck.badEmail", "ignore"),
+];
+
+/// A process group that dies with this value unless it has ended.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // The helpers that git started (ssh, index-pack) are in its group.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    const SHOWN_MAX: usize = 1000;
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line: String = lines.join("; ").escape_debug().collect();
+    line.chars().take(SHOWN_MAX).collect()
+}
