@@ -14,7 +14,7 @@ use crate::error::Context as _;
 use crate::store::{self, Store};
 use crate::tree::{remove, write, xattr};
 use crate::{Baseline, Difference, Footprint, ImportLimits, LaneClone, PoolError, Staging};
-use crate::{driver, footprint, probe, verify};
+use crate::{driver, footprint, image, probe, verify};
 
 /// How the pool clones trees, fast to slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,7 +85,17 @@ impl Pool {
         let root = root.canonicalize().ctx("find", root)?;
         let lock = store::lock(&root)?;
         let choice = probe::choose(&root, &options)?;
-        Ok(Pool { store: Arc::new(Store::open(&root, choice, &options, lock)?) })
+        let (dir, in_image) = (choice.dir.clone(), choice.in_image);
+        match Store::open(&root, choice, &options, lock) {
+            Ok(store) => Ok(Pool { store: Arc::new(store) }),
+            Err(error) => {
+                if in_image {
+                    // The first failure is the one to tell; a mount that stays is taken over by the next open.
+                    let _ = image::unmount_image(&dir);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// How it clones.

@@ -107,3 +107,16 @@ fn plain_kinds_take_over_from_each_other_and_btrfs_does_not() {
     let error = open(&ground, &PoolOptions { kind: Some(PoolKind::Btrfs), ..PoolOptions::default() });
     assert!(matches!(error, Err(PoolError::KindChanged { was: PoolKind::Reflink, .. })));
 }
+
+#[test]
+fn a_pool_that_cannot_be_opened_leaves_no_mount() {
+    let ground = Ground::plain();
+    let options = PoolOptions { kind: Some(PoolKind::Btrfs), ..PoolOptions::default() };
+    let pool = open(&ground, &options).unwrap();
+    assert_works(&ground, &pool);
+    pool.close().unwrap();
+    // btrfs reflinks as well, but this pool's baselines are subvolumes.
+    let options = PoolOptions { kind: Some(PoolKind::Reflink), ..PoolOptions::default() };
+    assert!(matches!(open(&ground, &options), Err(PoolError::KindChanged { was: PoolKind::Btrfs, .. })));
+    assert_eq!(ground.mounts(), Vec::<PathBuf>::new());
+}
