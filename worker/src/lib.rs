@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod engine;
 pub mod hands;
+pub mod host;
 pub mod link;
 pub mod nested;
 pub mod runner;

@@ -80,6 +80,8 @@ pub(super) struct Driver {
     timer: Option<(Instant, Input)>,
     /// The process that failed last.
     failed: Option<Process>,
+    /// The data root was no mount point before us: dockerd makes it one, and leaves it so when it is killed.
+    root_was_plain: bool,
 }
 
 impl Driver {
@@ -88,6 +90,8 @@ impl Driver {
         announce: watch::Sender<DaemonState>,
         stop: mpsc::Receiver<()>,
     ) -> io::Result<Self> {
+        // A folder that does not exist yet is no mount point either.
+        let root_was_plain = !mounts::is_mount_point(&config.data_root)?;
         Ok(Self {
             config,
             announce,
@@ -99,6 +103,7 @@ impl Driver {
             probe: Box::pin(pending()),
             timer: None,
             failed: None,
+            root_was_plain,
         })
     }
 
@@ -204,7 +209,7 @@ impl Driver {
             Effect::Kill => {
                 self.kill().await;
                 if *state == State::Stopping {
-                    remove_mounts(&self.config).await;
+                    remove_mounts(self.config.clone(), self.root_was_plain).await;
                 }
                 return Some(Input::Cleared);
             }
@@ -269,19 +274,22 @@ impl Driver {
         }
         self.dockerd.end(Process::Dockerd, DOCKERD_GRACE).await;
         self.containerd.end(Process::Containerd, CONTAINERD_GRACE).await;
-        remove_mounts(&self.config).await;
+        remove_mounts(self.config.clone(), self.root_was_plain).await;
     }
 }
 
-async fn remove_mounts(config: &NestedConfig) {
-    let folders = [config.run_dir.clone(), config.data_root.clone()];
-    let removal = move || folders.iter().map(|folder| mounts::remove_beneath(folder)).collect::<Vec<_>>();
-    for removed in tokio::task::spawn_blocking(removal).await.unwrap_or_default() {
-        match removed {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "removed mounts that the nested daemon had left"),
-            Err(error) => tracing::warn!(%error, "a mount of the nested daemon stays"),
+async fn remove_mounts(config: NestedConfig, root_was_plain: bool) {
+    let removal = move || -> io::Result<usize> {
+        let count = mounts::remove_beneath(&config.run_dir)? + mounts::remove_beneath(&config.data_root)?;
+        if root_was_plain {
+            mounts::remove_at(&config.data_root)?;
         }
+        Ok(count)
+    };
+    match tokio::task::spawn_blocking(removal).await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "removed mounts that the nested daemon had left"),
+        Err(error) => tracing::warn!(%error, "a mount of the nested daemon stays"),
     }
 }
 

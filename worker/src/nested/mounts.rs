@@ -22,6 +22,20 @@ pub(super) fn remove_beneath(folder: &Path) -> io::Result<usize> {
     Ok(mounts.len())
 }
 
+/// Whether something is mounted exactly at the folder.
+pub(super) fn is_mount_point(folder: &Path) -> io::Result<bool> {
+    let mountinfo = fs::read("/proc/self/mountinfo")?;
+    Ok(beneath(&mountinfo, folder.parent().unwrap_or(folder)).iter().any(|path| path == folder))
+}
+
+/// Removes what is mounted exactly at the folder, if anything is.
+pub(super) fn remove_at(folder: &Path) -> io::Result<()> {
+    while is_mount_point(folder)? {
+        unmount(folder, UnmountFlags::DETACH)?;
+    }
+    Ok(())
+}
+
 /// Mount points strictly beneath the folder among the lines of `/proc/self/mountinfo`, last mounted first.
 fn beneath(mountinfo: &[u8], folder: &Path) -> Vec<PathBuf> {
     let target = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescape);
