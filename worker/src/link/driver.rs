@@ -20,6 +20,8 @@ use super::specs::Specs;
 
 /// How long a worker that is told to stop may take to end its work and to give its leases back.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Failed dials between two lines about them: about one a minute.
+const DIALS_A_WARNING: u32 = 20;
 /// What the coordinator is told of the leases that a stopping worker gives back.
 const DRAIN_REASON: &str = "worker is shutting down";
 
@@ -102,6 +104,8 @@ struct Driver {
     backoff: Backoff,
     /// True once a coordinator took this worker.
     accepted: bool,
+    /// Since the last session.
+    dials: u32,
     began: Instant,
 }
 
@@ -129,6 +133,7 @@ impl Driver {
             line: Line::Waiting(Instant::now()),
             backoff: Backoff::default(),
             accepted: false,
+            dials: 0,
             began: Instant::now(),
         }
     }
@@ -192,15 +197,17 @@ impl Driver {
 
     fn dial_if_due(&mut self) {
         if matches!(self.line, Line::Waiting(at) if Instant::now() >= at) {
+            self.dials += 1;
             self.line = Line::Live { connection: Connection::dial(self.coordinator.clone()), out: None };
         }
     }
 
     fn took(&mut self) {
-        if !self.accepted {
+        if self.dials > 0 {
             tracing::info!(coordinator = self.coordinator.address(), "joined the farm");
         }
         self.accepted = true;
+        self.dials = 0;
         self.backoff.reset();
     }
 
@@ -216,7 +223,11 @@ impl Driver {
 
     fn hang_up(&mut self, reason: &str) {
         let wait = self.backoff.next(rand::random());
-        tracing::warn!(coordinator = self.coordinator.address(), reason, ?wait, "no session; dialling again");
+        // The first time, then now and then: a coordinator may be away for long.
+        if self.dials <= 1 || self.dials.is_multiple_of(DIALS_A_WARNING) {
+            let (coordinator, dials) = (self.coordinator.address(), self.dials);
+            tracing::warn!(coordinator, reason, dials, "no session with the coordinator; dialling again");
+        }
         self.line = Line::Waiting(Instant::now() + wait);
     }
 

@@ -28,7 +28,6 @@ mod tests;
 mod upload;
 
 pub use crew::{Crew, Job, Unit};
-pub(crate) use dial::chain;
 pub use dial::{AddressError, Coordinator};
 pub use driver::{DRAIN_LIMIT, Health, LinkError, LinkOptions, run};
 pub use farm::FarmClient;

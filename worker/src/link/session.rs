@@ -174,9 +174,9 @@ impl Session {
             Input::Disconnected => self.disconnected(),
             Input::Heard(word) => self.heard(now, word, &mut out),
             Input::Lane(lane, event) => self.lane(lane, event, &mut out),
-            Input::DaemonDown { reason } => self.daemon_down(reason, &mut out),
+            Input::DaemonDown { reason } => self.daemon_down(&reason, &mut out),
             Input::DaemonUp => self.daemon_up(&mut out),
-            Input::Drain { reason } => self.drain(reason, &mut out),
+            Input::Drain { reason } => self.drain(&reason, &mut out),
             Input::Tick => {}
         }
         self.keep_alive(now, &mut out);

@@ -75,7 +75,8 @@ impl Scene {
 
     async fn settle(&mut self, key: &str) {
         match self.call().await {
-            Call::Settle(_, reply) => {
+            Call::Settle(lane, reply) => {
+                assert_eq!(lane, 0, "only lane 0 works in these tests");
                 let footprint = Some(Dirt { files: 1, bytes: 8192 });
                 reply.send(Ok(Settled { baseline_key: key.into(), footprint })).unwrap();
             }

@@ -182,21 +182,21 @@ impl Session {
         }
     }
 
-    pub(super) fn drain(&mut self, reason: String, out: &mut Vec<Effect>) {
-        self.draining = Some(reason.clone());
+    pub(super) fn drain(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        self.draining = Some(reason.to_owned());
         // First that no more is taken, so that what is given back does not come here again.
         self.tell_fitness(out);
-        self.give_back(&reason, out);
+        self.give_back(reason, out);
     }
 
     fn daemon_is_down(&self) -> bool {
         matches!(self.daemon, Daemon::Down { .. })
     }
 
-    pub(super) fn daemon_down(&mut self, reason: String, out: &mut Vec<Effect>) {
-        self.daemon = Daemon::Down { reason: reason.clone() };
+    pub(super) fn daemon_down(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        self.daemon = Daemon::Down { reason: reason.to_owned() };
         self.tell_fitness(out);
-        self.give_back(&reason, out);
+        self.give_back(reason, out);
         for lane in &mut self.lanes {
             match lane {
                 Lane::Idle { .. } | Lane::Unfit { .. } => *lane = Lane::Waiting,

@@ -1,0 +1,319 @@
+//! The worker agent as a whole: brings its parts up in order, keeps them together, takes them down in reverse.
+//!
+//! ```text
+//!   host report ──> pool ──> nested daemon ──> hands ──> link ──┐
+//!                                                               │ until a signal, a refusal, or the daemon is given up
+//!   pool closed <── daemon shut down <── hands shut down <──────┘ leases given back
+//! ```
+//!
+//! It knows every part by its face and no part's inside. Invariant: whatever came up is taken down, also where a later
+//! part could not come up; nothing stays mounted.
+
+mod crew;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use andon_snapshot::{Pool, PoolError, PoolOptions};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::hands::{Driver, Hands, HandsOptions, WorkFailure};
+use crate::host::{HostReport, HostUnfit, LookError, Role, Severity};
+use crate::images::Images;
+use crate::link::{self, AddressError, Coordinator, FarmClient, Health, LinkError, LinkOptions};
+use crate::nested::{DaemonState, NestedConfig, NestedDaemon, NestedError};
+
+/// Where a worker keeps its things unless told otherwise.
+pub const DATA_DIR_DEFAULT: &str = "/var/lib/andon";
+/// Most lanes a worker opens by itself; more only when told.
+const LANES_DEFAULT_MAX: usize = 8;
+/// Most lanes a worker may have; the coordinator takes no more.
+pub const LANES_MAX: u32 = 1_024;
+/// Longest name.
+const NAME_BYTES_MAX: usize = 128;
+/// How long removing lanes may take when the worker stops; the daemon's own shutdown then removes what is left.
+const HANDS_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a worker is told.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// `unix:///path/to.sock` or `http://host:port`.
+    pub coordinator: String,
+    /// The farm's join token.
+    pub token: String,
+    /// Unique in the farm; the host's name where absent.
+    pub name: Option<String>,
+    /// How many lanes; one a CPU where absent, at most 8.
+    pub lanes: Option<u32>,
+    /// Pool, images, sockets. A real file system, not an overlay.
+    pub data_dir: PathBuf,
+    /// Forces a rebase driver; probed where absent.
+    pub driver: Option<Driver>,
+    /// How to open the pool.
+    pub pool: PoolOptions,
+    /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
+    pub own_network: bool,
+}
+
+/// Why a worker cannot work, or go on.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The coordinator's address or the token.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The name cannot be used.
+    #[error("{0:?} cannot be a worker's name: 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.' can")]
+    Name(String),
+    /// No lanes, or too many.
+    #[error("a worker has 1 to {LANES_MAX} lanes, not {0}")]
+    Lanes(u32),
+    /// The host cannot be looked at.
+    #[error("cannot see what this host allows")]
+    Look(#[from] LookError),
+    /// The host does not allow what a worker does; names everything that is missing.
+    #[error(transparent)]
+    Host(#[from] HostUnfit),
+    /// The pool cannot be opened.
+    #[error("cannot open the pool in {path}")]
+    Pool {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: PoolError,
+    },
+    /// The nested daemon does not come up, or fell over for good.
+    #[error(transparent)]
+    Nested(#[from] NestedError),
+    /// The lanes cannot be made ready.
+    #[error("cannot make the lanes ready")]
+    Hands(#[source] WorkFailure),
+    /// The coordinator does not want this worker.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A folder or a signal.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Works until SIGTERM or SIGINT. Then running work is given back to the coordinator and everything is taken down.
+///
+/// # Errors
+/// Where the worker cannot start, the coordinator refuses it, or its daemon is lost for good.
+pub async fn run(config: WorkerConfig) -> Result<(), AgentError> {
+    let stop = CancellationToken::new();
+    let listen = |kind, name| {
+        signal(kind).map_err(|source| AgentError::Io { what: format!("listen for {name}"), source })
+    };
+    let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
+    let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
+    let working = run_until(config, stop.clone());
+    let mut working = std::pin::pin!(working);
+    tokio::select! {
+        end = &mut working => return end,
+        _ = terminate.recv() => tracing::info!("SIGTERM: shutting down"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: shutting down"),
+    }
+    stop.cancel();
+    working.await
+}
+
+/// As [`run`], but stops when the token is cancelled instead of listening for signals.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(config: WorkerConfig, stop: CancellationToken) -> Result<(), AgentError> {
+    let plan = Plan::of(config)?;
+    examine_host(&plan).await?;
+    let pool = open_pool(&plan).await?;
+    let worked = with_pool(&plan, pool.clone(), stop).await;
+    let closed = tokio::task::spawn_blocking(move || pool.close()).await;
+    let closed = closed.expect("closing a pool does not panic");
+    let path = plan.pool_dir();
+    worked.and(closed.map_err(|source| AgentError::Pool { path, source }))
+}
+
+/// A configuration that was checked, with every default filled in.
+#[derive(Debug)]
+struct Plan {
+    coordinator: Coordinator,
+    name: String,
+    lanes: u32,
+    data_dir: PathBuf,
+    driver: Option<Driver>,
+    pool: PoolOptions,
+    own_network: bool,
+}
+
+impl Plan {
+    fn of(config: WorkerConfig) -> Result<Self, AgentError> {
+        let WorkerConfig { coordinator, token, name, lanes, data_dir, driver, pool, own_network } = config;
+        let coordinator = Coordinator::new(&coordinator, &token)?;
+        let name = name.unwrap_or_else(host_name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+            return Err(AgentError::Name(name));
+        }
+        let lanes = lanes.unwrap_or_else(lanes_by_cpus);
+        if lanes == 0 || lanes > LANES_MAX {
+            return Err(AgentError::Lanes(lanes));
+        }
+        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, own_network })
+    }
+
+    fn pool_dir(&self) -> PathBuf {
+        self.data_dir.join("pool")
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn lanes_by_cpus() -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cpus.min(LANES_DEFAULT_MAX)).expect("a small number")
+}
+
+async fn examine_host(plan: &Plan) -> Result<(), AgentError> {
+    let data_dir = plan.data_dir.clone();
+    let looking = tokio::task::spawn_blocking(move || HostReport::examine(Role::Worker, &data_dir));
+    let report = looking.await.expect("looking at the host does not panic")?;
+    for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+        tracing::warn!("{finding}");
+    }
+    Ok(report.require()?)
+}
+
+async fn open_pool(plan: &Plan) -> Result<Pool, AgentError> {
+    let (path, options) = (plan.pool_dir(), plan.pool.clone());
+    let opening = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || Pool::open(&path, options)
+    });
+    let opened = opening.await.expect("opening a pool does not panic");
+    let pool = opened.map_err(|source| AgentError::Pool { path, source })?;
+    for note in pool.notes() {
+        tracing::info!("pool: {note}");
+    }
+    tracing::info!(kind = %pool.kind(), in_image = pool.in_image(), dir = %pool.dir().display(), "pool is open");
+    Ok(pool)
+}
+
+async fn with_pool(plan: &Plan, pool: Pool, stop: CancellationToken) -> Result<(), AgentError> {
+    let daemon = NestedDaemon::start(NestedConfig {
+        data_root: pool.dir().join("docker"),
+        run_dir: plan.data_dir.join("run"),
+        own_network: plan.own_network,
+    })
+    .await?;
+    let worked = with_daemon(plan, pool, &daemon, stop).await;
+    daemon.shutdown().await;
+    worked
+}
+
+async fn with_daemon(
+    plan: &Plan,
+    pool: Pool,
+    daemon: &NestedDaemon,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let farm = FarmClient::new(&plan.coordinator);
+    let data_dir = pool.dir().join("work");
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|source| AgentError::Io { what: format!("make {}", data_dir.display()), source })?;
+    let kind = pool.kind();
+    let hands = Hands::start(HandsOptions {
+        engine: daemon.engine(),
+        pool,
+        images: Arc::new(Images::new(daemon.engine(), Arc::new(farm.clone()), data_dir.clone())),
+        farm: Arc::new(farm.clone()),
+        data_dir,
+        lanes: plan.lanes,
+        driver: plan.driver,
+        worker: plan.name.clone(),
+    });
+    let hands = Arc::new(hands.await.map_err(AgentError::Hands)?);
+    let (news, health) = mpsc::channel(HEALTH_NEWS_MAX);
+    let link = LinkOptions {
+        coordinator: plan.coordinator.clone(),
+        worker: plan.name.clone(),
+        lanes: plan.lanes,
+        pool: kind.to_string(),
+        farm,
+        crew: hands.clone(),
+        health,
+    };
+    tracing::info!(worker = plan.name, lanes = plan.lanes, driver = %hands.driver(), "ready");
+    let worked = work(link, daemon.state(), news, stop).await;
+    if tokio::time::timeout(HANDS_LIMIT, hands.shutdown()).await.is_err() {
+        tracing::warn!("removing the lanes took longer than {HANDS_LIMIT:?}; the daemon goes with them");
+    }
+    worked
+}
+
+/// News of the daemon that may wait.
+const HEALTH_NEWS_MAX: usize = 8;
+
+/// The link, for as long as the daemon can be kept up.
+async fn work(
+    link: LinkOptions,
+    state: watch::Receiver<DaemonState>,
+    news: mpsc::Sender<Health>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let stop = stop.child_token();
+    let linked = link::run(link, stop.clone());
+    let watched = async {
+        let lost = watch_daemon(state, news).await;
+        // Whether it was given up or watching ended: without a daemon there is no work.
+        stop.cancel();
+        lost
+    };
+    let mut watched = std::pin::pin!(watched);
+    let mut linked = std::pin::pin!(linked);
+    tokio::select! {
+        end = &mut linked => end.map_err(AgentError::from),
+        lost = &mut watched => {
+            linked.await?;
+            Err(lost.into())
+        }
+    }
+}
+
+/// Passes on how the daemon fares; answers when it will not come back.
+async fn watch_daemon(mut state: watch::Receiver<DaemonState>, news: mpsc::Sender<Health>) -> NestedError {
+    loop {
+        let now = state.borrow_and_update().clone();
+        let told = match now {
+            DaemonState::Running => Health::Up,
+            DaemonState::Starting => Health::Down { reason: "the nested Docker daemon starts".to_owned() },
+            DaemonState::Restarting { reason } => {
+                tracing::warn!(reason, "the nested Docker daemon broke and is started again");
+                Health::Down { reason: format!("the nested Docker daemon broke: {reason}") }
+            }
+            DaemonState::GaveUp { reason, log } => return NestedError::GaveUp { reason, log },
+            DaemonState::Stopped => {
+                return NestedError::GaveUp { reason: "it was stopped".to_owned(), log: String::new() };
+            }
+        };
+        // A link that has ended needs no news.
+        let _ = news.send(told).await;
+        if state.changed().await.is_err() {
+            return NestedError::GaveUp { reason: "its driver ended".to_owned(), log: String::new() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! The worker's hands as the link's crew.
+
+use andon_proto::{BaselineReady, Discovered, TestResult};
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::hands::{Hands, Settled, Unfit, WorkFailure};
+use crate::link::{Crew, Job, Unit};
+
+#[async_trait]
+impl Crew for Hands {
+    fn driver(&self) -> String {
+        Hands::driver(self).to_string()
+    }
+
+    async fn prepare_baseline(&self, job: Job<'_>) -> Result<BaselineReady, WorkFailure> {
+        Hands::prepare_baseline(self, job.run, job.spec, job.notices).await
+    }
+
+    async fn discover(
+        &self,
+        lane: u32,
+        job: Job<'_>,
+        suite: &str,
+        baseline_key: &str,
+    ) -> Result<Discovered, WorkFailure> {
+        Hands::discover(self, lane, job.run, job.spec, suite, baseline_key, job.notices).await
+    }
+
+    async fn execute(
+        &self,
+        job: Job<'_>,
+        unit: Unit,
+        results: mpsc::Sender<TestResult>,
+        cancel: CancellationToken,
+    ) -> Result<(), WorkFailure> {
+        let Unit { lane, suite, baseline_key, tests } = unit;
+        Hands::execute(self, lane, job.run, job.spec, &suite, &baseline_key, tests, results, cancel).await
+    }
+
+    async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
+        Hands::settle(self, lane).await
+    }
+}
