@@ -7,9 +7,10 @@ METHODS = ("card", "transfer", "invoice")
 
 def card_is_valid(number):
     """Luhn's check digit over 13 to 19 digits; blanks are allowed."""
-    digits = [int(c) for c in number.replace(" ", "") if c.isdigit()]
-    if len(digits) != len(number.replace(" ", "")) or not 13 <= len(digits) <= 19:
+    number = number.replace(" ", "")
+    if not (number.isascii() and number.isdigit() and 13 <= len(number) <= 19):
         return False
+    digits = [int(digit) for digit in number]
     doubled = [d if place % 2 == 0 else sum(divmod(2 * d, 10)) for place, d in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0
 

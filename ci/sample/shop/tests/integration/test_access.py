@@ -9,18 +9,26 @@ PASSWORD = "correct horse"
 TABLES = ("products", "stock", "carts", "orders", "payments")
 STATEMENTS = {
     "SELECT": "SELECT COUNT(*) FROM {}",
-    "INSERT": "INSERT INTO {} () SELECT * FROM {} WHERE 1 = 0",
+    "INSERT": "INSERT INTO {} ({}) SELECT {} FROM {} WHERE 1 = 0",
     "UPDATE": "UPDATE {} SET {} = {} WHERE 1 = 0",
     "DELETE": "DELETE FROM {} WHERE 1 = 0",
 }
 KEY = {"stock": "on_hand"}
+# All columns that must be given, and none that the server works out.
+COLUMNS = {
+    "products": "sku, name, category_id, price_cents",
+    "stock": "product_id, warehouse_id, on_hand",
+    "carts": "customer_id",
+    "orders": "customer_id, status, placed_at, net_cents, tax_cents",
+    "payments": "order_id, method, status, amount_cents",
+}
 # Inserting from a table, and updating with a condition, also reads it.
 ALSO = {"INSERT": {"SELECT"}, "UPDATE": {"SELECT"}, "DELETE": set(), "SELECT": set()}
 
 
 def statement(verb, table):
-    key = KEY.get(table, "id")
-    return STATEMENTS[verb].format(*((table, table) if verb == "INSERT" else (table, key, key)))
+    key, columns = KEY.get(table, "id"), COLUMNS[table]
+    return STATEMENTS[verb].format(*((table, columns, columns, table) if verb == "INSERT" else (table, key, key)))
 
 
 @pytest.mark.parametrize("verb", STATEMENTS)
