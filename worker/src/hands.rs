@@ -15,6 +15,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use andon_proto::work_failed::Class;
 use andon_proto::{
@@ -23,10 +24,11 @@ use andon_proto::{
 use andon_snapshot::{Footprint, Pool};
 use async_trait::async_trait;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, MutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Engine, SharedEngine};
+use crate::engine::SharedEngine;
+use crate::lane::{Lane, UnitWork, Workshop};
 
 /// Lines for a person, about what is being prepared. Sent without waiting; lost where nobody takes them.
 pub type Notices = mpsc::Sender<String>;
@@ -120,6 +122,31 @@ pub fn compress_log(log: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(log, 1).expect("compressing in memory has no way to fail")
 }
 
+/// Runs what blocks on a thread that may. The pool is such, and so is dropping its clones.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WorkFailure> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|error| WorkFailure::infrastructure(format!("a worker thread failed: {error}")))
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(&format!(": {next}"));
+        cause = next.source();
+    }
+    text
+}
+
+/// Tells whoever listens.
+pub(crate) fn notice(notices: &Notices, line: String) {
+    tracing::info!("{line}");
+    let _ = notices.try_send(line);
+}
+
 /// A lane cannot be made pristine any more: the worker should take no further work.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 #[error("{reason}")]
@@ -206,44 +233,49 @@ pub struct HandsOptions {
 /// The worker's hands.
 #[derive(Debug)]
 pub struct Hands {
-    options: HandsOptions,
+    workshop: Arc<Workshop>,
+    lanes: Vec<Mutex<Lane>>,
 }
 
 impl Hands {
     /// Removes what an earlier life left in the daemon, and is ready for work.
     pub async fn start(options: HandsOptions) -> Result<Self, WorkFailure> {
-        let engine: &dyn Engine = options.engine.as_ref();
-        engine.ping().await.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
-        Ok(Self { options })
+        let count = options.lanes;
+        let workshop = Arc::new(Workshop::open(options).await?);
+        let lanes = (0..count).map(|_| Mutex::new(Lane::new(Arc::clone(&workshop)))).collect();
+        Ok(Self { workshop, lanes })
     }
 
-    /// How lanes are put back: the forced driver, or what probing found so far.
+    /// How lanes are put back: the forced driver, or what probing found. `None` until the first stack stood.
     #[must_use]
-    pub fn driver(&self) -> Driver {
-        self.options.driver.unwrap_or(Driver::Recreate)
+    pub fn driver(&self) -> Option<Driver> {
+        self.workshop.driver()
     }
 
-    /// Resolves images, derives the key, and has the baseline: from the pool, from the farm, or by seeding.
+    /// Resolves images, derives the key, and has the baseline: from the pool, from the farm, or by seeding. A project without
+    /// services gets a manifest with an empty key.
     pub async fn prepare_baseline(
         &self,
-        _run: u64,
-        _spec: &RunSpec,
-        _notices: &Notices,
+        run: u64,
+        spec: &RunSpec,
+        notices: &Notices,
     ) -> Result<BaselineReady, WorkFailure> {
-        Err(WorkFailure::infrastructure("this worker cannot prepare baselines yet"))
+        self.workshop.prepare(run, spec, notices).await
     }
 
-    /// The ids of a suite's tests, as its runner names them.
+    /// The ids of a suite's tests, as its runner names them. An empty key is a project without services.
     pub async fn discover(
         &self,
-        _lane: u32,
-        _run: u64,
-        _spec: &RunSpec,
-        _suite: &str,
-        _baseline_key: &str,
-        _notices: &Notices,
+        lane: u32,
+        run: u64,
+        spec: &RunSpec,
+        suite: &str,
+        baseline_key: &str,
+        notices: &Notices,
     ) -> Result<Discovered, WorkFailure> {
-        Err(WorkFailure::infrastructure("this worker cannot discover tests yet"))
+        let mut own = self.lane(lane).await?;
+        let place = self.workshop.place(lane, run, spec, suite, baseline_key, notices).await?;
+        own.discover(run, place).await
     }
 
     /// Runs the tests of one unit, in order, on the lane made pristine for it. Every result is sent as soon as it is
@@ -251,24 +283,41 @@ impl Hands {
     #[allow(clippy::too_many_arguments)]
     pub async fn execute(
         &self,
-        _lane: u32,
-        _run: u64,
-        _spec: &RunSpec,
-        _suite: &str,
-        _baseline_key: &str,
-        _tests: Vec<TestCase>,
-        _results: mpsc::Sender<TestResult>,
-        _cancel: CancellationToken,
+        lane: u32,
+        run: u64,
+        spec: &RunSpec,
+        suite: &str,
+        baseline_key: &str,
+        tests: Vec<TestCase>,
+        results: mpsc::Sender<TestResult>,
+        cancel: CancellationToken,
     ) -> Result<(), WorkFailure> {
-        Err(WorkFailure::infrastructure("this worker cannot run tests yet"))
+        let arrived = Instant::now();
+        let (notices, _) = mpsc::channel(1);
+        let mut own = self.lane(lane).await?;
+        let place = self.workshop.place(lane, run, spec, suite, baseline_key, &notices).await?;
+        own.execute(UnitWork { run, place, arrived, tests }, results, &cancel).await
     }
 
     /// Puts the lane back after `discover` or `execute`, verifies it, and measures what had been dirtied. Call it before
     /// the lane is offered again; the lane then waits pristine.
-    pub async fn settle(&self, _lane: u32) -> Result<Settled, Unfit> {
-        Ok(Settled::default())
+    pub async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
+        let mut own = self.lane(lane).await.map_err(|failure| Unfit { reason: failure.reason })?;
+        own.settle().await
     }
 
     /// Removes every container and network of the lanes. Baselines stay in the pool.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        for lane in &self.lanes {
+            lane.lock().await.close().await;
+        }
+    }
+
+    async fn lane(&self, lane: u32) -> Result<MutexGuard<'_, Lane>, WorkFailure> {
+        let count = self.lanes.len();
+        match usize::try_from(lane).ok().and_then(|place| self.lanes.get(place)) {
+            Some(lane) => Ok(lane.lock().await),
+            None => Err(WorkFailure::infrastructure(format!("there is no lane {lane}; this worker has {count}"))),
+        }
+    }
 }

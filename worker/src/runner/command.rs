@@ -131,7 +131,9 @@ pub(crate) async fn run(
         let output = SharedOutput::new();
         let (began, started_unix_ms) = (Instant::now(), clock::unix_ms());
         reporter.started();
-        let called = call(cell, &script, limit, &output, cancel).await?;
+        let mut cell = cell.clone();
+        cell.unit_env.insert("ANDON_ATTEMPT".to_owned(), test.attempt.to_string());
+        let called = call(&cell, &script, limit, &output, cancel).await?;
         let (outcome, message) = match &called {
             Call::Cancelled => return Ok(()),
             Call::Overdue => (Outcome::TimedOut, format!("the time limit of {limit:?} passed")),

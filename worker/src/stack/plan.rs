@@ -127,11 +127,21 @@ impl StackPlan {
         trees
     }
 
+    /// Whether a service mounts a part of the source.
+    #[must_use]
+    pub fn binds_source(&self) -> bool {
+        self.binds().next().is_some()
+    }
+
     /// Whether a service may write into the source that it mounts.
     #[must_use]
     pub fn writes_source(&self) -> bool {
+        self.binds().any(|mount| !mount.read_only)
+    }
+
+    fn binds(&self) -> impl Iterator<Item = &andon_proto::Mount> {
         let mounts = self.services.iter().flat_map(|plan| &plan.service.mounts);
-        mounts.into_iter().any(|mount| matches!(mount.source, Some(Source::Bind(_))) && !mount.read_only)
+        mounts.filter(|mount| matches!(mount.source, Some(Source::Bind(_))))
     }
 }
 

@@ -1,0 +1,181 @@
+//! Baselines that this worker has: in its pool, with the manifest under which they were published.
+//!
+//! Knows the pool and the farm's blobs; must not know Docker. Invariants: a baseline counts only with its manifest, which is
+//! written last, after the clone of it came up healthy; a fetched tree has the digest that the manifest says.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use andon_proto::{BaselineManifest, BaselineTree};
+use andon_snapshot::{Baseline, Pool, PoolError};
+use prost::Message;
+
+use super::source::fetch;
+use crate::hands::{Farm, Notices, WorkFailure, blocking, chain, notice};
+
+/// A baseline with its manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelved {
+    pub(crate) baseline: Baseline,
+    pub(crate) manifest: BaselineManifest,
+}
+
+/// The worker's baselines.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    pub(crate) pool: Pool,
+    pub(crate) farm: Arc<dyn Farm>,
+    /// For archives on their way.
+    pub(crate) scratch: PathBuf,
+    /// Where manifests lie.
+    pub(crate) manifests: PathBuf,
+}
+
+impl Shelf {
+    /// What the pool has under this key, whole.
+    pub(crate) fn local(&self, key: &str) -> Option<Shelved> {
+        let bytes = std::fs::read(self.manifest_file(key)?).ok()?;
+        let manifest = BaselineManifest::decode(bytes.as_slice()).ok()?;
+        let baseline = self.pool.baseline(key)?;
+        matches(&baseline, &manifest).then_some(Shelved { baseline, manifest })
+    }
+
+    /// From the pool, else from the farm; `None` where nobody has published it.
+    pub(crate) async fn find(&self, key: &str, notices: &Notices) -> Result<Option<Shelved>, WorkFailure> {
+        let local = self.local(key);
+        let published = match self.farm.find_baseline(key).await {
+            Ok(published) => published,
+            // What is here is good, also while the farm cannot be asked.
+            Err(error) if local.is_some() => {
+                tracing::warn!(%error, key, "asking the farm for a baseline");
+                None
+            }
+            Err(error) => return Err(WorkFailure::infrastructure(format!("cannot ask for baseline {key}: {error}"))),
+        };
+        match (local, published) {
+            (Some(local), None) => {
+                // The farm forgot it, or never heard of it: publish it again.
+                let manifest = self.upload(&local.baseline, local.manifest).await?;
+                self.keep(&manifest)?;
+                Ok(Some(Shelved { baseline: local.baseline, manifest }))
+            }
+            (Some(local), Some(manifest)) if matches(&local.baseline, &manifest) => {
+                Ok(Some(Shelved { baseline: local.baseline, manifest }))
+            }
+            (_, Some(manifest)) => self.fetch(key, manifest, notices).await.map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Forgets what is in the pool without a manifest: a build that was never finished.
+    pub(crate) async fn clear(&self, key: &str) -> Result<(), WorkFailure> {
+        if let Some(file) = self.manifest_file(key) {
+            let _ = std::fs::remove_file(file);
+        }
+        let (pool, name) = (self.pool.clone(), key.to_owned());
+        blocking(move || pool.remove(&name)).await?.map(drop).map_err(|error| farm_fault(&error))
+    }
+
+    async fn fetch(&self, key: &str, manifest: BaselineManifest, notices: &Notices) -> Result<Shelved, WorkFailure> {
+        self.clear(key).await?;
+        let short = key.get(..12).unwrap_or(key);
+        let total: u64 = manifest.trees.iter().map(|tree| tree.blob_size).sum();
+        notice(notices, format!("fetching baseline {short}: {} tree(s), {} MB", manifest.trees.len(), total >> 20));
+        let (pool, name) = (self.pool.clone(), key.to_owned());
+        let mut staging = blocking(move || pool.stage(&name)).await?.map_err(|error| farm_fault(&error))?;
+        for (place, tree) in manifest.trees.iter().enumerate() {
+            let file = self.scratch.join(format!("fetch-{short}-{place}.tar.zst"));
+            fetch(self.farm.as_ref(), &tree.blob_digest, &file).await?;
+            let name = tree.name.clone();
+            staging = blocking(move || {
+                let opened = File::open(&file);
+                let opened = opened.map_err(|source| PoolError::Io { action: "open", path: file.clone(), source })?;
+                staging.import(&name, opened)?;
+                let _ = std::fs::remove_file(&file);
+                Ok::<_, PoolError>(staging)
+            })
+            .await?
+            .map_err(|error| farm_fault(&error))?;
+        }
+        let published = blocking(move || staging.publish(serde_json::Value::Null)).await?;
+        let baseline = published.map_err(|error| farm_fault(&error))?;
+        if !matches(&baseline, &manifest) {
+            drop(baseline);
+            self.clear(key).await?;
+            return Err(WorkFailure::infrastructure(format!(
+                "baseline {key} as fetched is not what was published: a tree's digest differs"
+            )));
+        }
+        self.keep(&manifest)?;
+        Ok(Shelved { baseline, manifest })
+    }
+
+    /// Packs each tree and stores it with the farm; answers with the manifest that says where.
+    pub(crate) async fn upload(
+        &self,
+        baseline: &Baseline,
+        mut manifest: BaselineManifest,
+    ) -> Result<BaselineManifest, WorkFailure> {
+        let mut trees = Vec::new();
+        for (place, info) in baseline.trees().iter().enumerate() {
+            let short = baseline.key().get(..12).unwrap_or(baseline.key());
+            let file = self.scratch.join(format!("pack-{short}-{place}.tar.zst"));
+            let (packing, name, into) = (baseline.clone(), info.name.clone(), file.clone());
+            let packed = blocking(move || {
+                let made = File::create(&into);
+                let made = made.map_err(|source| PoolError::Io { action: "create", path: into.clone(), source })?;
+                packing.export(&name, &made)?;
+                let size = made.metadata().map(|meta| meta.len());
+                size.map_err(|source| PoolError::Io { action: "read", path: into, source })
+            });
+            let blob_size = packed.await?.map_err(|error| farm_fault(&error))?;
+            let stored = self.farm.put_blob(&file).await;
+            let _ = tokio::fs::remove_file(&file).await;
+            let blob_digest = stored.map_err(|error| {
+                WorkFailure::infrastructure(format!("cannot publish tree `{}`: {error}", info.name))
+            })?;
+            trees.push(BaselineTree {
+                name: info.name.clone(),
+                blob_digest,
+                blob_size,
+                files: info.files,
+                bytes: info.bytes,
+                tree_digest: info.tree_digest.clone(),
+            });
+        }
+        manifest.trees = trees;
+        Ok(manifest)
+    }
+
+    /// Writes the manifest: from now on the baseline counts.
+    pub(crate) fn keep(&self, manifest: &BaselineManifest) -> Result<(), WorkFailure> {
+        let fault = |error: std::io::Error| {
+            WorkFailure::infrastructure(format!("cannot write to {}: {error}", self.manifests.display()))
+        };
+        let Some(file) = self.manifest_file(&manifest.key) else {
+            return Err(WorkFailure::infrastructure(format!("{:?} is no baseline key", manifest.key)));
+        };
+        let partial = file.with_extension("partial");
+        std::fs::write(&partial, manifest.encode_to_vec()).map_err(fault)?;
+        std::fs::rename(&partial, &file).map_err(fault)
+    }
+
+    fn manifest_file(&self, key: &str) -> Option<PathBuf> {
+        // Keys come from outside; a digest in hex chooses no path.
+        let valid = key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        valid.then(|| self.manifests.join(format!("{key}.pb")))
+    }
+}
+
+fn matches(baseline: &Baseline, manifest: &BaselineManifest) -> bool {
+    let here = baseline.trees();
+    here.len() == manifest.trees.len()
+        && here.iter().all(|tree| {
+            manifest.trees.iter().any(|other| other.name == tree.name && other.tree_digest == tree.tree_digest)
+        })
+}
+
+pub(crate) fn farm_fault(error: &PoolError) -> WorkFailure {
+    WorkFailure::infrastructure(chain(error))
+}

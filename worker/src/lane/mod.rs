@@ -1,0 +1,341 @@
+//! One lane: a stack on a clone of a baseline, and one unit at a time on it.
+//!
+//! ```text
+//!          place (stand on the ground, have a box)        run                 settle
+//!   empty ────────────────────────────────────────> pristine ──> used ──────────────────────> pristine
+//!                                                                  │ 2 rebases fail: rebuilt; 3 rebuilds fail: unfit
+//! ```
+//!
+//! Must not know leases or the session. Invariants: a unit starts only on a stand that was verified and not used since; what
+//! a cancelled or dropped call leaves is put back by the next `settle` or the next unit.
+
+mod stand;
+mod unit_box;
+mod witness;
+mod workshop;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use andon_proto::{Discovered, TestCase, TestResult};
+use andon_snapshot::Footprint;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::hands::{Driver, Settled, Unfit, WorkFailure, compress_log};
+use crate::runner::{self, Reporter, UnitFacts};
+use crate::stack::StackFault;
+use stand::{Ground, Rebased, Stand, StandFault};
+use unit_box::{BoxPlan, UnitBox};
+use witness::LaneWitness;
+
+pub(crate) use workshop::{Place, Workshop};
+
+/// Rebases that may fail before the lane is rebuilt.
+const REBASES_MAX: u32 = 2;
+/// Rebuilds that may fail before the lane is given up.
+const REBUILDS_MAX: u32 = 3;
+
+impl StandFault {
+    /// With the class that it has while a baseline is built.
+    fn into_failure(self) -> WorkFailure {
+        match self {
+            Self::Stack(fault) => StackFault::into_failure(fault),
+            Self::Rig(fault) => crate::baseline::rig_failure(fault),
+            Self::Worker(failure) => failure,
+            other => WorkFailure::infrastructure(crate::hands::chain(&other)),
+        }
+    }
+}
+
+/// A lane.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    workshop: Arc<Workshop>,
+    stand: Option<Stand>,
+    /// Something ran on the stand since it was put back.
+    used: bool,
+    /// How long the last rebase or rise took.
+    rebase: Duration,
+    /// Ready for the next unit.
+    fresh_box: Option<UnitBox>,
+    used_box: Option<UnitBox>,
+    rebuilds_failed: u32,
+}
+
+/// A unit's work, as it came.
+#[derive(Debug)]
+pub(crate) struct UnitWork {
+    pub(crate) run: u64,
+    pub(crate) place: Place,
+    pub(crate) arrived: Instant,
+    pub(crate) tests: Vec<TestCase>,
+}
+
+impl Lane {
+    pub(crate) fn new(workshop: Arc<Workshop>) -> Self {
+        Self {
+            workshop,
+            stand: None,
+            used: false,
+            rebase: Duration::ZERO,
+            fresh_box: None,
+            used_box: None,
+            rebuilds_failed: 0,
+        }
+    }
+
+    /// Lists a suite's tests.
+    pub(crate) async fn discover(&mut self, run: u64, place: Place) -> Result<Discovered, WorkFailure> {
+        let suite = place.box_plan.suite.clone();
+        self.stand_on(place.ground).await?;
+        let env = BTreeMap::from([("ANDON_RUN_ID".to_owned(), run.to_string())]);
+        let (cell, _warm) = self.enter_box(place.box_plan, env).await?;
+        let found = runner::discover(&cell, &suite, &self.witness()).await?;
+        Ok(Discovered { tests: found.tests, log_zstd: compress_log(&found.log) })
+    }
+
+    /// Runs a unit.
+    pub(crate) async fn execute(
+        &mut self,
+        work: UnitWork,
+        results: mpsc::Sender<TestResult>,
+        cancel: &CancellationToken,
+    ) -> Result<(), WorkFailure> {
+        let UnitWork { run, place, arrived, tests } = work;
+        let suite = place.box_plan.suite.clone();
+        let rebased_within = self.stand_on(place.ground).await?;
+        let attempt = tests.first().map_or(0, |test| test.attempt);
+        let env = BTreeMap::from([
+            ("ANDON_RUN_ID".to_owned(), run.to_string()),
+            ("ANDON_ATTEMPT".to_owned(), attempt.to_string()),
+        ]);
+        let (cell, warm) = self.enter_box(place.box_plan, env).await?;
+        let driver = match &self.stand {
+            Some(_) => self.workshop.driver().map_or("", Driver::as_str),
+            None => "",
+        };
+        let facts = UnitFacts {
+            arrived,
+            rebased_within,
+            rebase_us: u64::try_from(self.rebase.as_micros()).unwrap_or(u64::MAX),
+            driver: driver.to_owned(),
+        };
+        let mut reporter = Reporter::new(results, facts);
+        let witness = self.witness();
+        runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel).await
+    }
+
+    /// Has a pristine stand on this ground; answers with the time that a rise or rebase took just now.
+    async fn stand_on(&mut self, ground: Option<Ground>) -> Result<Duration, WorkFailure> {
+        let fits = match (&self.stand, &ground) {
+            (Some(stand), Some(ground)) => stand.ground().is_same(ground),
+            (None, None) => true,
+            _ => false,
+        };
+        if fits && !self.used {
+            return Ok(Duration::ZERO);
+        }
+        let began = Instant::now();
+        self.leave_box().await?;
+        if fits && self.stand.is_some() {
+            self.put_back().await.map_err(|unfit| WorkFailure::infrastructure(unfit.reason))?;
+            return Ok(began.elapsed());
+        }
+        self.lower().await?;
+        let Some(ground) = ground else {
+            self.rebase = Duration::ZERO;
+            return Ok(Duration::ZERO);
+        };
+        if let Err(error) = self.raise(ground).await {
+            self.rebuilds_failed += 1;
+            return Err(WorkFailure::infrastructure(format!("the lane cannot be put up: {error}")));
+        }
+        Ok(began.elapsed())
+    }
+
+    async fn raise(&mut self, ground: Ground) -> Result<(), StandFault> {
+        let (mut stand, took) = Stand::raise(ground).await?;
+        self.workshop.choose_driver(&mut stand).await?;
+        self.rebase = took;
+        self.rebuilds_failed = 0;
+        self.used = false;
+        stand.prepare_next().await;
+        self.stand = Some(stand);
+        Ok(())
+    }
+
+    /// A box for a unit: the one that waits, where it fits, else a new one. It counts as used from here on.
+    async fn enter_box(
+        &mut self,
+        plan: BoxPlan,
+        env: BTreeMap<String, String>,
+    ) -> Result<(runner::Cell, Option<runner::Warm>), WorkFailure> {
+        let waiting = self.fresh_box.take();
+        let mut unit_box = match waiting {
+            Some(waiting) if waiting.plan().is_same(&plan) && waiting.is_fresh() => waiting,
+            other => {
+                if let Some(other) = other {
+                    other.remove().await?;
+                }
+                UnitBox::make(plan, self.workshop.next_serial(), false).await?
+            }
+        };
+        let entered = (unit_box.cell(env), unit_box.take_warm());
+        self.used = true;
+        self.used_box = Some(unit_box);
+        Ok(entered)
+    }
+
+    async fn leave_box(&mut self) -> Result<(), WorkFailure> {
+        match self.used_box.take() {
+            Some(used) => used.remove().await,
+            None => Ok(()),
+        }
+    }
+
+    fn witness(&self) -> LaneWitness {
+        let services = self.stand.as_ref().map(|stand| {
+            let plans = stand.ground().plan.services.iter().zip(stand.containers());
+            plans
+                .filter(|(service, _)| !service.completes)
+                .map(|(service, container)| (service.name.clone(), container.clone()))
+                .collect()
+        });
+        LaneWitness {
+            engine: self.workshop.options.engine.clone(),
+            pool: self.workshop.options.pool.clone(),
+            services: services.unwrap_or_default(),
+        }
+    }
+
+    /// Puts the lane back and prepares a box like the last one.
+    pub(crate) async fn settle(&mut self) -> Result<Settled, Unfit> {
+        if self.rebuilds_failed >= REBUILDS_MAX {
+            return Err(self.unfit("the stack cannot be put up"));
+        }
+        let mut footprint = None;
+        if self.used {
+            let next = self.used_box.as_ref().map(|used| used.plan().clone());
+            if self.stand.is_some() {
+                let workshop = Arc::clone(&self.workshop);
+                let preparing = async move {
+                    match next {
+                        Some(plan) => UnitBox::make(plan, workshop.next_serial(), true).await.map(Some),
+                        None => Ok(None),
+                    }
+                };
+                let (put, prepared) = tokio::join!(self.put_back(), preparing);
+                footprint = put?;
+                self.keep_box(prepared);
+            } else {
+                self.leave_box().await.map_err(|failure| Unfit { reason: failure.reason })?;
+                if let Some(plan) = next {
+                    self.keep_box(UnitBox::make(plan, self.workshop.next_serial(), true).await.map(Some));
+                }
+                self.used = false;
+            }
+        }
+        let baseline_key = self.stand.as_ref().map(|stand| stand.ground().baseline.key().to_owned());
+        Ok(Settled { baseline_key: baseline_key.unwrap_or_default(), footprint })
+    }
+
+    fn keep_box(&mut self, prepared: Result<Option<UnitBox>, WorkFailure>) {
+        match prepared {
+            Ok(prepared) => self.fresh_box = prepared,
+            // The unit that needs one makes it, and says so where it cannot.
+            Err(error) => tracing::warn!(%error, "preparing a container for the next unit"),
+        }
+    }
+
+    /// Rebases, rebuilds where that fails, gives up where that fails too.
+    async fn put_back(&mut self) -> Result<Option<Footprint>, Unfit> {
+        let driver = self.workshop.driver().unwrap_or(Driver::Recreate);
+        let used_box = self.used_box.take();
+        let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
+        let Some(stand) = self.stand.as_mut() else { return Ok(None) };
+        let mut reasons = Vec::new();
+        let mut rebased = None;
+        for _ in 0..REBASES_MAX {
+            match stand.rebase(driver, &doomed).await {
+                Ok(done) => {
+                    rebased = Some(done);
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a rebase failed");
+                    reasons.push(error.to_string());
+                }
+            }
+        }
+        if let Some(used_box) = used_box
+            && let Err(error) = used_box.remove().await
+        {
+            tracing::warn!(%error, "removing a used container");
+        }
+        if let Some(Rebased { took, footprint }) = rebased {
+            self.rebase = took;
+            self.used = false;
+            stand.prepare_next().await;
+            return Ok(match footprint.await {
+                Ok(Ok(measured)) => Some(measured),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "measuring what a unit dirtied");
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "measuring what a unit dirtied");
+                    None
+                }
+            });
+        }
+        self.rebuild(reasons).await.map(|()| None)
+    }
+
+    async fn rebuild(&mut self, mut reasons: Vec<String>) -> Result<(), Unfit> {
+        let Some(ground) = self.stand.as_ref().map(|stand| stand.ground().clone()) else { return Ok(()) };
+        while self.rebuilds_failed < REBUILDS_MAX {
+            let lowered = self.lower().await;
+            let raised = match lowered {
+                Ok(()) => self.raise(ground.clone()).await.map_err(|error| error.to_string()),
+                Err(failure) => Err(failure.reason),
+            };
+            match raised {
+                Ok(()) => return Ok(()),
+                Err(reason) => {
+                    tracing::warn!(reason, "rebuilding a lane failed");
+                    self.rebuilds_failed += 1;
+                    reasons.push(reason);
+                }
+            }
+        }
+        let last = reasons.pop().unwrap_or_default();
+        Err(self.unfit(&last))
+    }
+
+    fn unfit(&self, last: &str) -> Unfit {
+        let reason = format!("a lane could not be put back: {REBUILDS_MAX} rebuilds failed, the last with: {last}");
+        Unfit { reason }
+    }
+
+    /// Takes the stack down.
+    async fn lower(&mut self) -> Result<(), WorkFailure> {
+        if let Some(fresh) = self.fresh_box.take() {
+            fresh.remove().await?;
+        }
+        self.leave_box().await?;
+        if let Some(stand) = self.stand.take() {
+            stand.lower().await.map_err(StandFault::into_failure)?;
+        }
+        self.used = false;
+        Ok(())
+    }
+
+    /// Leaves nothing in the engine.
+    pub(crate) async fn close(&mut self) {
+        if let Err(error) = self.lower().await {
+            tracing::warn!(%error, "taking a lane down");
+        }
+    }
+}

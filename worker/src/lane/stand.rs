@@ -1,0 +1,290 @@
+//! A stack that stands on a clone of a baseline, and the two ways of putting it back.
+//!
+//! ```text
+//!   raise ──> pristine ──unit──> used ──rebase──> pristine ──> … ──> lower
+//!                                  kill all ─> put trees and layers back ─> verify ─> start in order ─> healthy
+//! ```
+//!
+//! Knows the engine, the pool and the stack; must not know runs, tests or leases. Invariants: first every service is dead, then
+//! files are put back, then services start; what is handed out as pristine was compared with the baseline's listing before
+//! the first service started, and every service was healthy after.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use andon_snapshot::{Baseline, Difference, Footprint, LaneClone, Pool, PoolError, Retired};
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+use crate::baseline::{SOURCE_TREE, Source};
+use crate::engine::{EngineError, SharedEngine};
+use crate::hands::{Driver, WorkFailure, blocking, chain};
+use crate::stack::{
+    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, kill_all, lane_labels, sweep,
+};
+
+/// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
+const RESTARTS_MAX: u32 = 500;
+
+/// A rebase or a rise that failed.
+#[derive(Debug, Error)]
+pub(crate) enum StandFault {
+    #[error(transparent)]
+    Stack(#[from] StackFault),
+    #[error(transparent)]
+    Rig(#[from] RigFault),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error("the clone is not like its baseline: {0}")]
+    Different(#[from] Difference),
+    #[error(transparent)]
+    Worker(#[from] WorkFailure),
+}
+
+/// What a stand is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) engine: SharedEngine,
+    pub(crate) pool: Pool,
+    pub(crate) baseline: Baseline,
+    pub(crate) plan: Arc<StackPlan>,
+    pub(crate) source: Arc<Source>,
+    /// In names and labels: `0`, `1`, …
+    pub(crate) lane: String,
+}
+
+/// A stack on its clone.
+#[derive(Debug)]
+pub(crate) struct Stand {
+    ground: Ground,
+    clone: Arc<LaneClone>,
+    /// A copy of the source, where services may write into it.
+    written: Option<Arc<LaneClone>>,
+    rig: Rig,
+    layers: Vec<PathBuf>,
+    restarts: u32,
+}
+
+/// A rebase that went well.
+#[derive(Debug)]
+pub(crate) struct Rebased {
+    /// From the last process of the unit gone to all services healthy.
+    pub(crate) took: Duration,
+    /// What the unit left, being measured and thrown away.
+    pub(crate) footprint: JoinHandle<Result<Footprint, PoolError>>,
+}
+
+/// How much a unit left. Blocking; also deletes it.
+fn measure(trees: Vec<Retired>, layers: Footprint) -> Result<Footprint, PoolError> {
+    let mut sum = layers;
+    for tree in trees {
+        sum += tree.footprint()?;
+        tree.discard()?;
+    }
+    Ok(sum)
+}
+
+impl Ground {
+    fn network(&self) -> String {
+        network_of(&self.lane)
+    }
+
+    fn prefix(&self) -> String {
+        format!("andon-lane{}", self.lane)
+    }
+
+    /// Whether a stand on this ground would be the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.baseline.key() == other.baseline.key()
+            && (Arc::ptr_eq(&self.source, &other.source) || !self.plan.binds_source())
+    }
+}
+
+/// A lane's network.
+pub(crate) fn network_of(lane: &str) -> String {
+    format!("andon-lane{lane}")
+}
+
+impl Stand {
+    /// Clones, makes the containers, starts them. Answers when all are healthy, with the time that took.
+    pub(crate) async fn raise(ground: Ground) -> Result<(Self, Duration), StandFault> {
+        let began = Instant::now();
+        sweep(ground.engine.as_ref(), Some(&ground.lane)).await?;
+        create_network(ground.engine.as_ref(), &ground.network(), &ground.lane).await?;
+        let cloning = ground.clone();
+        let (clone, written) = blocking(move || {
+            let volume = |tree: &str| !tree.starts_with("layer/");
+            let clone = cloning.pool.clone_lane_of(&cloning.lane, &cloning.baseline, &volume)?;
+            let written = match cloning.plan.writes_source() {
+                true => Some(cloning.pool.clone_lane(&format!("{}/bind", cloning.lane), &cloning.source.baseline)?),
+                false => None,
+            };
+            Ok::<_, PoolError>((Arc::new(clone), written.map(Arc::new)))
+        })
+        .await??;
+        let mut stand =
+            Self { ground, clone, written, rig: Rig { containers: Vec::new() }, layers: Vec::new(), restarts: 0 };
+        stand.make_containers().await?;
+        stand.put_layers_back().await?;
+        stand.verify().await?;
+        stand.start().await?;
+        Ok((stand, began.elapsed()))
+    }
+
+    pub(crate) fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// Ids, in the plan's order.
+    pub(crate) fn containers(&self) -> &[String] {
+        &self.rig.containers
+    }
+
+    /// Whether the containers' own layers can be reached: what `restart` needs.
+    pub(crate) fn reaches_layers(&self) -> bool {
+        self.layers.iter().all(|layer| layer.is_dir())
+    }
+
+    /// Puts everything back, after every service and `others` (the unit's own container) are dead. On an error the stand is
+    /// neither up nor pristine, and may be rebased again.
+    pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
+        let again = driver == Driver::Restart && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
+        let engine = self.ground.engine.clone();
+        let doomed: Vec<String> = self.rig.containers.iter().chain(others).cloned().collect();
+        kill_all(engine.as_ref(), &doomed).await?;
+        let gone = Instant::now();
+        let layers = self.measure_layers().await?;
+        if again {
+            self.restarts += 1;
+        } else {
+            self.rig.remove(engine.as_ref()).await?;
+            self.rig.containers.clear();
+        }
+        let trees = self.put_trees_back().await?;
+        let footprint = tokio::task::spawn_blocking(move || measure(trees, layers));
+        if !again {
+            self.make_containers().await?;
+        }
+        self.put_layers_back().await?;
+        self.verify().await?;
+        self.start().await?;
+        Ok(Rebased { took: gone.elapsed(), footprint })
+    }
+
+    /// Removes containers, network and clone.
+    pub(crate) async fn lower(self) -> Result<(), StandFault> {
+        let Self { ground, clone, written, .. } = self;
+        let swept = sweep(ground.engine.as_ref(), Some(&ground.lane)).await;
+        blocking(move || drop((clone, written))).await?;
+        Ok(swept?)
+    }
+
+    /// Makes ready what the next rebase needs and can be made beforehand.
+    pub(crate) async fn prepare_next(&self) {
+        let (clone, written) = (Arc::clone(&self.clone), self.written.clone());
+        let made = blocking(move || {
+            clone.ready_spare()?;
+            written.map_or(Ok(()), |written| written.ready_spare())
+        });
+        if let Ok(Err(error)) = made.await {
+            // The next rebase tries again, and says so where it fails.
+            tracing::warn!(error = %chain(&error), lane = self.ground.lane, "preparing the next clone");
+        }
+    }
+
+    async fn make_containers(&mut self) -> Result<(), StandFault> {
+        let source = self.ground.source.path()?;
+        let writable = match &self.written {
+            Some(written) => written.path(SOURCE_TREE)?,
+            None => source.clone(),
+        };
+        let (labels, prefix, network) =
+            (lane_labels(&self.ground.lane), self.ground.prefix(), self.ground.network());
+        let site = Site {
+            prefix: &prefix,
+            network: &network,
+            labels: &labels,
+            source: &source,
+            writable_source: &writable,
+        };
+        let engine = self.ground.engine.as_ref();
+        let clone = &self.clone;
+        self.rig = Rig::create(engine, &self.ground.plan, &site, &|tree| Ok(clone.path(tree)?)).await?;
+        self.layers = self.rig.layers(engine).await?;
+        self.restarts = 0;
+        Ok(())
+    }
+
+    async fn put_trees_back(&self) -> Result<Vec<Retired>, StandFault> {
+        let (clone, written) = (Arc::clone(&self.clone), self.written.clone());
+        let put = blocking(move || {
+            let mut retired = vec![clone.reset()?];
+            if let Some(written) = written {
+                retired.push(written.reset()?);
+            }
+            Ok::<_, PoolError>(retired)
+        });
+        Ok(put.await??)
+    }
+
+    /// What the services wrote into their own layers since the last rebase.
+    async fn measure_layers(&self) -> Result<Footprint, StandFault> {
+        let work = self.layer_work();
+        let measured = blocking(move || {
+            let mut sum = Footprint::default();
+            for (tree, layer) in &work.layers {
+                if layer.is_dir() && work.pool.verify_in(&work.baseline, tree, layer).is_err() {
+                    sum += work.pool.footprint_of(&work.baseline, tree, layer)?;
+                }
+            }
+            Ok::<_, PoolError>(sum)
+        });
+        Ok(measured.await??)
+    }
+
+    async fn put_layers_back(&self) -> Result<(), StandFault> {
+        let work = self.layer_work();
+        let put = blocking(move || {
+            for (tree, layer) in &work.layers {
+                if work.pool.verify_in(&work.baseline, tree, layer).is_err() {
+                    work.pool.restore_into(&work.baseline, tree, layer)?;
+                }
+            }
+            Ok::<_, PoolError>(())
+        });
+        Ok(put.await??)
+    }
+
+    async fn verify(&self) -> Result<(), StandFault> {
+        let (clone, written, work) = (Arc::clone(&self.clone), self.written.clone(), self.layer_work());
+        let verified = blocking(move || {
+            clone.verify()?;
+            written.map_or(Ok(()), |written| written.verify())?;
+            work.layers.iter().try_for_each(|(tree, layer)| work.pool.verify_in(&work.baseline, tree, layer))
+        });
+        Ok(verified.await??)
+    }
+
+    async fn start(&self) -> Result<(), StandFault> {
+        let engine = self.ground.engine.as_ref();
+        Ok(bring_up(engine, &self.ground.plan, &self.rig.containers, Completing::Done).await?)
+    }
+
+    fn layer_work(&self) -> LayerWork {
+        let names = self.ground.plan.services.iter().map(|service| service.layer.clone());
+        LayerWork {
+            pool: self.ground.pool.clone(),
+            baseline: self.ground.baseline.clone(),
+            layers: names.zip(self.layers.iter().cloned()).collect(),
+        }
+    }
+}
+
+struct LayerWork {
+    pool: Pool,
+    baseline: Baseline,
+    layers: Vec<(String, PathBuf)>,
+}

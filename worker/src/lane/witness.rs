@@ -1,0 +1,42 @@
+//! Asked before a failure is blamed on a test: is the farm well?
+
+use andon_snapshot::Pool;
+use async_trait::async_trait;
+
+use crate::engine::SharedEngine;
+use crate::hands::{WorkFailure, chain};
+use crate::runner::Witness;
+
+/// With less than this free, failures are the disk's.
+const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
+
+/// Looks at the daemon, the lane's services and the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneWitness {
+    pub(crate) engine: SharedEngine,
+    pub(crate) pool: Pool,
+    /// Name and container of each service.
+    pub(crate) services: Vec<(String, String)>,
+}
+
+#[async_trait]
+impl Witness for LaneWitness {
+    async fn check(&self) -> Result<(), WorkFailure> {
+        if self.services.is_empty() {
+            self.engine.ping().await.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+        }
+        for (name, container) in &self.services {
+            let state = self.engine.inspect_container(container).await;
+            let state =
+                state.map_err(|error| WorkFailure::infrastructure(format!("service `{name}` vanished: {error}")))?;
+            if state.oom_killed {
+                return Err(WorkFailure::infrastructure(format!("service `{name}` ran out of memory")));
+            }
+        }
+        let free = self.pool.free_bytes().map_err(|error| WorkFailure::infrastructure(chain(&error)))?;
+        if free < FREE_BYTES_MIN {
+            return Err(WorkFailure::infrastructure(format!("the worker's disk is full: {free} bytes are free")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,430 @@
+//! What all lanes of a worker share: sources, baselines, images, the choice of the driver.
+//!
+//! Knows the farm's blobs, the pool and the engine; must not know which lane does what. Invariant: one baseline is built or
+//! fetched at a time, so that two lanes never do the same work twice.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use andon_proto::{BaselineManifest, BaselineReady, BaselineService, Image, RunSpec, Stack, Suite};
+use andon_snapshot::Baseline;
+use tokio::sync::Mutex;
+
+use super::stand::{Ground, Stand};
+use super::unit_box::{BoxPlan, BoxSeedKit};
+use crate::baseline::{BUILD_LANE, Build, BuildFacts, Shelf, Shelved, Source, Sources, key_of, labels_of};
+use crate::clock;
+use crate::engine::ImageInfo;
+use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, notice};
+use crate::runner::{PLUGIN_FILE, PLUGIN_SOURCE};
+use crate::stack::{StackPlan, sweep};
+
+/// The lane that a fresh baseline is checked on.
+const CHECK_LANE: &str = "check";
+/// How many suites' images are remembered.
+const IMAGES_MAX: usize = 256;
+/// How many baselines' plans are remembered.
+const STACKS_MAX: usize = 32;
+
+/// The workshop.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    pub(crate) options: HandsOptions,
+    shelf: Shelf,
+    sources: Sources,
+    out_root: PathBuf,
+    runners: PathBuf,
+    serial: AtomicU64,
+    driver: Mutex<Option<Driver>>,
+    gate: Mutex<()>,
+    stacks: Mutex<HashMap<String, (Baseline, Arc<StackPlan>)>>,
+    images: Mutex<HashMap<(u64, String), ImageInfo>>,
+}
+
+/// Where a unit is to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// `None` for a project without services.
+    pub(crate) ground: Option<Ground>,
+    pub(crate) box_plan: BoxPlan,
+}
+
+impl Workshop {
+    /// Makes the folders, and removes what an earlier life left.
+    pub(crate) async fn open(options: HandsOptions) -> Result<Self, WorkFailure> {
+        let folder = |name: &str| options.data_dir.join(name);
+        let (scratch, manifests, out_root, runners) =
+            (folder("scratch"), folder("manifests"), folder("out"), folder("runners"));
+        let fault = |path: &std::path::Path, error: std::io::Error| {
+            WorkFailure::infrastructure(format!("cannot prepare {}: {error}", path.display()))
+        };
+        for stale in [&scratch, &out_root, &runners] {
+            match std::fs::remove_dir_all(stale) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(stale, error)),
+                _ => {}
+            }
+        }
+        for needed in [&scratch, &manifests, &out_root, &runners] {
+            std::fs::create_dir_all(needed).map_err(|error| fault(needed, error))?;
+        }
+        let plugin = runners.join(PLUGIN_FILE);
+        std::fs::write(&plugin, PLUGIN_SOURCE).map_err(|error| fault(&plugin, error))?;
+        let swept = sweep(options.engine.as_ref(), None).await;
+        swept.map_err(|error| WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}")))?;
+        let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
+        Ok(Self {
+            shelf: Shelf { pool: pool.clone(), farm: Arc::clone(&farm), scratch: scratch.clone(), manifests },
+            sources: Sources::new(pool, farm, scratch),
+            out_root,
+            runners,
+            serial: AtomicU64::new(1),
+            driver: Mutex::new(options.driver),
+            gate: Mutex::new(()),
+            stacks: Mutex::new(HashMap::new()),
+            images: Mutex::new(HashMap::new()),
+            options,
+        })
+    }
+
+    /// A number for a box; never the same twice.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How lanes are put back, as far as it is known.
+    pub(crate) fn driver(&self) -> Option<Driver> {
+        self.driver.try_lock().ok().and_then(|driver| *driver)
+    }
+
+    /// Tries `restart` on a fresh stand where nobody has tried yet; answers with the driver of this worker. The stand is
+    /// pristine after it.
+    pub(crate) async fn choose_driver(&self, stand: &mut Stand) -> Result<Driver, WorkFailure> {
+        let mut driver = self.driver.lock().await;
+        if let Some(chosen) = *driver {
+            return Ok(chosen);
+        }
+        let mut chosen = Driver::Recreate;
+        if stand.reaches_layers() {
+            match stand.rebase(Driver::Restart, &[]).await {
+                Ok(rebased) => {
+                    tracing::info!(took = ?rebased.took, "rebase driver `restart` works here");
+                    chosen = Driver::Restart;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "rebase driver `restart` does not work here; `recreate` it is");
+                    let again = stand.rebase(Driver::Recreate, &[]).await;
+                    again.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+                }
+            }
+        }
+        *driver = Some(chosen);
+        Ok(chosen)
+    }
+
+    /// Has the baseline: from the pool, from the farm, or by building and publishing it.
+    pub(crate) async fn prepare(
+        &self,
+        run: u64,
+        spec: &RunSpec,
+        notices: &Notices,
+    ) -> Result<BaselineReady, WorkFailure> {
+        let Some(stack) = spec.stack.as_ref().filter(|stack| !stack.services.is_empty()) else {
+            return Ok(BaselineReady { manifest: Some(BaselineManifest::default()), built: false });
+        };
+        let _one_at_a_time = self.gate.lock().await;
+        let began = Instant::now();
+        let source = self.sources.get(&spec.source_digest).await?;
+        let mut images = Vec::with_capacity(stack.services.len());
+        for service in &stack.services {
+            images.push(self.resolve(service.image.as_ref(), &service.name, &source, notices).await?);
+        }
+        let resolved: Vec<ResolvedImage> = images.iter().map(|(image, _)| image.clone()).collect();
+        let baseline_spec = spec.baseline.clone().unwrap_or_default();
+        let key = key_of(stack, &resolved, &baseline_spec);
+        let plan = StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
+        let plan = Arc::new(plan);
+        if let Some(found) = self.shelf.find(&key, notices).await? {
+            self.remember(&key, &found.baseline, &plan).await;
+            return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
+        }
+        self.shelf.clear(&key).await?;
+        notice(notices, format!("building baseline {}", &key[..12]));
+        let kit = self.seed_kit(run, spec, &source, notices).await?;
+        let build = Build {
+            engine: self.options.engine.clone(),
+            shelf: &self.shelf,
+            key: &key,
+            spec,
+            plan: &plan,
+            source: &source,
+            notices,
+        };
+        let baseline = build.run(&kit).await?;
+        self.check(&baseline, &plan, &source, notices).await?;
+        let services = services_of(stack, &resolved);
+        let build_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let built_unix_ms = clock::unix_ms();
+        let facts = BuildFacts { key: &key, worker: &self.options.worker, run, built_unix_ms, build_ms };
+        let labels = labels_of(spec, &plan, &services, &facts);
+        let manifest =
+            BaselineManifest { key: key.clone(), services, trees: Vec::new(), labels, built_unix_ms, build_ms };
+        notice(notices, "publishing the baseline".to_owned());
+        let manifest = self.shelf.upload(&baseline, manifest).await?;
+        self.shelf.keep(&manifest)?;
+        self.remember(&key, &baseline, &plan).await;
+        Ok(BaselineReady { manifest: Some(manifest), built: true })
+    }
+
+    /// A clone of the fresh baseline must come up healthy once, or it is none.
+    async fn check(
+        &self,
+        baseline: &Baseline,
+        plan: &Arc<StackPlan>,
+        source: &Arc<Source>,
+        notices: &Notices,
+    ) -> Result<(), WorkFailure> {
+        notice(notices, "checking the baseline on a clone".to_owned());
+        let ground = Ground {
+            engine: self.options.engine.clone(),
+            pool: self.options.pool.clone(),
+            baseline: baseline.clone(),
+            plan: Arc::clone(plan),
+            source: Arc::clone(source),
+            lane: CHECK_LANE.to_owned(),
+        };
+        let checked = match Stand::raise(ground).await {
+            Ok((mut stand, _)) => {
+                let chosen = self.choose_driver(&mut stand).await.map(drop);
+                let lowered = stand.lower().await;
+                lowered.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+                chosen
+            }
+            Err(error) => {
+                let swept = sweep(self.options.engine.as_ref(), Some(CHECK_LANE)).await;
+                swept.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+                let mut failure = error.into_failure();
+                failure.reason = format!("a clone of the fresh baseline does not come up: {}", failure.reason);
+                Err(failure)
+            }
+        };
+        if checked.is_err() {
+            self.shelf.clear(baseline.key()).await?;
+        }
+        checked
+    }
+
+    /// Where a unit of a suite runs, from which baseline.
+    pub(crate) async fn place(
+        &self,
+        lane: u32,
+        run: u64,
+        spec: &RunSpec,
+        suite: &str,
+        baseline_key: &str,
+        notices: &Notices,
+    ) -> Result<Place, WorkFailure> {
+        let Some(suite) = spec.suites.iter().find(|candidate| candidate.name == suite) else {
+            let names: Vec<&str> = spec.suites.iter().map(|suite| suite.name.as_str()).collect();
+            return Err(WorkFailure::config(format!("there is no suite `{suite}`; there are: {}", names.join(", "))));
+        };
+        let source = self.sources.get(&spec.source_digest).await?;
+        let ground = match baseline_key {
+            "" => None,
+            key => {
+                let (baseline, plan) = self.stack_of(spec, key, &source, notices).await?;
+                Some(Ground {
+                    engine: self.options.engine.clone(),
+                    pool: self.options.pool.clone(),
+                    baseline,
+                    plan,
+                    source: Arc::clone(&source),
+                    lane: lane.to_string(),
+                })
+            }
+        };
+        let image = self.suite_image(run, suite, &source, notices).await?;
+        let network = ground.as_ref().map(|ground| super::stand::network_of(&ground.lane));
+        let box_plan = self.box_plan(spec, suite, image, source, network, lane.to_string(), baseline_key);
+        Ok(Place { ground, box_plan })
+    }
+
+    /// The stack behind a key that another worker may have built.
+    async fn stack_of(
+        &self,
+        spec: &RunSpec,
+        key: &str,
+        source: &Arc<Source>,
+        notices: &Notices,
+    ) -> Result<(Baseline, Arc<StackPlan>), WorkFailure> {
+        if let Some(known) = self.stacks.lock().await.get(key) {
+            return Ok(known.clone());
+        }
+        let _one_at_a_time = self.gate.lock().await;
+        if let Some(known) = self.stacks.lock().await.get(key) {
+            return Ok(known.clone());
+        }
+        let found = match self.shelf.local(key) {
+            Some(found) => Some(found),
+            None => self.shelf.find(key, notices).await?,
+        };
+        let Some(Shelved { baseline, manifest }) = found else {
+            return Err(WorkFailure::infrastructure(format!("baseline {key} is neither here nor with the farm")));
+        };
+        let stack = spec.stack.clone().unwrap_or_default();
+        let mut images = Vec::with_capacity(stack.services.len());
+        for service in &stack.services {
+            let published = manifest.services.iter().find(|other| other.name == service.name);
+            images.push(self.image_of(published, service.image.as_ref(), &service.name, source, notices).await?);
+        }
+        let plan = StackPlan::new(&stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
+        let plan = Arc::new(plan);
+        self.remember(key, &baseline, &plan).await;
+        Ok((baseline, plan))
+    }
+
+    /// The image that a published baseline was made with, or one built from the same.
+    async fn image_of(
+        &self,
+        published: Option<&BaselineService>,
+        image: Option<&Image>,
+        service: &str,
+        source: &Arc<Source>,
+        notices: &Notices,
+    ) -> Result<(ResolvedImage, ImageInfo), WorkFailure> {
+        let Some(published) = published else {
+            return Err(WorkFailure::infrastructure(format!("the baseline has no service `{service}`")));
+        };
+        if published.build_key.is_empty() {
+            let here = self.options.engine.inspect_image(&published.image_id).await;
+            if let Some(info) = here.map_err(|error| WorkFailure::infrastructure(error.to_string()))? {
+                let image = ResolvedImage {
+                    id: published.image_id.clone(),
+                    reference: published.reference.clone(),
+                    build_key: String::new(),
+                };
+                return Ok((image, info));
+            }
+        }
+        let (resolved, info) = self.resolve(image, service, source, notices).await?;
+        let same = match published.build_key.as_str() {
+            "" => resolved.id == published.image_id,
+            key => resolved.build_key == key,
+        };
+        if same {
+            return Ok((resolved, info));
+        }
+        Err(WorkFailure::infrastructure(format!(
+            "image {} of service `{service}` is {} here, the baseline was built with {}",
+            published.reference, resolved.id, published.image_id
+        )))
+    }
+
+    async fn resolve(
+        &self,
+        image: Option<&Image>,
+        what: &str,
+        source: &Source,
+        notices: &Notices,
+    ) -> Result<(ResolvedImage, ImageInfo), WorkFailure> {
+        let Some(image) = image else {
+            return Err(WorkFailure::config(format!("`{what}` names no image")));
+        };
+        let resolved = self.options.images.resolve(image, &source.path()?, notices).await?;
+        let info = self.options.engine.inspect_image(&resolved.id).await;
+        let info = info.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+        let info = info.ok_or_else(|| {
+            WorkFailure::infrastructure(format!("image {} vanished from the engine", resolved.reference))
+        })?;
+        Ok((resolved, info))
+    }
+
+    /// A suite's image, the same for a whole run: a tag that moves meanwhile changes nothing.
+    async fn suite_image(
+        &self,
+        run: u64,
+        suite: &Suite,
+        source: &Source,
+        notices: &Notices,
+    ) -> Result<ImageInfo, WorkFailure> {
+        // Held over the resolution: lanes that need the same image wait for one build of it.
+        let mut images = self.images.lock().await;
+        let name = (run, suite.name.clone());
+        if let Some(known) = images.get(&name) {
+            return Ok(known.clone());
+        }
+        let (_, info) = self.resolve(suite.image.as_ref(), &suite.name, source, notices).await?;
+        if images.len() >= IMAGES_MAX {
+            images.clear();
+        }
+        images.insert(name, info.clone());
+        Ok(info)
+    }
+
+    async fn seed_kit(
+        &self,
+        run: u64,
+        spec: &RunSpec,
+        source: &Arc<Source>,
+        notices: &Notices,
+    ) -> Result<BoxSeedKit, WorkFailure> {
+        let Some(suite) = spec.suites.first() else {
+            return Err(WorkFailure::config("the run has no suite, so there is no image to seed with"));
+        };
+        let image = self.suite_image(run, suite, source, notices).await?;
+        let lane = BUILD_LANE.to_owned();
+        let plan = self.box_plan(spec, suite, image, Arc::clone(source), None, lane, "");
+        Ok(BoxSeedKit { plan, serial: self.next_serial() })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn box_plan(
+        &self,
+        spec: &RunSpec,
+        suite: &Suite,
+        image: ImageInfo,
+        source: Arc<Source>,
+        network: Option<String>,
+        lane: String,
+        baseline_key: &str,
+    ) -> BoxPlan {
+        let env = [
+            ("ANDON_SUITE", suite.name.as_str()),
+            ("ANDON_LANE", &lane),
+            ("ANDON_COMMIT", &spec.commit),
+            ("ANDON_BASELINE", baseline_key),
+        ];
+        BoxPlan {
+            engine: self.options.engine.clone(),
+            pool: self.options.pool.clone(),
+            suite: suite.clone(),
+            image,
+            source,
+            network,
+            env: env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            lane,
+            out_root: self.out_root.clone(),
+            runners: self.runners.clone(),
+        }
+    }
+
+    async fn remember(&self, key: &str, baseline: &Baseline, plan: &Arc<StackPlan>) {
+        let mut stacks = self.stacks.lock().await;
+        if stacks.len() >= STACKS_MAX {
+            stacks.clear();
+        }
+        stacks.insert(key.to_owned(), (baseline.clone(), Arc::clone(plan)));
+    }
+}
+
+fn services_of(stack: &Stack, images: &[ResolvedImage]) -> Vec<BaselineService> {
+    let service = |(service, image): (&andon_proto::Service, &ResolvedImage)| BaselineService {
+        name: service.name.clone(),
+        reference: image.reference.clone(),
+        image_id: image.id.clone(),
+        build_key: image.build_key.clone(),
+    };
+    stack.services.iter().zip(images).map(service).collect()
+}
