@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
-use andon_core::model::{Plan, Record, Report, RunHeader, Start, StoredLease, StoredRun, StoredTest};
+use andon_core::model::{
+    Candidate, Plan, Record, Report, RunHeader, Start, StoredLease, StoredRun, StoredTest,
+};
 use andon_core::{Config, Core, Effect, Input, Stored};
 use andon_proto as wire;
 use prost::Message;
@@ -203,17 +205,21 @@ impl Driver {
             Command::Said { worker, session, seq, words } => {
                 if self.farm.sessions.is_current(&worker, session) {
                     round.acks.push((worker.clone(), session, seq));
-                    self.hear(worker, words, round);
+                    self.hear(worker, words, round).await;
                 }
             }
         }
     }
 
-    fn hear(&mut self, worker: WorkerId, words: Words, round: &mut Round) {
+    async fn hear(&mut self, worker: WorkerId, words: Words, round: &mut Round) {
         let input = match words {
             Words::LaneReady { lane, baseline } => Input::LaneReady { worker, lane, baseline },
             Words::Heartbeat { held } => Input::Heartbeat { worker, held },
             Words::Fitness { unfit } => Input::WorkerFitness { worker, unfit },
+            Words::Report { lease, report: Report::Discovered { tests } } => {
+                let report = Report::Discovered { tests: self.with_history(lease, tests).await };
+                Input::Reported { worker, lease, report }
+            }
             Words::Report { lease, report } => Input::Reported { worker, lease, report },
             Words::Notice { lease, text } => {
                 if self.core.is_active(lease.run) {
@@ -230,6 +236,13 @@ impl Driver {
             }
         };
         self.step(input, round);
+    }
+
+    /// What earlier runs say of these tests. It is only advice: where it cannot be had, they count as new.
+    async fn with_history(&self, lease: Lease, tests: Vec<Candidate>) -> Vec<Candidate> {
+        let Some((project, suite)) = self.core.discovery(lease) else { return tests };
+        let history = self.farm.store.history(project, suite).await.unwrap_or_default();
+        tests.into_iter().map(|test| convert::candidate(test.id, Some(&history))).collect()
     }
 
     async fn submit(

@@ -274,6 +274,17 @@ impl Core {
         self.leases.values().filter(|held| held.lease.run == run).map(|held| held.open.len()).sum()
     }
 
+    /// The project and suite that a lease is to discover.
+    #[must_use]
+    pub fn discovery(&self, lease: Lease) -> Option<(&str, &str)> {
+        let held = self.leases.get(&lease.fence).filter(|held| held.lease == lease)?;
+        let run = self.runs.get(&lease.run)?;
+        match held.work.kind {
+            PendingKind::Discover(suite) => Some((&run.header.project, &run.suite(suite).name)),
+            PendingKind::Baseline | PendingKind::Unit { .. } => None,
+        }
+    }
+
     /// Why the worker takes no work, where it does not.
     #[must_use]
     pub fn unfit(&self, worker: &WorkerId) -> Option<&str> {

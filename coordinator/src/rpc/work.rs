@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::pin::Pin;
 
-use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
+use andon_core::ids::{LaneIx, WorkerId};
 use andon_core::model::Report;
 use andon_proto as wire;
 use andon_proto::work_server::Work;
@@ -121,7 +121,7 @@ async fn listen(
         };
         match message {
             Ok(Some(wire::WorkerMessage { seq, body: Some(body) })) => {
-                let Some(words) = words(&farm, body).await else { continue };
+                let Some(words) = words(body) else { continue };
                 let said = Command::Said { worker: worker.clone(), session, seq, words };
                 if !farm.command(said).await {
                     break;
@@ -139,7 +139,7 @@ async fn listen(
 }
 
 /// `None` for what is not understood: it is neither acted upon nor acknowledged.
-async fn words(farm: &Farm, body: Body) -> Option<Words> {
+fn words(body: Body) -> Option<Words> {
     Some(match body {
         Body::Hello(_) => return None,
         Body::LaneReady(ready) => Words::LaneReady { lane: LaneIx(ready.lane), baseline: ready.baseline_key },
@@ -154,21 +154,21 @@ async fn words(farm: &Farm, body: Body) -> Option<Words> {
                     text.truncate(text.floor_char_boundary(NOTICE_BYTES_MAX));
                     Words::Notice { lease, text }
                 }
-                body => Words::Report { lease, report: checked(farm, lease, convert::report(body)?).await },
+                body => Words::Report { lease, report: checked(convert::report(body)?) },
             }
         }
     })
 }
 
-/// Refuses by name what is too large, and adds history to what was discovered.
-async fn checked(farm: &Farm, lease: Lease, report: Report) -> Report {
+/// Refuses by name what is too large.
+fn checked(report: Report) -> Report {
     match report {
         Report::Discovered { tests } => {
             if let Some(reason) = refusal(&tests) {
                 let class = andon_core::model::FailureClass::Config;
                 return Report::WorkFailed { class, reason, log_zstd: Vec::new() };
             }
-            with_history(farm, lease, tests).await
+            Report::Discovered { tests }
         }
         Report::TestEnded { attempt, mut ended } => {
             if ended.log_zstd.len() > LOG_BYTES_MAX {
@@ -194,26 +194,5 @@ fn refusal(tests: &[andon_core::model::Candidate]) -> Option<String> {
         } else {
             None
         }
-    })
-}
-
-async fn with_history(farm: &Farm, lease: Lease, tests: Vec<andon_core::model::Candidate>) -> Report {
-    let history = match suite_of(farm, lease).await {
-        Some((project, suite)) => farm.store.history(&project, &suite).await.unwrap_or_default(),
-        None => Default::default(),
-    };
-    let tests = tests.into_iter().map(|test| convert::candidate(test.id, Some(&history))).collect();
-    Report::Discovered { tests }
-}
-
-/// Which suite a discovery lease is for. History is only advice: where it cannot be had, tests count as new.
-async fn suite_of(farm: &Farm, lease: Lease) -> Option<(String, String)> {
-    let run: RunId = lease.run;
-    let row = farm.store.run(run).await.ok()??;
-    let active = farm.store.active().await.ok()?;
-    let leases = active.runs.into_iter().find(|active| active.row.run == run)?.leases;
-    leases.into_iter().find(|known| known.lease == lease).and_then(|known| match known.kind {
-        andon_core::model::LeaseKind::Discover(suite) => Some((row.header.project, suite)),
-        _ => None,
     })
 }
