@@ -1,5 +1,7 @@
 //! One lane as the session sees it.
 
+use std::time::Duration;
+
 use andon_proto::{BaselineReady, Discovered, Lease, TestResult, WorkFailed, assign};
 
 use crate::hands::{Settled, Unfit};
@@ -52,6 +54,8 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Working {
     pub(super) lease: Lease,
+    /// When it came.
+    pub(super) since: Duration,
     pub(super) kind: Kind,
     /// Attempts with a result.
     pub(super) reported: Vec<u64>,

@@ -11,7 +11,7 @@ impl Session {
     }
 
     /// A lease is started once; one that cannot be started is given back at once rather than left to expire.
-    pub(super) fn assigned(&mut self, assign: Assign, out: &mut Vec<Effect>) {
+    pub(super) fn assigned(&mut self, now: Duration, assign: Assign, out: &mut Vec<Effect>) {
         let Assign { lease: Some(lease), lane, spec_digest, work } = assign else { return };
         let known = self.working().any(|working| working.lease.fence == lease.fence)
             || self.ended.contains(&lease.fence);
@@ -21,7 +21,7 @@ impl Session {
         match self.admit(lane, work) {
             Ok((baseline, work)) => {
                 let kind = Kind::of(&work);
-                let working = Working { lease, kind, reported: Vec::new(), baseline };
+                let working = Working { lease, since: now, kind, reported: Vec::new(), baseline };
                 self.lanes[lane as usize] = Lane::Working(working);
                 out.push(Effect::Start { lane, lease, spec_digest, work });
             }
