@@ -75,7 +75,34 @@ host_inventory() {
     for loop in /sys/block/loop*/loop/backing_file; do
       if [[ -e $loop ]]; then echo "loop $(cat "$loop")"; fi
     done
-    # Processes by what they run: `andon` as client, server or worker, and nested engines.
-    ps -eo args= | grep -E '(^|/)(andon|dockerd|containerd)( |$)' | grep -v grep | sed -E 's/^/process /' || true
+    # Processes by what they run: `andon` as client, server or worker, nested engines and their containers.
+    for process in /proc/[0-9]*; do
+      case $(cat "$process/comm" 2>/dev/null || true) in
+      andon | dockerd | containerd*) echo "process $(tr '\0' ' ' <"$process/cmdline" 2>/dev/null || true)" ;;
+      esac
+    done
   } | LC_ALL=C sort
+}
+
+# left_behind BEFORE AFTER: what is new and bears Andon's name, or is a volume of the farm's boxes (one a line in
+# BEFORE.volumes). Fails where there is any; what else is new is somebody else's, and is said.
+left_behind() {
+  local ours others
+  ours=$(comm -13 "$1" "$2" | grep -iE 'andon' || true)
+  ours+=$(comm -13 "$1" "$2" | grep -xFf "$1.volumes" || true)
+  others=$(comm -13 "$1" "$2" | grep -ivE 'andon' | grep -vxFf "$1.volumes" || true)
+  if [[ -n $others ]]; then say "new on this machine, and not this farm's:" && sed 's/^/      /' <<<"$others"; fi
+  if [[ -z $ours ]]; then return 0; fi
+  warn 'left behind:'
+  sed 's/^/      /' <<<"$ours" >&2
+  return 1
+}
+
+# box_volumes FILE: the volumes of this engine's containers of the worker image, as the inventory writes them.
+box_volumes() {
+  docker ps -aq --filter "ancestor=$WORKER_IMAGE" |
+    xargs -r docker inspect -f '{{range .Mounts}}{{if eq .Type "volume"}}volume {{.Name}}{{println}}{{end}}{{end}}' |
+    sed '/^$/d' >"$1"
+  # An empty list of patterns would match nothing, an empty file of them everything.
+  [[ -s $1 ]] || echo 'volume none' >"$1"
 }
