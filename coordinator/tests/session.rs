@@ -250,7 +250,7 @@ async fn watchers_see_the_run_to_its_end() {
             match event.event {
                 Some(wire::run_event::Event::Run(run)) => states.push(run.state()),
                 Some(wire::run_event::Event::Verdict(test)) => {
-                    verdicts.push((test.id.clone(), test.verdict()))
+                    verdicts.push((test.id.clone(), test.verdict()));
                 }
                 _ => {}
             }
