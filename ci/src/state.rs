@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <state>/            0700
-//!   farm.json         0600: address, tokens, what `andon up` started
+//!   farm.json         0600: address, tokens, what the gateway watches
+//!   client.token      0600: the client token alone, for hooks
 //!   lock              held by `up` and `down`, so that two do not interleave
 //!   coordinator/      the coordinator's database and blobs
 //!   run/              its unix socket; the one folder that worker boxes see
@@ -19,6 +20,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::cli::Whose;
 
 /// The kernel's limit for the path of a unix socket, its final NUL included.
 const SOCKET_PATH_MAX: usize = 108;
@@ -42,6 +45,9 @@ pub(crate) struct FarmFile {
     /// What the gateway polls: `NAME=URL[#branch]`.
     #[serde(default)]
     pub(crate) watch: Vec<String>,
+    /// Whose credentials the gateway's fetches use.
+    #[serde(default)]
+    pub(crate) credentials: Whose,
 }
 
 /// Why the state folder cannot be used.
@@ -178,26 +184,17 @@ impl StateDir {
         serde_json::from_slice(&text).map_err(|source| StateError::Damaged { path, source })
     }
 
-    /// Replaces `farm.json`.
+    /// Replaces `farm.json`, and the file that hooks read.
     pub(crate) fn write_farm(&self, farm: &FarmFile) -> Result<(), StateError> {
-        let path = self.farm_file();
-        let fresh = self.0.join("farm.json.new");
         let mut text = serde_json::to_vec_pretty(farm).expect("strings and lists are valid JSON");
         text.push(b'\n');
-        // A leftover of an interrupted write could have another mode.
-        match fs::remove_file(&fresh) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("replace", &fresh)(source));
-            }
-            _ => {}
-        }
-        let write = || {
-            let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(io_error("write", &path))
+        write_private(&self.client_token_file(), farm.client_token.as_bytes())?;
+        write_private(&self.farm_file(), &text)
+    }
+
+    /// The client token alone: what a hook reads, so that it outlives a farm made anew in the same folder.
+    pub(crate) fn client_token_file(&self) -> PathBuf {
+        self.0.join("client.token")
     }
 
     /// Removes the folder with all that is in it. A folder that does not look like a farm's is left alone.
@@ -211,6 +208,27 @@ impl StateDir {
     fn farm_file(&self) -> PathBuf {
         self.0.join("farm.json")
     }
+}
+
+/// Replaces a file whole, readable by its owner alone.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    // A leftover of an interrupted write could have another mode.
+    match fs::remove_file(&fresh) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("replace", &fresh)(source));
+        }
+        _ => {}
+    }
+    let write = || {
+        let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(io_error("write", path))
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {
@@ -229,6 +247,7 @@ mod tests {
             client_token: "c".repeat(64),
             join_token: "j".repeat(64),
             watch: vec![],
+            credentials: Whose::None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Worker boxes (placeholder)
-use super::doctor::Finding;
+
 use super::error::CliError;
-use super::up::Driver;
+use super::servers::Driver;
 use andon_worker::engine::DockerEngine;
+
 use std::path::PathBuf;
 pub(crate) struct Wanted {
     pub(crate) count: u32,
@@ -33,7 +34,4 @@ impl Boxes {
     pub(crate) async fn log_tail(&self, _n: &str, _l: usize) -> String {
         String::new()
     }
-}
-pub(crate) async fn host_findings(_e: &DockerEngine) -> Vec<Finding> {
-    vec![]
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use andon_proto::ListWorkersRequest;
 use andon_worker::engine::{DockerEngine, Engine as _};
+use andon_worker::host::{HostReport, Role, Severity};
 use clap::Args;
 use serde::Serialize;
 
@@ -75,6 +76,17 @@ impl Finding {
     pub(crate) fn problem(name: &'static str, said: impl Into<String>, todo: impl Into<String>) -> Self {
         Self { name, health: Health::Problem, said: said.into(), todo: Some(todo.into()) }
     }
+
+    /// What the worker's own look at the host found.
+    fn of_host(found: andon_worker::host::Finding) -> Self {
+        let health = match found.severity {
+            Severity::Fine => Health::Ok,
+            Severity::Warning => Health::Warn,
+            Severity::Problem => Health::Problem,
+        };
+        let todo = (!found.remedy.is_empty()).then_some(found.remedy);
+        Self { name: found.subject, health, said: found.found, todo }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -133,8 +145,24 @@ async fn docker() -> Vec<Finding> {
     );
     let mut findings = vec![Finding::ok("engine", said)];
     findings.extend(disk("disk", Path::new(&version.root_dir), "docker system prune, or a larger disk"));
-    findings.extend(super::boxes::host_findings(&engine).await);
+    findings.extend(host(&version.root_dir).await);
     findings
+}
+
+/// What this machine allows a worker box to do. Meaningful where the engine runs on this machine.
+async fn host(data: &str) -> Vec<Finding> {
+    let data = PathBuf::from(data);
+    let looking = tokio::task::spawn_blocking(move || HostReport::examine(Role::Outer, &data));
+    match looking.await.expect("looking at the host does not panic") {
+        Ok(report) => report.findings.into_iter().map(Finding::of_host).collect(),
+        Err(error) => {
+            vec![Finding::warn(
+                "host",
+                chain(&error),
+                "what worker boxes may do is found out when they start",
+            )]
+        }
+    }
 }
 
 fn no_engine(address: &str, error: &andon_worker::engine::EngineError) -> Finding {

@@ -78,7 +78,7 @@ impl CliError {
             return None;
         }
         let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false);
+        let handler = GraphicalReportHandler::new_themed(theme).with_wrap_lines(false).with_links(false);
         let mut said = String::new();
         match handler.render_report(&mut said, self) {
             Ok(()) => Some(said),

@@ -3,10 +3,11 @@
 //! The image is saved, compressed into a temporary file (its digest has to be known before the first byte is sent)
 //! and streamed from there into the farm's blob store. Memory stays flat whatever the image's size.
 
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Write as _};
 
 use andon::connect::Connection;
-use andon_proto::{BlobChunk, HasBlobsRequest, SharedImage};
+use andon::submit;
+use andon_proto::SharedImage;
 use andon_worker::engine::{DockerEngine, Engine as _};
 use clap::Subcommand;
 use tokio_stream::StreamExt as _;
@@ -20,9 +21,7 @@ use crate::report::words;
 
 /// Images are compressed to be moved once, not to be kept small: the fastest level is fast enough for a LAN.
 const ZSTD_LEVEL: i32 = 1;
-/// Bytes of one message to the blob store.
-const CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks read ahead of the network.
+/// Pieces read ahead of the compression.
 const CHUNKS_AHEAD: usize = 4;
 
 #[derive(Debug, Subcommand)]
@@ -59,10 +58,9 @@ async fn add(engine: &DockerEngine, connection: &Connection, name: &str) -> Resu
                 .hint("`docker image ls` shows what it has; `docker pull` and `docker build` give it more")
         })?;
     let packed = save(engine, name).await?;
-    let has = HasBlobsRequest { digests: vec![packed.digest.clone()] };
-    let present = connection.blobs().has(has).await?.into_inner().present.contains(&packed.digest);
+    let present = submit::missing(connection, std::slice::from_ref(&packed.digest)).await?.is_empty();
     if !present {
-        put(connection, &packed).await?;
+        submit::put_file(connection, &packed.digest, packed.file.path()).await?;
     }
     let shared = SharedImage {
         reference: name.to_owned(),
@@ -78,7 +76,7 @@ async fn add(engine: &DockerEngine, connection: &Connection, name: &str) -> Resu
 
 /// A compressed image on this machine's disk, gone when dropped.
 struct Packed {
-    file: std::fs::File,
+    file: tempfile::NamedTempFile,
     digest: String,
     size: u64,
 }
@@ -90,13 +88,12 @@ async fn save(engine: &DockerEngine, name: &str) -> Result<Packed, CliError> {
     let mut tar = engine.save_image(name).await.map_err(|error| failed(&error))?;
     let (send, mut receive) = tokio::sync::mpsc::channel::<bytes::Bytes>(CHUNKS_AHEAD);
     let packing = tokio::task::spawn_blocking(move || -> io::Result<Packed> {
-        let file = Hashing { file: tempfile::tempfile()?, hasher: blake3::Hasher::new(), size: 0 };
+        let file = Hashing { file: tempfile::NamedTempFile::new()?, hasher: blake3::Hasher::new(), size: 0 };
         let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL)?;
         while let Some(piece) = receive.blocking_recv() {
             encoder.write_all(&piece)?;
         }
-        let Hashing { mut file, hasher, size } = encoder.finish()?;
-        file.rewind()?;
+        let Hashing { file, hasher, size } = encoder.finish()?;
         Ok(Packed { file, digest: hasher.finalize().to_hex().to_string(), size })
     });
     let mut broken = None;
@@ -124,7 +121,7 @@ async fn save(engine: &DockerEngine, name: &str) -> Result<Packed, CliError> {
 
 /// Counts and digests what goes to the file.
 struct Hashing {
-    file: std::fs::File,
+    file: tempfile::NamedTempFile,
     hasher: blake3::Hasher,
     size: u64,
 }
@@ -140,36 +137,4 @@ impl io::Write for Hashing {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-async fn put(connection: &Connection, packed: &Packed) -> Result<(), CliError> {
-    let file = packed.file.try_clone()?;
-    let (send, receive) = tokio::sync::mpsc::channel::<BlobChunk>(CHUNKS_AHEAD);
-    let digest = packed.digest.clone();
-    let reading = tokio::spawn(async move {
-        use tokio::io::AsyncReadExt as _;
-        let mut file = tokio::fs::File::from_std(file);
-        let mut digest = Some(digest);
-        loop {
-            let mut data = vec![0; CHUNK_BYTES];
-            let read = file.read(&mut data).await?;
-            data.truncate(read);
-            // An empty blob still needs the chunk that carries its digest.
-            if read == 0 && digest.is_none() {
-                return Ok::<(), io::Error>(());
-            }
-            let chunk = BlobChunk { digest: digest.take().unwrap_or_default(), data };
-            if send.send(chunk).await.is_err() {
-                return Ok(());
-            }
-        }
-    });
-    let chunks = tokio_stream::wrappers::ReceiverStream::new(receive);
-    let answer = connection.blobs().put(chunks).await;
-    reading
-        .await
-        .expect("reading does not panic")
-        .map_err(|error| CliError::infrastructure("cannot read the packed image back").because(&error))?;
-    answer?;
-    Ok(())
 }

@@ -29,6 +29,7 @@ use clap_complete::Shell;
 use crate::report::exit::Exit;
 use error::CliError;
 use farm::FarmArgs;
+pub(crate) use servers::Whose;
 
 /// A CI build farm for integration tests: every test starts on the same seeded, live stack.
 #[derive(Debug, Parser)]
@@ -168,7 +169,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Worker(WorkerArgs { command: Some(WorkerCommand::List(args)), .. }) => {
             lists::workers(&args, farm).await
         }
-        Command::Worker(WorkerArgs { command: None, agent }) => servers::worker(agent).await,
+        Command::Worker(WorkerArgs { command: None, agent }) => servers::worker(agent, farm).await,
         Command::Image(command) => image::image(command, farm).await,
         Command::Coordinator(args) => servers::coordinator(args, farm).await,
         Command::Gateway(args) => servers::gateway(args, farm).await,

@@ -5,9 +5,16 @@
 //! in the process list.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use andon::connect::Connection;
+use andon::gateway::{GatewayConfig, WatchedProject};
+use andon::git::RemoteUrl;
+use andon::git::mirror::Credentials;
 use andon_coordinator::{CoordinatorConfig, CoreConfig};
+use andon_worker::agent::{DATA_DIR_DEFAULT, WorkerConfig};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -36,7 +43,7 @@ pub(crate) struct CoordinatorArgs {
 pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     log_to_stderr();
     let state = farm.state_dir()?;
-    let file = ensure_farm(&state, args.listen, &[])?;
+    let file = ensure_farm(&state, &Told { listen: args.listen, ..Told::default() })?;
     let config = CoordinatorConfig {
         state_dir: state.coordinator(),
         listen: Some(listen_address(&file)?),
@@ -51,12 +58,16 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
     Ok(Exit::Passed)
 }
 
-/// Reads `farm.json`, or makes it with fresh tokens; brings its address and watches up to date.
-pub(crate) fn ensure_farm(
-    state: &StateDir,
-    listen: Option<SocketAddr>,
-    watch: &[String],
-) -> Result<FarmFile, CliError> {
+/// What a farm is told on the command line; what is not given stays as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) watch: Vec<String>,
+    pub(crate) credentials: Option<Whose>,
+}
+
+/// Reads `farm.json`, or makes it with fresh tokens; brings it up to date.
+pub(crate) fn ensure_farm(state: &StateDir, told: &Told) -> Result<FarmFile, CliError> {
     state.create()?;
     let before = match state.farm() {
         Ok(file) => Some(file),
@@ -72,12 +83,16 @@ pub(crate) fn ensure_farm(
             client_token: andon_coordinator::new_token(),
             join_token: andon_coordinator::new_token(),
             watch: Vec::new(),
+            credentials: Whose::None,
         }
     });
-    if let Some(listen) = listen {
+    if let Some(whose) = told.credentials {
+        file.credentials = whose;
+    }
+    if let Some(listen) = told.listen {
         file.listen = listen.to_string();
     }
-    for watched in watch {
+    for watched in &told.watch {
         let name = watched.split_once('=').map_or(watched.as_str(), |(name, _)| name);
         file.watch.retain(|before| before.split_once('=').map_or(before.as_str(), |(name, _)| name) != name);
         file.watch.push(watched.clone());
@@ -129,22 +144,208 @@ pub(crate) fn log_to_stderr() {
         .try_init();
 }
 
-/// The name and the rest of `NAME=URL[#BRANCH]`.
-pub(crate) fn parse_watch(watched: &str) -> Result<(), CliError> {
-    let _ = watched;
-    Ok(())
-}
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  andon gateway")]
-pub(crate) struct GatewayArgs {}
+#[command(
+    after_help = "Examples:\n  andon gateway --watch shop=/srv/git/shop.git#main\n  andon gateway --watch \
+                        shop=https://git.example.org/shop.git --every 30s --credentials person\n\nWithout --watch: what \
+                        `andon up --watch` was told. Fetching is done by the git program."
+)]
+pub(crate) struct GatewayArgs {
+    /// Poll this repository and run each new commit of the branch [default branches: as its andon.toml says]
+    #[arg(long, value_name = "NAME=URL[#BRANCH]")]
+    watch: Vec<String>,
+    /// How often, give or take a tenth
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    every: std::time::Duration,
+    /// Whose credentials git uses to fetch [default: as `andon up` was told]
+    #[arg(long, value_enum)]
+    credentials: Option<Whose>,
+}
+
+/// Whose credentials fetches use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Whose {
+    /// Nobody's
+    #[default]
+    None,
+    /// Those of whoever starts the gateway: git's credential helpers, ssh's keys
+    User,
+}
+
+pub(crate) async fn gateway(args: GatewayArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
+    log_to_stderr();
+    let address = farm.address()?;
+    let state = farm.state_dir()?;
+    let told = state.farm().ok();
+    let watch = match (&told, args.watch.is_empty()) {
+        (Some(file), true) => file.watch.clone(),
+        _ => args.watch,
+    };
+    if watch.is_empty() {
+        return Err(CliError::usage("there is nothing to watch").hint("--watch NAME=URL[#BRANCH]"));
+    }
+    let whose = args.credentials.or(told.map(|file| file.credentials)).unwrap_or_default();
+    let projects = watch.iter().map(|watched| parse_watch(watched, whose)).collect::<Result<_, _>>()?;
+    state.create()?;
+    let connection = Connection::open_lazily(&address.url, &address.token)
+        .map_err(|error| CliError::usage("the coordinator's address is not one").because(&error))?;
+    let config = GatewayConfig { projects, every: args.every, mirrors: state.gateway(), connection };
+    let stop = stop_on_signal()?;
+    tokio::select! {
+        ended = Box::pin(andon::gateway::run(config)) => match ended {
+            Ok(()) => Err(CliError::infrastructure("the gateway has nothing left to watch")),
+            Err(error) => Err(CliError::infrastructure("the gateway cannot start").because(&error)),
+        },
+        () = stop.cancelled() => Ok(Exit::Passed),
+    }
+}
+
+/// Reads `NAME=URL[#BRANCH]`.
+pub(crate) fn parse_watch(watched: &str, whose: Whose) -> Result<WatchedProject, CliError> {
+    let form =
+        "write NAME=URL or NAME=URL#BRANCH; several branches are separated by commas, globs are allowed";
+    let wrong = |what: &str| CliError::usage(format!("{watched:?} cannot be watched: {what}")).hint(form);
+    let (name, rest) = watched.split_once('=').ok_or_else(|| wrong("it has no `=`"))?;
+    if !andon::config::is_name(name) {
+        return Err(wrong("its name is none for a project"));
+    }
+    let (url, branches) = match rest.rsplit_once('#') {
+        Some((url, branches)) => (url, Some(branches)),
+        None => (rest, None),
+    };
+    let branches = branches.map(|branches| branches.split(',').map(str::to_owned).collect::<Vec<_>>());
+    if branches.as_ref().is_some_and(|branches| branches.iter().any(String::is_empty)) {
+        return Err(wrong("a branch has no name"));
+    }
+    let url = RemoteUrl::parse(url)
+        .map_err(|error| CliError::usage("the repository cannot be watched").because(&error).hint(form))?;
+    let credentials = match whose {
+        Whose::None => Credentials::None,
+        Whose::User => Credentials::User,
+    };
+    Ok(WatchedProject { name: name.to_owned(), url, branches, credentials })
+}
+
+/// A folder that exists is meant as such: the gateway stands elsewhere, so its path becomes absolute.
+pub(crate) fn absolute_watch(watched: &str) -> String {
+    let Some((name, rest)) = watched.split_once('=') else { return watched.to_owned() };
+    let (path, branch) = rest.split_at(rest.rfind('#').unwrap_or(rest.len()));
+    match std::path::absolute(path) {
+        Ok(absolute) if std::path::Path::new(path).is_dir() => {
+            format!("{name}={}{branch}", absolute.display())
+        }
+        _ => watched.to_owned(),
+    }
+}
+
+/// What a worker is told. Inside a box all of it comes from the environment.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
-    #[arg(long, help = "x")]
-    join: Option<String>,
+    /// Name of the worker, unique in the farm [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "ANDON_WORKER_NAME")]
+    name: Option<String>,
+    /// How many lanes [default: one a CPU, at most 8]
+    #[arg(long, value_name = "N", env = "ANDON_LANES")]
+    lanes: Option<u32>,
+    /// How a lane is put back to its baseline [default: the fastest that works here]
+    #[arg(long, value_enum, env = "ANDON_DRIVER")]
+    driver: Option<Driver>,
+    /// Pool, images, sockets: a folder on a real file system
+    #[arg(long, value_name = "DIR", env = "ANDON_DATA", default_value = DATA_DIR_DEFAULT)]
+    data: PathBuf,
+    /// The farm's join token; the environment variable keeps it out of the process list
+    #[arg(long, value_name = "TOKEN", env = "ANDON_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
 }
-pub(crate) async fn gateway(_: GatewayArgs, _: &FarmArgs) -> Result<Exit, CliError> {
+
+pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
+    log_to_stderr();
+    let (coordinator, token) = match (&farm.coordinator, args.join_token) {
+        (Some(url), Some(token)) => (url.clone(), token),
+        (Some(_), None) => {
+            return Err(CliError::usage("a worker needs the farm's join token")
+                .hint("give it as ANDON_JOIN_TOKEN; it is in farm.json of the coordinator's state folder"));
+        }
+        (None, token) => {
+            let state = farm.state_dir()?;
+            let url = format!("unix://{}", state.socket()?.display());
+            (url, token.map_or_else(|| state.farm().map(|file| file.join_token), Ok)?)
+        }
+    };
+    let config = WorkerConfig {
+        coordinator,
+        token,
+        name: args.name,
+        lanes: args.lanes,
+        data_dir: args.data,
+        driver: args.driver.map(Driver::of_worker),
+        pool: Default::default(),
+    };
+    Box::pin(andon_worker::agent::run(config))
+        .await
+        .map_err(|error| CliError::infrastructure("the worker cannot go on").because(&error))?;
     Ok(Exit::Passed)
 }
-pub(crate) async fn worker(_: AgentArgs) -> Result<Exit, CliError> {
-    Ok(Exit::Passed)
+
+/// One way to put a stack back to its baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Driver {
+    /// Kill, put the volumes back, start
+    Restart,
+    /// Remove and create anew: slower, works everywhere
+    Recreate,
+}
+
+impl Driver {
+    /// As the worker knows it.
+    pub(crate) const fn of_worker(self) -> andon_worker::hands::Driver {
+        match self {
+            Self::Restart => andon_worker::hands::Driver::Restart,
+            Self::Recreate => andon_worker::hands::Driver::Recreate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_a_name_an_address_and_branches() {
+        let watched = parse_watch("shop=/srv/git/shop.git#main,release/*", Whose::User).unwrap();
+        assert_eq!(watched.name, "shop");
+        assert_eq!(watched.branches, Some(vec!["main".to_owned(), "release/*".to_owned()]));
+        assert_eq!(parse_watch("shop=/srv/git/shop.git", Whose::None).unwrap().branches, None);
+        for wrong in
+            ["shop", "=/srv", "../x=/srv", "a=ext::sh -c id", "a=--upload-pack=x", "a=/srv#", "a=/srv#x,"]
+        {
+            assert_eq!(parse_watch(wrong, Whose::None).unwrap_err().exit(), Exit::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_relative_folder_becomes_absolute_and_an_address_stays() {
+        assert!(absolute_watch("a=.#main").starts_with("a=/"));
+        assert!(absolute_watch("a=.#main").ends_with("#main"));
+        for stays in ["a=https://h/x.git#main", "a=/srv/none.git", "no-equals"] {
+            assert_eq!(absolute_watch(stays), stays);
+        }
+    }
+
+    #[test]
+    fn a_farm_keeps_its_tokens_and_takes_new_watches() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = StateDir::choose(Some(temp.path()), None, None).unwrap();
+        let ask = |watch: &[&str]| Told {
+            listen: None,
+            watch: watch.iter().map(|&watched| watched.to_owned()).collect(),
+            credentials: None,
+        };
+        let first = ensure_farm(&state, &ask(&["a=/one"])).unwrap();
+        let second = ensure_farm(&state, &ask(&["b=/two", "a=/three"])).unwrap();
+        assert_eq!(first.client_token, second.client_token);
+        assert_eq!(second.watch, ["b=/two", "a=/three"]);
+        assert_eq!(state.farm().unwrap(), second);
+    }
 }

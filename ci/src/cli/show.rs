@@ -58,11 +58,9 @@ pub(crate) struct ListArgs {
                         --attempt 3"
 )]
 pub(crate) struct LogsArgs {
-    /// Number of the run [default: the latest]
-    run: Option<u64>,
-    /// The test, as `show` prints it: `suite/id` or `id`
-    #[arg(allow_hyphen_values = true)]
-    test: Option<String>,
+    /// Number of the run [default: the latest], then the test as `show` prints it: `suite/id` or `id`
+    #[arg(value_name = "RUN|TEST", num_args = 0..=2)]
+    words: Vec<String>,
     /// Which attempt, as `show --json` numbers them [default: the last]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     attempt: Option<u64>,
@@ -134,9 +132,14 @@ pub(crate) async fn list(args: ListArgs, farm: &FarmArgs) -> Result<Exit, CliErr
 }
 
 pub(crate) async fn logs(args: LogsArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
+    let (number, mut tests) = split_run(&args.words);
+    let test = tests.pop().unwrap_or_default();
+    if !tests.is_empty() {
+        return Err(CliError::usage(format!("{:?} is no run: its number comes first", tests[0]))
+            .hint("andon logs RUN TEST"));
+    }
     let connection = farm.connect().await?;
-    let run = run_or_latest(&connection, args.run, "").await?;
-    let test = args.test.unwrap_or_default();
+    let run = run_or_latest(&connection, number, "").await?;
     let request = GetLogRequest { run, test, attempt: args.attempt.unwrap_or(0) };
     let log = connection.farm().get_log(request).await?.into_inner();
     if out::is_terminal() && !args.raw {
@@ -186,6 +189,14 @@ pub(crate) async fn run_or_latest(
         .ok_or_else(|| CliError::usage("there is no run yet").hint("`andon run` in a project starts one"))
 }
 
+/// The run's number, where the first word is one, and the tests after it.
+pub(crate) fn split_run(words: &[String]) -> (Option<u64>, Vec<String>) {
+    match words.split_first() {
+        Some((first, tests)) if first.parse::<u64>().is_ok() => (first.parse().ok(), tests.to_vec()),
+        _ => (None, words.to_vec()),
+    }
+}
+
 /// Writes the report; `-` is stdout, which is answered with true.
 pub(crate) fn write_junit(run: &Run, file: &Path) -> Result<bool, CliError> {
     if file == Path::new("-") {
@@ -203,4 +214,22 @@ pub(crate) fn write_junit(run: &Run, file: &Path) -> Result<bool, CliError> {
         CliError::usage(format!("cannot write the JUnit report {}", file.display())).because(&error)
     })?;
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_word_that_is_a_number_is_the_run() {
+        let split = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            split_run(&words)
+        };
+        assert_eq!(split(&[]), (None, vec![]));
+        assert_eq!(split(&["12"]), (Some(12), vec![]));
+        assert_eq!(split(&["12", "a", "13"]), (Some(12), vec!["a".into(), "13".into()]));
+        assert_eq!(split(&["a.py::x"]), (None, vec!["a.py::x".into()]));
+        assert_eq!(split(&["99999999999999999999"]), (None, vec!["99999999999999999999".into()]));
+    }
 }

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use andon::connect::Connection;
 use andon_proto::{ListWorkersRequest, Worker};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::time::Instant;
 
 use super::boxes::{self, Boxes};
 use super::error::CliError;
 use super::farm::{self, Address, FarmArgs};
 use super::process::{Background, ProcessError};
-use super::servers::ensure_farm;
+use super::servers::{Driver, Told, Whose, absolute_watch, ensure_farm, parse_watch};
 use super::{engine, out};
 use crate::report::exit::Exit;
 use crate::report::text::cut;
@@ -53,31 +53,15 @@ pub(crate) struct UpArgs {
     /// Poll this repository and run each new commit of the branch (default: every branch)
     #[arg(long, value_name = "NAME=URL[#BRANCH]")]
     watch: Vec<String>,
+    /// Whose credentials git uses to fetch what is watched [default: none]
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    credentials: Option<Whose>,
     /// TCP address of the coordinator [default: 127.0.0.1:7077]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Image of the worker boxes, present in this machine's engine
     #[arg(long, value_name = "NAME", default_value = "andon-worker")]
     image: String,
-}
-
-/// One way to put a stack back to its baseline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Driver {
-    /// Kill, put the volumes back, start
-    Restart,
-    /// Remove and create anew: slower, works everywhere
-    Recreate,
-}
-
-impl Driver {
-    /// As the worker knows it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Restart => "restart",
-            Self::Recreate => "recreate",
-        }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -94,13 +78,18 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     let state = farm.state_dir()?;
     state.create()?;
     let _lock = state.lock()?;
-    for watched in &args.watch {
-        super::servers::parse_watch(watched)?;
+    let told = Told {
+        listen: args.listen,
+        watch: args.watch.iter().map(|watched| absolute_watch(watched)).collect(),
+        credentials: args.credentials,
+    };
+    for watched in &told.watch {
+        parse_watch(watched, Whose::None)?;
     }
     // Before anything starts: no engine is the commonest reason why nothing will work.
     let engine = if args.workers > 0 { Some(engine::connect().await?) } else { None };
     let before = state.farm().ok();
-    let file = ensure_farm(&state, args.listen, &args.watch)?;
+    let file = ensure_farm(&state, &told)?;
     let processes = Processes::of(&state);
 
     let moved = before.as_ref().is_some_and(|before| before.listen != file.listen);
@@ -255,7 +244,8 @@ async fn gateway(
     if file.watch.is_empty() {
         return Ok(());
     }
-    let changed = before.is_none_or(|before| before.watch != file.watch);
+    let changed =
+        before.is_none_or(|before| (&before.watch, before.credentials) != (&file.watch, file.credentials));
     if changed && process.stop().await? {
         out::line("gateway stopped, to watch more")?;
     }
@@ -263,7 +253,9 @@ async fn gateway(
         process.start(this_program(state, "gateway")?)?;
     }
     for watched in &file.watch {
-        out::line(&format!("watching {}", cut(watched, 200)))?;
+        let project = parse_watch(watched, file.credentials)?;
+        let url = project.url.to_string();
+        out::line(&format!("watching {}: {}", project.name, cut(&url, 200)))?;
     }
     Ok(())
 }

@@ -1,0 +1,127 @@
+//! What the tests of the binary share: the command in a clean environment, projects, a real coordinator.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it answers.
+const READY: Duration = Duration::from_secs(20);
+
+/// The binary, with nothing of this machine's farm in its environment.
+pub fn andon() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_andon"));
+    for name in ["ANDON_STATE", "ANDON_COORDINATOR", "ANDON_TOKEN", "ANDON_JOIN_TOKEN", "XDG_STATE_HOME"] {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// A folder with these files.
+pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    for (name, content) in files {
+        let path = temp.path().join(name);
+        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("the folder is made");
+        fs::write(path, content).expect("the file is written");
+    }
+    temp
+}
+
+/// stdout as text.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// stderr as text.
+pub fn complained(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A real coordinator in the foreground, ended with the test.
+pub struct Coordinator {
+    child: Child,
+    temp: tempfile::TempDir,
+}
+
+impl Coordinator {
+    /// Starts it in a state folder of its own and waits until it answers.
+    pub fn start() -> Self {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let child = andon()
+            .args(["coordinator", "--listen", "127.0.0.1:0", "--state"])
+            .arg(temp.path().join("state"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the coordinator starts");
+        let coordinator = Self { child, temp };
+        let asked = Instant::now();
+        while !coordinator.run(&["list"]).status.success() {
+            assert!(asked.elapsed() < READY, "the coordinator does not answer");
+        }
+        coordinator
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> PathBuf {
+        self.temp.path().join("state")
+    }
+
+    /// A command to this farm.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = andon();
+        command.args(arguments).arg("--state").arg(self.state());
+        command
+    }
+
+    /// Its result.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the command runs")
+    }
+
+    /// Asks it to end and answers with its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = i32::try_from(self.child.id()).expect("process ids fit an i32");
+        let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child lives");
+        self.child.wait().expect("the child is waited for").code()
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A git repository with one commit of these files.
+pub fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let temp = project(files);
+    git(temp.path(), &["init", "-q", "-b", "main"]);
+    commit(temp.path());
+    temp
+}
+
+/// Commits everything in the work tree.
+pub fn commit(path: &Path) {
+    git(path, &["add", "-A"]);
+    git(
+        path,
+        &["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "--allow-empty", "-m", "c"],
+    );
+}
+
+fn git(path: &Path, arguments: &[&str]) {
+    let status = Command::new("git")
+        .arg("-C")
+        .arg(path)
+        .args(arguments)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .status()
+        .expect("git runs");
+    assert!(status.success(), "git {arguments:?}");
+}
