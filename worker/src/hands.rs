@@ -246,10 +246,11 @@ impl Hands {
         Ok(Self { workshop, lanes })
     }
 
-    /// How lanes are put back: the forced driver, or what probing found. `None` until the first stack stood.
+    /// How lanes are put back: the forced driver, or what probing found. Until the first stack stood, the one that is
+    /// tried first.
     #[must_use]
-    pub fn driver(&self) -> Option<Driver> {
-        self.workshop.driver()
+    pub fn driver(&self) -> Driver {
+        self.workshop.driver().unwrap_or(Driver::Restart)
     }
 
     /// Resolves images, derives the key, and has the baseline: from the pool, from the farm, or by seeding. A project without
