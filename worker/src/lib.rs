@@ -2,12 +2,14 @@
 //! coordinator. It knows Docker (`engine/` and `outer/` only) and the wire (`link/`); it must not know git, the store
 //! or the coordinator's crates. See `docs/architecture.md`.
 
+pub mod agent;
 pub mod baseline;
 pub mod clock;
 pub mod engine;
 pub mod hands;
 pub mod host;
 mod lane;
+pub mod images;
 pub mod link;
 pub mod nested;
 pub mod runner;

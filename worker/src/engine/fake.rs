@@ -12,9 +12,9 @@ use futures::TryStreamExt;
 use tokio::sync::Notify;
 
 use super::{
-    BuildError, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, Engine, EngineError,
-    EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkMode, NetworkSpec, NetworkSummary, OutputSink,
-    OutputStream, Removal, Status,
+    BuildError, BuildFailure, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, Engine,
+    EngineError, EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkMode, NetworkSpec, NetworkSummary,
+    OutputSink, OutputStream, Removal, Status,
 };
 
 /// What a scripted command prints and how it ends.
@@ -62,6 +62,7 @@ struct State {
     registry: BTreeMap<String, ImageInfo>,
     networks: BTreeMap<String, NetworkSpec>,
     containers: BTreeMap<String, Container>,
+    failing_build: Option<BuildFailure>,
     on_exec: Option<OnExec>,
     on_start: Option<OnStart>,
 }
@@ -102,6 +103,12 @@ impl FakeEngine {
     /// The next call whose words begin so fails with this.
     pub fn fail_next(&self, call: &str, error: EngineError) {
         self.state().failures.push((call.to_owned(), error));
+    }
+
+    /// The next build fails by its Dockerfile, with these words and this log.
+    pub fn fail_next_build(&self, message: &str, log: &str) {
+        let failure = BuildFailure { message: message.to_owned(), log: log.to_owned() };
+        self.state().failing_build = Some(failure);
     }
 
     /// An image that is present.
@@ -284,6 +291,9 @@ impl Engine for FakeEngine {
         drop(self.record(format!("build-image {}", spec.tag))?);
         let read = spec.context.try_for_each(|_| async { Ok(()) }).await;
         read.map_err(|error| EngineError::Input { what: "build".to_owned(), message: error.to_string() })?;
+        if let Some(failure) = self.state().failing_build.take() {
+            return Err(BuildError::Failed(failure));
+        }
         let id = format!("sha256:{}", blake3::hash(spec.tag.as_bytes()).to_hex());
         let labels = spec.labels;
         let image = ImageInfo { id: id.clone(), labels, ..ImageInfo::default() };
