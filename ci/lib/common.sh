@@ -27,6 +27,9 @@ die() {
   exit 1
 }
 
+# Lines of something else, set apart.
+indent() { sed 's/^/    | /'; }
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Seconds with one decimal since the time that `now` gave.
@@ -40,7 +43,7 @@ quietly() {
   "$@" >"$log" 2>&1 </dev/null || code=$?
   if ((code != 0)); then
     warn "\`$*\` ended with $code; the end of $log:"
-    tail -n 30 "$log" | sed 's/^/    | /' >&2
+    tail -n 30 "$log" | indent >&2
   fi
   return "$code"
 }

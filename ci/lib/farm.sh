@@ -88,13 +88,12 @@ host_inventory() {
 # BEFORE.volumes). Fails where there is any; what else is new is somebody else's, and is said.
 left_behind() {
   local ours others
-  ours=$(comm -13 "$1" "$2" | grep -iE 'andon' || true)
-  ours+=$(comm -13 "$1" "$2" | grep -xFf "$1.volumes" || true)
+  ours=$(comm -13 "$1" "$2" | grep -iE 'andon' || true; comm -13 "$1" "$2" | grep -xFf "$1.volumes" || true)
   others=$(comm -13 "$1" "$2" | grep -ivE 'andon' | grep -vxFf "$1.volumes" || true)
-  if [[ -n $others ]]; then say "new on this machine, and not this farm's:" && sed 's/^/      /' <<<"$others"; fi
+  if [[ -n $others ]]; then say "new on this machine, and not this farm's:" && indent <<<"$others"; fi
   if [[ -z $ours ]]; then return 0; fi
   warn 'left behind:'
-  sed 's/^/      /' <<<"$ours" >&2
+  indent <<<"$ours" >&2
   return 1
 }
 

@@ -99,7 +99,7 @@ start_docker() {
     launch_dockerd "$log" --iptables=false --ip6tables=false
     if await_docker "$DOCKERD_PID" "$log"; then return 0; fi
   fi
-  tail -n 30 "$log" | sed 's/^/    | /' >&2
+  tail -n 30 "$log" | indent >&2
   die "dockerd did not answer within $DOCKER_WAIT_SECONDS_MAX s"
 }
 
