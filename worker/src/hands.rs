@@ -307,6 +307,14 @@ impl Hands {
         own.settle().await
     }
 
+    /// The daemon under the lane was replaced: what stood there does not run any more. Call it before `settle`, which then
+    /// puts the lane up again.
+    pub async fn distrust(&self, lane: u32) {
+        if let Ok(mut own) = self.lane(lane).await {
+            own.distrust();
+        }
+    }
+
     /// Removes every container and network of the lanes. Baselines stay in the pool.
     pub async fn shutdown(&self) {
         for lane in &self.lanes {
@@ -318,7 +326,9 @@ impl Hands {
         let count = self.lanes.len();
         match usize::try_from(lane).ok().and_then(|place| self.lanes.get(place)) {
             Some(lane) => Ok(lane.lock().await),
-            None => Err(WorkFailure::infrastructure(format!("there is no lane {lane}; this worker has {count}"))),
+            None => {
+                Err(WorkFailure::infrastructure(format!("there is no lane {lane}; this worker has {count}")))
+            }
         }
     }
 }

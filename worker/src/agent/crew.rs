@@ -39,6 +39,10 @@ impl Crew for Hands {
         Hands::execute(self, lane, job.run, job.spec, &suite, &baseline_key, tests, results, cancel).await
     }
 
+    async fn distrust(&self, lane: u32) {
+        Hands::distrust(self, lane).await;
+    }
+
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
         Hands::settle(self, lane).await
     }

@@ -18,7 +18,9 @@ fn config() -> WorkerConfig {
 #[test]
 fn mistakes_are_named_before_anything_is_touched() {
     let refusal = |config| Plan::of(config).unwrap_err().to_string();
-    assert!(refusal(WorkerConfig { coordinator: "farm:7077".into(), ..config() }).contains("http://host:port"));
+    assert!(
+        refusal(WorkerConfig { coordinator: "farm:7077".into(), ..config() }).contains("http://host:port")
+    );
     assert!(refusal(WorkerConfig { name: Some("a b".into()), ..config() }).contains("\"a b\""));
     assert!(refusal(WorkerConfig { name: Some("w".repeat(129)), ..config() }).contains("1 to 128"));
     for lanes in [0, LANES_MAX + 1] {

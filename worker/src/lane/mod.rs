@@ -210,6 +210,15 @@ impl Lane {
         }
     }
 
+    /// What waits here cannot be relied on: its daemon was replaced. Earlier failures were the old daemon's.
+    pub(crate) fn distrust(&mut self) {
+        if self.used_box.is_none() {
+            self.used_box = self.fresh_box.take();
+        }
+        self.used = self.stand.is_some() || self.used_box.is_some();
+        self.rebuilds_failed = 0;
+    }
+
     /// Puts the lane back and prepares a box like the last one.
     pub(crate) async fn settle(&mut self) -> Result<Settled, Unfit> {
         if self.rebuilds_failed >= REBUILDS_MAX {
@@ -315,7 +324,8 @@ impl Lane {
     }
 
     fn unfit(&self, last: &str) -> Unfit {
-        let reason = format!("a lane could not be put back: {REBUILDS_MAX} rebuilds failed, the last with: {last}");
+        let reason =
+            format!("a lane could not be put back: {REBUILDS_MAX} rebuilds failed, the last with: {last}");
         Unfit { reason }
     }
 

@@ -64,10 +64,17 @@ impl Bench {
         self.cancels[lane as usize].cancel();
     }
 
-    pub(super) fn settle(&mut self, lane: u32) {
+    /// `anew`: the daemon was replaced.
+    pub(super) fn settle(&mut self, lane: u32, anew: bool) {
         let (crew, events) = (self.crew.clone(), self.events.clone());
         self.spawn(async move {
-            let settled = AssertUnwindSafe(crew.settle(lane)).catch_unwind().await;
+            let settling = async {
+                if anew {
+                    crew.distrust(lane).await;
+                }
+                crew.settle(lane).await
+            };
+            let settled = AssertUnwindSafe(settling).catch_unwind().await;
             let end = settled.unwrap_or_else(|panic| Err(Unfit { reason: told(&*panic) }));
             let _ = events.send((lane, LaneEvent::Settled(end))).await;
         });

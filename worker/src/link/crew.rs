@@ -57,6 +57,8 @@ pub trait Crew: Send + Sync + fmt::Debug + 'static {
         results: mpsc::Sender<TestResult>,
         cancel: CancellationToken,
     ) -> Result<(), WorkFailure>;
+    /// The daemon under the lane was replaced: nothing of what stood there is there any more. Settling follows.
+    async fn distrust(&self, lane: u32);
     /// Puts a lane back, verifies it, and measures what had been dirtied.
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit>;
 }

@@ -241,7 +241,8 @@ impl Driver {
                     self.bench.start(lane, lease, spec_digest, work);
                 }
                 Effect::Cancel { lane } => self.bench.cancel(lane),
-                Effect::Settle { lane } => self.bench.settle(lane),
+                Effect::Settle { lane } => self.bench.settle(lane, false),
+                Effect::Rebuild { lane } => self.bench.settle(lane, true),
                 Effect::HangUp { reason } => self.hang_up(reason),
                 Effect::Warn(line) => tracing::warn!("{line}"),
             }

@@ -96,6 +96,8 @@ pub(crate) enum Effect {
     Cancel { lane: u32 },
     /// Put the lane back; its task then says `Settled`.
     Settle { lane: u32 },
+    /// The same for a lane whose daemon was replaced: nothing of what stood there is there any more.
+    Rebuild { lane: u32 },
     /// Drop the connection and dial again.
     HangUp { reason: &'static str },
     /// One line for the operator.

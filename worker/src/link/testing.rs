@@ -317,6 +317,7 @@ pub(super) enum Call {
         cancel: CancellationToken,
         done: oneshot::Sender<Result<(), WorkFailure>>,
     },
+    Distrust(u32, oneshot::Sender<()>),
     Settle(u32, oneshot::Sender<Result<Settled, Unfit>>),
 }
 
@@ -376,6 +377,10 @@ impl Crew for FakeCrew {
             () = cancel.cancelled() => Ok(()),
             end = asked => end,
         }
+    }
+
+    async fn distrust(&self, lane: u32) {
+        self.ask(|reply| Call::Distrust(lane, reply)).await;
     }
 
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {

@@ -324,6 +324,8 @@ async fn a_broken_daemon_gives_the_work_back_and_lanes_are_rebuilt() {
     assert!(matches!(talk.report().await, (3, Fact::WorkFailed(failed)) if failed.reason == "dockerd died"));
     soon("the cancelling", running.cancel.cancelled()).await;
     health.send(Health::Up).await.unwrap();
+    let Call::Distrust(0, reply) = scene.call().await else { panic!("expected Distrust") };
+    reply.send(()).unwrap();
     scene.settle("").await;
     assert_eq!(talk.unfit().await, "");
     assert_eq!(talk.lane_ready().await.lane, 0);

@@ -135,7 +135,7 @@ impl World {
                 assert_eq!(before, None, "one task a lane");
                 assert!(self.started.insert(lease.fence), "a lease is started once");
             }
-            Effect::Settle { lane } => {
+            Effect::Settle { lane } | Effect::Rebuild { lane } => {
                 assert_eq!(self.tasks[lane as usize].replace(Task::Settle), None, "one task a lane");
             }
             Effect::Cancel { lane } => {

@@ -95,6 +95,7 @@ fn name(effect: &Effect) -> String {
         Effect::Start { lane, lease, .. } => format!("start {} on {lane}", lease.fence),
         Effect::Cancel { lane } => format!("cancel {lane}"),
         Effect::Settle { lane } => format!("settle {lane}"),
+        Effect::Rebuild { lane } => format!("rebuild {lane}"),
         Effect::HangUp { .. } => "hang up".into(),
         Effect::Warn(_) => "warn".into(),
     }

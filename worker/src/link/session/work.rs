@@ -122,7 +122,9 @@ impl Session {
             _ if self.draining.is_some() || self.daemon_is_down() => Lane::Waiting,
             Some(baseline) => Lane::Idle { baseline, offered: false },
             None => {
-                out.push(Effect::Settle { lane });
+                // While the daemon is mended, what stopped ran on the old one.
+                let mending = matches!(self.daemon, Daemon::Mending { .. });
+                out.push(if mending { Effect::Rebuild { lane } } else { Effect::Settle { lane } });
                 Lane::Settling { measured, again: false }
             }
         };
@@ -141,7 +143,7 @@ impl Session {
             return;
         }
         if again {
-            self.settle(lane, out);
+            self.rebuild(lane, out);
             return;
         }
         self.lanes[lane as usize] = match end {
@@ -161,9 +163,9 @@ impl Session {
         };
     }
 
-    fn settle(&mut self, lane: u32, out: &mut Vec<Effect>) {
+    fn rebuild(&mut self, lane: u32, out: &mut Vec<Effect>) {
         self.lanes[lane as usize] = Lane::Settling { measured: None, again: false };
-        out.push(Effect::Settle { lane });
+        out.push(Effect::Rebuild { lane });
     }
 
     // The worker as a whole.
@@ -215,7 +217,7 @@ impl Session {
         }
         for place in 0..self.lanes.len() {
             match &mut self.lanes[place] {
-                Lane::Waiting => self.settle(index(place), out),
+                Lane::Waiting => self.rebuild(index(place), out),
                 Lane::Settling { again, .. } => *again = true,
                 _ => {}
             }

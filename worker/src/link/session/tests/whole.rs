@@ -62,7 +62,7 @@ fn a_broken_daemon_gives_work_back_and_every_lane_is_rebuilt_before_it_is_offere
     // Putting a lane back on a dead daemon fails; that is not the lane's fault.
     assert!(desk.lane(1, LaneEvent::Settled(Err(Unfit { reason: "no daemon".into() }))).is_empty());
     assert!(desk.lane(0, unit_ended()).is_empty());
-    assert_eq!(desk.step(Input::DaemonUp), ["settle 0", "settle 1", "settle 2"]);
+    assert_eq!(desk.step(Input::DaemonUp), ["rebuild 0", "rebuild 1", "rebuild 2"]);
     assert!(desk.lane(0, settled("")).is_empty());
     assert!(desk.lane(1, settled("")).is_empty());
     assert_eq!(
@@ -79,7 +79,7 @@ fn a_lane_whose_daemon_broke_and_came_back_while_it_was_put_back_is_put_back_aga
     desk.lane(0, unit_ended());
     desk.step(Input::DaemonDown { reason: "dockerd died".into() });
     assert!(desk.step(Input::DaemonUp).is_empty());
-    assert_eq!(desk.lane(0, settled("stale")), ["settle 0"]);
+    assert_eq!(desk.lane(0, settled("stale")), ["rebuild 0"]);
     assert_eq!(desk.lane(0, settled("k")), ["unfit \"\"", "ready 0 \"k\""]);
 }
 
@@ -90,7 +90,7 @@ fn a_quarantined_lane_gets_another_chance_with_a_new_daemon() {
     desk.lane(0, unit_ended());
     desk.lane(0, LaneEvent::Settled(Err(Unfit { reason: "stuck".into() })));
     desk.step(Input::DaemonDown { reason: "dockerd died".into() });
-    assert_eq!(desk.step(Input::DaemonUp), ["settle 0"]);
+    assert_eq!(desk.step(Input::DaemonUp), ["rebuild 0"]);
     assert_eq!(desk.lane(0, settled("k")), ["unfit \"\"", "ready 0 \"k\""]);
 }
 
@@ -101,5 +101,5 @@ fn a_preparation_stopped_by_a_broken_daemon_does_not_leave_its_lane_for_untouche
     desk.hear(revoke(5));
     desk.step(Input::DaemonDown { reason: "dockerd died".into() });
     desk.step(Input::DaemonUp);
-    assert_eq!(desk.lane(0, LaneEvent::Ended(Err(WorkFailed::default()))), ["settle 0"]);
+    assert_eq!(desk.lane(0, LaneEvent::Ended(Err(WorkFailed::default()))), ["rebuild 0"]);
 }
