@@ -11,3 +11,6 @@ pub mod git;
 pub mod hook;
 pub mod spec;
 pub mod submit;
+
+#[cfg(test)]
+mod testing;

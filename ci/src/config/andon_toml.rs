@@ -79,7 +79,10 @@ pub(crate) fn read(file: &str, bytes: &[u8]) -> Draft {
             let line = problem.place.line;
             let about_absence =
                 ["has no ", "without a stack"].iter().any(|text| problem.message.contains(text));
-            !about_absence && broken.iter().all(|broken| broken.place.line != line)
+            // A value that was made up has no place of its own.
+            let made_up =
+                (line, problem.place.column) == (1, 1) && !problem.message.starts_with("unknown key");
+            !about_absence && !made_up && broken.iter().all(|broken| broken.place.line != line)
         });
         problems.extend(broken);
     }
@@ -122,17 +125,17 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
         Some(table) => baseline(findings, table, stack_written),
         None => no_baseline(),
     };
+    let before = findings.problems.len();
     let tables = table.tables(findings, "suite", "[[suite]]");
+    if tables.is_empty() && findings.problems.len() == before {
+        findings.problem(table.place(), "the project has no suite: write a table under [[suite]]");
+    }
     if tables.len() > SUITES_MAX {
         let place = table.place_of(findings, "suite");
         findings.problem(place, format!("{} suites, at most {SUITES_MAX} are taken", tables.len()));
     }
-    let written = table.has("suite");
     let suites: Vec<Suite> =
         tables.into_iter().take(SUITES_MAX).map(|table| suite(findings, table)).collect();
-    if !written {
-        findings.problem(table.place(), "the project has no suite: write a table under [[suite]]");
-    }
     check::unique_suites(findings, document, &suites);
     let policy = match table.table(findings, "policy", "[policy]") {
         Some(table) => policy(findings, table),
@@ -147,11 +150,8 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
 }
 
 fn compose_path(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Located<RepoPath>> {
-    let written = table.has("compose");
+    table.require(findings, "compose", "[stack] has no \"compose\": name the compose file of the services");
     let text = table.string(findings, "compose");
-    if !written {
-        findings.problem(table.place(), "[stack] has no \"compose\": name the compose file of the services");
-    }
     table.finish(findings, &HOMES);
     let text = text?;
     repo_path(findings, "compose", &RepoPath::root(), &text)
@@ -203,11 +203,10 @@ fn baseline(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_stack: bo
 }
 
 fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
+    table.require(findings, "name", "the suite has no \"name\"");
     let name = table.text(findings, "name");
     if let Some(name) = &name {
         check::name(findings, "suite", name);
-    } else if !table.has("name") {
-        findings.problem(table.place(), "the suite has no \"name\"");
     }
     let label = name.map_or_else(String::new, |name| name.value);
     let image = suite_image(findings, &mut table);
@@ -232,7 +231,7 @@ fn suite_image(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Locate
         None => {
             let message =
                 "the suite has no \"image\": write image = \"name:tag\" or image = { build = \".\" }";
-            findings.problem(place.clone(), message);
+            table.require(findings, "image", message);
             nothing
         }
         Some(value) => match value.get_ref() {
@@ -255,14 +254,12 @@ fn suite_image(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Locate
 }
 
 fn build(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Build> {
-    let written = table.has("build");
+    table.require(
+        findings,
+        "build",
+        "the image has no \"build\": name the folder to build, \".\" for the root",
+    );
     let context = table.string(findings, "build");
-    if !written {
-        findings.problem(
-            table.place(),
-            "the image has no \"build\": name the folder to build, \".\" for the root",
-        );
-    }
     let context = context.and_then(|text| repo_path(findings, "build", &RepoPath::root(), &text));
     let dockerfile = match table.string(findings, "dockerfile") {
         Some(text) => repo_path(findings, "dockerfile", &RepoPath::root(), &text),

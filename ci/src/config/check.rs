@@ -6,7 +6,7 @@ use globset::{Glob, GlobBuilder};
 use toml::de::DeTable;
 
 use super::andon_toml::no_runner;
-use super::problem::{Findings, Located, choices, nearest, quoted};
+use super::problem::{Findings, Located, nearest, quoted};
 use super::table::Table;
 use super::{NAME_FORM, Runner, Suite, is_name};
 
@@ -297,10 +297,7 @@ fn placeholders(findings: &mut Findings<'_>, run: &Located<String>) {
             continue;
         }
         if let Some(near) = nearest(inside, &PLACEHOLDERS) {
-            let message = format!(
-                "\"run\" has {{{inside}}}, did you mean {{{near}}}? Known are {}",
-                choices(&["{tests}", "{junit}"]).replace(" or ", " and ")
-            );
+            let message = format!("\"run\" has {{{inside}}}, did you mean {{{near}}}?");
             findings.problem(place(), message);
         }
     }

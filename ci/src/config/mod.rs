@@ -196,3 +196,6 @@ pub fn is_name(name: &str) -> bool {
 /// What [`is_name`] asks for, for messages.
 pub(crate) const NAME_FORM: &str =
     "up to 63 letters, digits, \".\", \"_\" and \"-\", the first a letter or digit";
+
+#[cfg(test)]
+mod tests;

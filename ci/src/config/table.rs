@@ -44,6 +44,16 @@ impl<'t, 'i> Table<'t, 'i> {
         }
     }
 
+    /// Reports that a key is not there, unless a misspelling of it is, which will be reported as such.
+    pub(crate) fn require(&mut self, findings: &mut Findings<'_>, key: &'static str, message: &str) {
+        let misspelt = |(name, _): (&Spanned<std::borrow::Cow<'_, str>>, &Value<'_>)| {
+            nearest(name.get_ref(), &[key]).is_some()
+        };
+        if self.value(key).is_none() && !self.table.iter().any(misspelt) {
+            findings.problem(self.place(), message);
+        }
+    }
+
     fn value(&mut self, key: &'static str) -> Option<&'t Value<'i>> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
@@ -102,8 +112,10 @@ impl<'t, 'i> Table<'t, 'i> {
             Some(number) => Some(number),
             None => {
                 let place = findings.place(value.span().start);
-                findings
-                    .problem(place, format!("{key:?} is {}: write {expected}", quoted(&integer.to_string())));
+                findings.problem(
+                    place,
+                    format!("{key:?} is {}: write {expected}", shorten(&integer.to_string())),
+                );
                 None
             }
         }
@@ -253,6 +265,10 @@ impl<'t, 'i> Table<'t, 'i> {
             findings.problem(place, message);
         }
     }
+}
+
+fn shorten(digits: &str) -> &str {
+    digits.get(..40).unwrap_or(digits)
 }
 
 fn string(findings: &mut Findings<'_>, key: &str, value: &Value<'_>) -> Option<Located<String>> {

@@ -58,6 +58,7 @@ impl Snapshot<'_> {
         let mut encoder = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(failed)?;
         encoder.include_checksum(true).map_err(failed)?;
         let mut tar = tar::Builder::new(encoder);
+        append_root(&mut tar).map_err(failed)?;
         for (name, entry) in &self.entries {
             let content = match entry.kind {
                 Kind::Folder => Vec::new(),
@@ -70,6 +71,18 @@ impl Snapshot<'_> {
         out.flush().map_err(failed)?;
         Ok(Archive { path, digest: out.hasher.finalize().to_hex().to_string(), size: out.size })
     }
+}
+
+/// The root itself: workers take trees whose archive says what their root is.
+fn append_root(tar: &mut tar::Builder<impl Write>) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o755);
+    header.set_size(0);
+    tar.append_data(&mut header, "./", io::empty())
 }
 
 fn append(tar: &mut tar::Builder<impl Write>, name: &str, entry: &Entry, content: &[u8]) -> io::Result<()> {

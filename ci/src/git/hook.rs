@@ -194,3 +194,6 @@ fn shell_word(what: &'static str, value: &str) -> Result<String, HookError> {
     }
     Ok(format!("'{}'", value.replace('\'', r"'\''")))
 }
+
+#[cfg(test)]
+mod tests;

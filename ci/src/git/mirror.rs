@@ -268,3 +268,6 @@ fn one_line(text: &str) -> String {
     let line: String = lines.join("; ").escape_debug().collect();
     line.chars().take(SHOWN_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,6 +268,4 @@ pub fn branch_name(reference: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;

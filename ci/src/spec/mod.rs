@@ -112,6 +112,7 @@ pub fn check(snapshot: &Snapshot<'_>) -> Result<Project, PrepareError> {
     }
     let compose = stack.as_ref().map(|(_, compose)| compose);
     against::commit(snapshot, &draft.config, compose, &mut problems, &mut notes)?;
+    notes.sort();
     match all_problems(problems) {
         Some(errors) => Err(PrepareError::Config(errors)),
         None => Ok(Project { config: draft.config, stack, notes }),

@@ -225,10 +225,11 @@ impl<'n> Fields<'n> {
 }
 
 fn no_value(findings: &mut Findings<'_>, key: &str, name: &Located<String>) {
-    let message = format!(
-        "{} in {key:?} has no value: it would come from the machine's environment; write the value",
-        quoted(&name.value)
-    );
+    let why = match key {
+        "environment" | "args" => "it would come from the machine's environment; write the value",
+        _ => "write the value",
+    };
+    let message = format!("{} in {key:?} has no value: {why}", quoted(&name.value));
     findings.problem(name.place.clone(), message);
 }
 

@@ -173,7 +173,8 @@ pub(crate) fn read(file: &RepoPath, bytes: &[u8]) -> Draft {
             Compose::default()
         }
     };
-    let Findings { problems, notes, .. } = findings;
+    let Findings { problems, mut notes, .. } = findings;
+    notes.sort();
     Draft { compose, problems, notes }
 }
 
@@ -307,3 +308,6 @@ fn dependencies(
         findings.problem(place.clone(), format!("services that wait for each other: {names}"));
     }
 }
+
+#[cfg(test)]
+mod tests;

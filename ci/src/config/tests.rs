@@ -1,0 +1,347 @@
+//! What `andon.toml` says, and what it is told.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::SAMPLE;
+
+fn problems(text: &str) -> String {
+    parse(FILE_NAME, text.as_bytes()).expect_err("has mistakes").to_string()
+}
+
+fn accepted(text: &str) -> Config {
+    parse(FILE_NAME, text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}")).0
+}
+
+/// A suite that is right, with more below it.
+fn suite(more: &str) -> String {
+    format!("[[suite]]\nname = \"s\"\nimage = \"i:1\"\n{more}\n")
+}
+
+#[test]
+fn the_designs_sample_means_what_it_says() {
+    let config = accepted(SAMPLE);
+    assert_eq!(config.compose.as_ref().map(|path| path.value.as_str()), Some("compose.yaml"));
+    assert_eq!(config.baseline.seed[0].value, "mysql -h db -uroot shop < db/seed.sql");
+    assert_eq!(config.baseline.inputs[0].value, "db/**");
+    assert_eq!(config.baseline.seed_timeout, DEFAULT_SEED_TIMEOUT);
+    assert_eq!(config.policy, Policy { max_failures: Some(50), fail_fast: false });
+    assert_eq!(config.triggers.branches, DEFAULT_BRANCHES);
+    let [suite] = config.suites.as_slice() else { panic!("one suite") };
+    let root = RepoPath::root();
+    let build = Build {
+        context: root.clone(),
+        dockerfile: root.join("Dockerfile").unwrap(),
+        target: String::new(),
+        args: Vec::new(),
+    };
+    let expected = Suite {
+        name: "integration".into(),
+        image: Located {
+            value: Image::Build(build),
+            place: Place { file: FILE_NAME.into(), line: 11, column: 1 },
+        },
+        runner: Runner::Command {
+            discover: "pytest --collect-only -q".into(),
+            run: "pytest -q --junitxml={junit} {tests}".into(),
+        },
+        timeout: Duration::from_secs(60),
+        retries: 1,
+        rebase: Rebase::Test,
+        env: Vec::new(),
+        workdir: DEFAULT_WORKDIR.into(),
+    };
+    assert_eq!(suite, &expected);
+}
+
+#[test]
+fn every_key_has_its_effect() {
+    let config = accepted(
+        r#"
+        [stack]
+        compose = "deploy/../deploy/compose.yaml"
+        [baseline]
+        seed = ["a", "b"]
+        inputs = ["db/*.sql", "schema"]
+        seed_timeout = "2m30s"
+        [baseline.labels]
+        team = "shop"
+        [[suite]]
+        name = "py"
+        image = { build = "docker/test", dockerfile = "Containerfile", target = "test", args = { B = "2", A = "1" } }
+        runner = "pytest"
+        command = "python3.13 -m pytest"
+        args = ["tests", "-p", "no:cacheprovider"]
+        rebase = "class"
+        env = { TZ = "UTC" }
+        workdir = "/work"
+        [[suite]]
+        name = "go"
+        image = "registry.example.org:5000/go@sha256:0123"
+        runner = "command"
+        discover = "list"
+        run = "go-run {tests}"
+        rebase = "never"
+        timeout = "1h"
+        [policy]
+        fail_fast = true
+        [triggers]
+        branches = ["trunk", "release/*"]
+        "#,
+    );
+    assert_eq!(config.compose.unwrap().value.as_str(), "deploy/compose.yaml");
+    assert_eq!(config.baseline.labels, [("team".to_owned(), "shop".to_owned())]);
+    assert_eq!(config.baseline.seed_timeout, Duration::from_secs(150));
+    let py = &config.suites[0];
+    let Image::Build(build) = &py.image.value else { panic!("a build") };
+    assert_eq!((build.context.as_str(), build.dockerfile.as_str()), ("docker/test", "Containerfile"));
+    assert_eq!(build.args, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+    let args = vec!["tests".to_owned(), "-p".to_owned(), "no:cacheprovider".to_owned()];
+    assert_eq!(py.runner, Runner::Pytest { command: "python3.13 -m pytest".into(), args });
+    assert_eq!((py.rebase, py.workdir.as_str()), (Rebase::Class, "/work"));
+    assert_eq!(py.env, [("TZ".to_owned(), "UTC".to_owned())]);
+    assert_eq!(config.suites[1].rebase, Rebase::Never);
+    assert!(config.policy.fail_fast);
+    assert!(config.triggers.wants("trunk") && config.triggers.wants("release/1"));
+    assert!(!config.triggers.wants("release/1/fix") && !config.triggers.wants("main"));
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let text = r#"title = "shop"
+max_failures = 3
+[stack]
+compse = "compose.yaml"
+[baseline]
+seed = ["mysql < db/seed.sql", ""]
+inputs = ["/db/**", "a[", "../x"]
+seed_timeout = 60
+[baseline.labels]
+"dev.andon.key" = "x"
+[[suite]]
+name = "unit tests"
+imge = "i:1"
+runner = "pytset"
+timeout = "60"
+retires = 1
+rebase = "tests"
+[[suite]]
+name = "b"
+image = { biuld = "." }
+discover = "list"
+run = "run '{tests}' {test}"
+retries = 99
+env = { "A-B" = "1", ANDON_LANE = "2" }
+workdir = "src"
+[[suite]]
+name = "b"
+image = "UP per"
+runner = "pytest"
+run = "x"
+[policy]
+max_failures = 0
+fail_fast = "yes"
+[triggers]
+branches = ["refs/heads/main", "a{b"]
+"#;
+    insta::assert_snapshot!(problems(text), @r#"
+    andon.toml:1:1: unknown key "title"; known are "stack", "baseline", "suite", "policy" and "triggers"
+    andon.toml:2:1: unknown key "max_failures", it belongs in [policy]
+    andon.toml:4:1: unknown key "compse" in [stack], did you mean "compose"?
+    andon.toml:6:32: a seed command is empty
+    andon.toml:7:11: input "/db/**": write a path from the repository's root, such as "db/**"
+    andon.toml:7:21: input "a[": unclosed character class; missing ']'
+    andon.toml:7:27: input "../x": write a path from the repository's root, such as "db/**"
+    andon.toml:8:16: "seed_timeout" must be a duration such as "500ms", "60s", "1m30s" or "2h", not a number
+    andon.toml:10:1: label "dev.andon.key" is set by Andon itself: choose another name
+    andon.toml:12:8: "unit tests" is no name for a suite: up to 63 letters, digits, ".", "_" and "-", the first a letter or digit
+    andon.toml:13:1: unknown key "imge" in [[suite]], did you mean "image"?
+    andon.toml:14:10: "runner" is "pytset": write "pytest" or "command"
+    andon.toml:15:11: "timeout" is "60": write a duration such as "500ms", "60s", "1m30s" or "2h"
+    andon.toml:16:1: unknown key "retires" in [[suite]], did you mean "retries"?
+    andon.toml:17:10: "rebase" is "tests": write "test", "class", "file", "batch" or "never"
+    andon.toml:20:11: unknown key "biuld" in image, did you mean "build"?
+    andon.toml:22:7: "run" has {tests} in quotes: each id is quoted already, write it bare
+    andon.toml:22:7: "run" has {test}, did you mean {tests}?
+    andon.toml:23:11: "retries" is 99: write a whole number from 0 to 10
+    andon.toml:24:9: "A-B" is no variable: letters, digits and "_"
+    andon.toml:24:22: "ANDON_LANE" is set by Andon itself: choose another name
+    andon.toml:25:11: workdir "src": write an absolute path without "..", such as "/src"
+    andon.toml:27:8: suite "b" is on line 19 already
+    andon.toml:28:9: "UP per" is no image: write "name:tag" or "registry/name@sha256:…"
+    andon.toml:30:1: "run" belongs to the runner "command", not to "pytest"
+    andon.toml:32:16: "max_failures" is 0: write a whole number from 1 to 1000000
+    andon.toml:33:13: "fail_fast" must be true or false, not a string
+    andon.toml:35:13: branch "refs/heads/main": write "main" without refs/heads/
+    andon.toml:35:32: branch "a{b": unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)
+    "#);
+}
+
+#[test]
+fn a_syntax_error_does_not_hide_the_others() {
+    let text =
+        "[[suite]]\nname = \"s\nimage = \"i:1\"\nrunner = \"pytest\"\nretires = 1\ntimeout = = \"60s\"\n";
+    insta::assert_snapshot!(problems(text), @r#"
+    andon.toml:2:10: invalid basic string, expected `"`
+    andon.toml:5:1: unknown key "retires" in [[suite]], did you mean "retries"?
+    andon.toml:6:11: extra `=`, expected nothing
+    andon.toml:6:13: unexpected key or value, expected newline, `#`
+    "#);
+}
+
+#[test]
+fn runners_want_what_is_theirs() {
+    let report = [
+        "",
+        "discover = \"l\"",
+        "run = \"r {tests}\"",
+        "discover = \"l {tests}\"\nrun = \"r\"",
+        "discover = \"l\"\nrun = \"r {tests} {tests} {junit} {junit}\"",
+        "discover = \"\"\nrun = \"  \"",
+        "runner = \"pytest\"\ndiscover = \"l\"\nrun = \"r {tests}\"",
+        "runner = \"command\"\nargs = []\ndiscover = \"l\"\nrun = \"r {tests}\"",
+    ]
+    .map(|more| problems(&suite(more)))
+    .join("\n--\n");
+    insta::assert_snapshot!(report, @r#"
+    andon.toml:1:1: the suite has no runner: write runner = "pytest", or "discover" and "run"
+    --
+    andon.toml:1:1: the suite has no "run", which its runner needs
+    --
+    andon.toml:1:1: the suite has no "discover", which its runner needs
+    --
+    andon.toml:4:12: "discover" has {tests}, which only "run" has
+    andon.toml:5:7: "run" has no {tests}, the place of the tests' ids
+    --
+    andon.toml:5:7: "run" has {junit} more than once
+    andon.toml:5:7: "run" has {tests} more than once
+    --
+    andon.toml:4:12: "discover" is empty
+    andon.toml:5:7: "run" is empty
+    --
+    andon.toml:5:1: "discover" belongs to the runner "command", not to "pytest"
+    andon.toml:6:1: "run" belongs to the runner "command", not to "pytest"
+    --
+    andon.toml:5:1: "args" belongs to the runner "pytest"
+    "#);
+}
+
+#[test]
+fn shell_braces_in_a_command_are_left_alone() {
+    accepted(&suite(
+        "discover = \"l\"\nrun = \"for x in {a,b}; do awk '{print}' ${TESTS}; done; run {tests} > {junit}\"",
+    ));
+}
+
+#[test]
+fn what_needs_a_stack_says_so() {
+    let text = format!("[baseline]\nseed = [\"x\"]\ninputs = [\"y\"]\n{}", suite("runner = \"pytest\""));
+    insta::assert_snapshot!(problems(&text), @r#"
+    andon.toml:2:1: "seed" without a stack: name the compose file under [stack]
+    andon.toml:3:1: "inputs" without a stack: name the compose file under [stack]
+    "#);
+}
+
+#[test]
+fn a_file_that_is_no_text_or_too_large_is_refused() {
+    let errors = parse(FILE_NAME, b"a = 1\nb = \"\xff\"").expect_err("not UTF-8");
+    assert_eq!(errors.to_string(), "andon.toml:2:6: the file is not UTF-8 from here on");
+    let errors = parse(FILE_NAME, &vec![b' '; FILE_BYTES_MAX + 1]).expect_err("too large");
+    assert!(errors.to_string().contains("at most 524288"), "{errors}");
+    assert!(problems("").contains("no suite"));
+    assert!(problems("suite = []").contains("no suite"));
+}
+
+#[test]
+fn a_seed_without_inputs_is_noted() {
+    let text = format!(
+        "[stack]\ncompose = \"c.yaml\"\n[baseline]\nseed = [\"x\"]\n{}",
+        suite("runner = \"pytest\"")
+    );
+    let (_, notes) = parse(FILE_NAME, text.as_bytes()).unwrap();
+    assert!(notes[0].to_string().starts_with("andon.toml:4:9: no \"inputs\""), "{notes:?}");
+}
+
+#[test]
+fn names_are_fit_for_paths_and_hosts() {
+    for name in ["shop", "a.b_c-d", "9"] {
+        assert!(is_name(name), "{name}");
+    }
+    for name in ["", "-a", ".a", "a b", "a/b", "ä", "a\n", &"x".repeat(64)] {
+        assert!(!is_name(name), "{name}");
+    }
+}
+
+/// Pieces of configuration, right and wrong, to be put together at random.
+fn piece() -> impl Strategy<Value = String> {
+    let words = [
+        "[stack]",
+        "[[suite]]",
+        "[baseline]",
+        "[suite]",
+        "[policy]",
+        "compose",
+        "image",
+        "seed",
+        "inputs",
+        "name",
+        "run",
+        "discover",
+        "timeout",
+        " = ",
+        " = ",
+        "\"60s\"",
+        "\"{tests}\"",
+        "1",
+        "-1",
+        "{ build = \".\" }",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "\"\"\"",
+        "\n",
+        "\n",
+        "\\",
+        "é",
+        "\u{0}",
+        "true",
+        "1979-05-27",
+        "1e999",
+        "0x",
+        "..",
+        "#",
+        ",",
+        "[\"a[\"]",
+    ];
+    prop_oneof![proptest::sample::select(words.to_vec()).prop_map(str::to_owned), ".{0,4}"]
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse(FILE_NAME, &bytes);
+    }
+
+    #[test]
+    fn no_text_panics_and_every_problem_has_its_place(pieces in proptest::collection::vec(piece(), 0..60)) {
+        let text = pieces.concat();
+        if let Err(errors) = parse(FILE_NAME, text.as_bytes()) {
+            prop_assert!(!errors.problems.is_empty());
+            let lines = u32::try_from(text.matches('\n').count()).unwrap() + 1;
+            for problem in &errors.problems {
+                prop_assert!((1..=lines).contains(&problem.place.line), "{problem}");
+                prop_assert!(!problem.to_string().chars().any(char::is_control), "{:?}", problem.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_with_one_byte_changed_does_not_panic(at in 0..SAMPLE.len(), byte in any::<u8>()) {
+        let mut bytes = SAMPLE.as_bytes().to_vec();
+        bytes[at] = byte;
+        let _ = parse(FILE_NAME, &bytes);
+    }
+}
