@@ -12,5 +12,6 @@ mod lane;
 pub mod images;
 pub mod link;
 pub mod nested;
+pub mod outer;
 pub mod runner;
 pub mod stack;

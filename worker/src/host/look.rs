@@ -73,23 +73,31 @@ fn read(path: &str) -> Result<String, LookError> {
     fs::read_to_string(path).map_err(|source| LookError { path: path.into(), source })
 }
 
+/// One of this process's sets: `CapBnd`, `CapEff`.
+fn capabilities(field: &str) -> Result<Capabilities, LookError> {
+    let status = read("/proc/self/status")?;
+    let last = read("/proc/sys/kernel/cap_last_cap")?.trim().parse().unwrap_or(0);
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("no {field} line"));
+    Capabilities::parse(&status, field, last)
+        .ok_or_else(|| LookError { path: "/proc/self/status".into(), source: malformed() })
+}
+
+impl Capabilities {
+    /// What processes of this host can ever have.
+    pub fn bounding() -> Result<Self, LookError> {
+        capabilities("CapBnd")
+    }
+}
+
 impl Facts {
     pub(super) fn look(data: &Path) -> Result<Self, LookError> {
-        let status = read("/proc/self/status")?;
-        let last = read("/proc/sys/kernel/cap_last_cap")?.trim().parse().unwrap_or(0);
-        let set = |field: &str| {
-            let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("no {field} line"));
-            Capabilities::parse(&status, field, last)
-                .ok_or_else(|| LookError { path: "/proc/self/status".into(), source: malformed() })
-        };
         let data = nearest_existing(data);
         let space = rustix::fs::statvfs(&data)
             .map_err(|source| LookError { path: data.clone(), source: source.into() })?;
-        let bounding = set("CapBnd")?;
         Ok(Self {
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            bounding,
-            effective: set("CapEff")?,
+            bounding: Capabilities::bounding()?,
+            effective: capabilities("CapEff")?,
             cgroups: cgroups(&read("/proc/self/mountinfo")?),
             filesystems: filesystems(&read("/proc/filesystems")?),
             overlay: try_overlay(&data).map_err(|error| error.to_string()),
