@@ -159,10 +159,21 @@ class _Watchdog:
         return "\n".join(parts)
 
 
-class _Discovery:
+class _Collection:
+    """What both modes have in common."""
+
     def __init__(self, events):
         self._events = events
 
+    def pytest_collectreport(self, report):
+        if report.failed:
+            text = report.longreprtext
+            self._events.send(
+                e="collect-error", id=_clean(report.nodeid), message=_message(_headline(report)), log=_clean(text)
+            )
+
+
+class _Discovery(_Collection):
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config):
         config.option.collectonly = True
@@ -185,9 +196,9 @@ class _Discovery:
         self._events.send(e="end")
 
 
-class _Execution:
+class _Execution(_Collection):
     def __init__(self, events, tests, attempts, limit_s):
-        self._events = events
+        super().__init__(events)
         self._attempts = dict(zip(tests, attempts))
         self._order = {nodeid: place for place, nodeid in enumerate(tests)}
         self._watchdog = _Watchdog(events, limit_s)
@@ -224,13 +235,6 @@ class _Execution:
             self._left[item.nodeid] = self._left.get(item.nodeid, 0) + 1
         missing = [nodeid for nodeid in self._order if nodeid not in self._left]
         self._events.send(e="collected", missing=missing)
-
-    def pytest_collectreport(self, report):
-        if report.failed:
-            text = report.longreprtext
-            self._events.send(
-                e="collect-error", id=_clean(report.nodeid), message=_message(_headline(report)), log=_clean(text)
-            )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid):

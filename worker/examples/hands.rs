@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use andon_proto::{
-    BaselineManifest, BaselineSpec, CommandRunner, Healthcheck, Image, KeyValue, Mount, Outcome, PytestRunner, RunSpec,
-    Service, Stack, Suite, TestCase, TestResult, image, mount, suite,
+    BaselineManifest, BaselineSpec, CommandRunner, Healthcheck, Image, KeyValue, Mount, Outcome,
+    PytestRunner, RunSpec, Service, Stack, Suite, TestCase, TestResult, image, mount, suite,
 };
 use andon_snapshot::{Pool, PoolOptions};
 use andon_worker::engine::SharedEngine;
@@ -120,7 +120,8 @@ fn spec_of(job: &Job, digest: String) -> RunSpec {
         project: "proof".into(),
         commit: "0".repeat(40),
         source_digest: digest,
-        stack: (!job.db_image.is_empty()).then(|| Stack { services: vec![db], compose_digest: String::new() }),
+        stack: (!job.db_image.is_empty())
+            .then(|| Stack { services: vec![db], compose_digest: String::new() }),
         baseline: Some(BaselineSpec { seed: job.seed.clone(), ..BaselineSpec::default() }),
         suites: vec![Suite {
             name: "proof".into(),
@@ -210,7 +211,8 @@ async fn with(hands: &Arc<Hands>, job: &Job, spec: &RunSpec, notices: &Notices) 
     let began = Instant::now();
     println!("settled {:?} in {:?}", hands.settle(0).await?, began.elapsed());
     let tests = found.tests.iter().enumerate();
-    let tests: Vec<TestCase> = tests.map(|(n, id)| TestCase { attempt: n as u64 + 1, id: id.clone() }).collect();
+    let tests: Vec<TestCase> =
+        tests.map(|(n, id)| TestCase { attempt: n as u64 + 1, id: id.clone() }).collect();
     let mut queue: Vec<Vec<TestCase>> = tests.chunks(job.per_unit.max(1)).map(<[TestCase]>::to_vec).collect();
     queue.reverse();
     let queue = Arc::new(std::sync::Mutex::new(queue));
@@ -259,7 +261,11 @@ impl Times {
         ] {
             times.sort_unstable();
             if let (Some(least), Some(most)) = (times.first(), times.last()) {
-                println!("  {name}: p50 {:?} [{least:?} … {most:?}] of {}", times[times.len() / 2], times.len());
+                println!(
+                    "  {name}: p50 {:?} [{least:?} … {most:?}] of {}",
+                    times[times.len() / 2],
+                    times.len()
+                );
             }
         }
     }
@@ -302,7 +308,12 @@ async fn run_unit(
     let (outcome, ()) = tokio::join!(executing, reading);
     times.execute.push(began.elapsed());
     if let Err(failure) = outcome {
-        println!("  {lane} FAILED {:?}: {}\n{}", failure.class, failure.reason, String::from_utf8_lossy(&failure.log));
+        println!(
+            "  {lane} FAILED {:?}: {}\n{}",
+            failure.class,
+            failure.reason,
+            String::from_utf8_lossy(&failure.log)
+        );
     }
     let began = Instant::now();
     match hands.settle(lane).await {

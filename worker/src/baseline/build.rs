@@ -21,7 +21,8 @@ use super::source::Source;
 use crate::engine::{ContainerSpec, EngineError, Removal, SharedEngine, VolumeMount};
 use crate::hands::{Notices, WorkFailure, blocking, notice};
 use crate::stack::{
-    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, lane_labels, stop_cleanly, sweep,
+    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, lane_labels,
+    stop_cleanly, sweep,
 };
 
 /// The lane of a build, in labels and names.
@@ -79,7 +80,9 @@ impl Build<'_> {
         let initial_key = format!("initial/{}", self.key);
         let initial = self.fill(&initial_key).await?;
         let (pool, from) = (self.shelf.pool.clone(), initial.clone());
-        let clone = blocking(move || pool.clone_lane(BUILD_LANE, &from)).await?.map_err(|error| farm_fault(&error))?;
+        let clone = blocking(move || pool.clone_lane(BUILD_LANE, &from))
+            .await?
+            .map_err(|error| farm_fault(&error))?;
         let written = self.writable_source().await?;
         let built = self.build_on(kit, &clone, written.as_ref()).await;
         if let Err(error) = self.sweep().await {
@@ -162,8 +165,13 @@ impl Build<'_> {
             None => source.clone(),
         };
         let labels = lane_labels(BUILD_LANE);
-        let site =
-            Site { prefix: PREFIX, network: NETWORK, labels: &labels, source: &source, writable_source: &writable };
+        let site = Site {
+            prefix: PREFIX,
+            network: NETWORK,
+            labels: &labels,
+            source: &source,
+            writable_source: &writable,
+        };
         let network = create_network(engine, NETWORK, BUILD_LANE).await;
         network.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
         let rig = Rig::create(engine, self.plan, &site, &|tree| Ok(clone.path(tree)?)).await;

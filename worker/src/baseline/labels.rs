@@ -43,13 +43,18 @@ pub(crate) fn labels_of(
         Trigger::Rerun => "a rerun",
         Trigger::Unspecified => "a request",
     };
-    let images: Vec<String> =
-        services.iter().map(|service| format!("{}={} ({})", service.name, service.reference, service.image_id)).collect();
+    let images: Vec<String> = services
+        .iter()
+        .map(|service| format!("{}={} ({})", service.name, service.reference, service.image_id))
+        .collect();
     let base = services.first().cloned().unwrap_or_default();
     let mut labels = Labels::default();
     labels.oci("created", &rfc3339(facts.built_unix_ms));
     labels.oci("title", &format!("{} baseline", spec.project));
-    labels.oci("description", &format!("the seeded, healthy stack of {} as its tests start from it", spec.project));
+    labels.oci(
+        "description",
+        &format!("the seeded, healthy stack of {} as its tests start from it", spec.project),
+    );
     labels.oci("source", &spec.repository);
     labels.oci("revision", &spec.commit);
     labels.oci("ref.name", &spec.git_ref);
@@ -164,8 +169,10 @@ mod tests {
 
     #[test]
     fn labels_say_whence_and_how_and_users_cannot_forge_andons() {
-        let stack = Stack { services: vec![Service { name: "db".into(), ..Service::default() }], ..Stack::default() };
-        let image = ResolvedImage { id: "sha256:1".into(), reference: "mysql:9".into(), build_key: String::new() };
+        let stack =
+            Stack { services: vec![Service { name: "db".into(), ..Service::default() }], ..Stack::default() };
+        let image =
+            ResolvedImage { id: "sha256:1".into(), reference: "mysql:9".into(), build_key: String::new() };
         let plan = StackPlan::new(&stack, &[(image, ImageInfo::default())]).unwrap();
         let label = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into() };
         let spec = RunSpec {
@@ -179,8 +186,12 @@ mod tests {
             }),
             ..RunSpec::default()
         };
-        let services =
-            [BaselineService { name: "db".into(), reference: "mysql:9".into(), image_id: "sha256:1".into(), build_key: String::new() }];
+        let services = [BaselineService {
+            name: "db".into(),
+            reference: "mysql:9".into(),
+            image_id: "sha256:1".into(),
+            build_key: String::new(),
+        }];
         let facts = BuildFacts { key: &"k".repeat(64), worker: "w1", run: 7, built_unix_ms: 0, build_ms: 5 };
         let labels = labels_of(&spec, &plan, &services, &facts);
         let get = |key: &str| labels.iter().find(|label| label.key == key).map(|label| label.value.as_str());

@@ -51,7 +51,9 @@ impl Shelf {
                 tracing::warn!(%error, key, "asking the farm for a baseline");
                 None
             }
-            Err(error) => return Err(WorkFailure::infrastructure(format!("cannot ask for baseline {key}: {error}"))),
+            Err(error) => {
+                return Err(WorkFailure::infrastructure(format!("cannot ask for baseline {key}: {error}")));
+            }
         };
         match (local, published) {
             (Some(local), None) => {
@@ -77,11 +79,19 @@ impl Shelf {
         blocking(move || pool.remove(&name)).await?.map(drop).map_err(|error| farm_fault(&error))
     }
 
-    async fn fetch(&self, key: &str, manifest: BaselineManifest, notices: &Notices) -> Result<Shelved, WorkFailure> {
+    async fn fetch(
+        &self,
+        key: &str,
+        manifest: BaselineManifest,
+        notices: &Notices,
+    ) -> Result<Shelved, WorkFailure> {
         self.clear(key).await?;
         let short = key.get(..12).unwrap_or(key);
         let total: u64 = manifest.trees.iter().map(|tree| tree.blob_size).sum();
-        notice(notices, format!("fetching baseline {short}: {} tree(s), {} MB", manifest.trees.len(), total >> 20));
+        notice(
+            notices,
+            format!("fetching baseline {short}: {} tree(s), {} MB", manifest.trees.len(), total >> 20),
+        );
         let (pool, name) = (self.pool.clone(), key.to_owned());
         let mut staging = blocking(move || pool.stage(&name)).await?.map_err(|error| farm_fault(&error))?;
         for (place, tree) in manifest.trees.iter().enumerate() {
@@ -90,7 +100,8 @@ impl Shelf {
             let name = tree.name.clone();
             staging = blocking(move || {
                 let opened = File::open(&file);
-                let opened = opened.map_err(|source| PoolError::Io { action: "open", path: file.clone(), source })?;
+                let opened =
+                    opened.map_err(|source| PoolError::Io { action: "open", path: file.clone(), source })?;
                 staging.import(&name, opened)?;
                 let _ = std::fs::remove_file(&file);
                 Ok::<_, PoolError>(staging)
@@ -124,7 +135,8 @@ impl Shelf {
             let (packing, name, into) = (baseline.clone(), info.name.clone(), file.clone());
             let packed = blocking(move || {
                 let made = File::create(&into);
-                let made = made.map_err(|source| PoolError::Io { action: "create", path: into.clone(), source })?;
+                let made =
+                    made.map_err(|source| PoolError::Io { action: "create", path: into.clone(), source })?;
                 packing.export(&name, &made)?;
                 let size = made.metadata().map(|meta| meta.len());
                 size.map_err(|source| PoolError::Io { action: "read", path: into, source })
@@ -172,7 +184,10 @@ fn matches(baseline: &Baseline, manifest: &BaselineManifest) -> bool {
     let here = baseline.trees();
     here.len() == manifest.trees.len()
         && here.iter().all(|tree| {
-            manifest.trees.iter().any(|other| other.name == tree.name && other.tree_digest == tree.tree_digest)
+            manifest
+                .trees
+                .iter()
+                .any(|other| other.name == tree.name && other.tree_digest == tree.tree_digest)
         })
 }
 

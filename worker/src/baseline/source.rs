@@ -123,7 +123,9 @@ impl Sources {
 /// An archive that the pool refuses is the submitter's; everything else is the farm's.
 fn refused(error: &andon_snapshot::PoolError) -> WorkFailure {
     match error {
-        andon_snapshot::PoolError::Import { .. } => WorkFailure::config(format!("the source archive: {}", chain(error))),
+        andon_snapshot::PoolError::Import { .. } => {
+            WorkFailure::config(format!("the source archive: {}", chain(error)))
+        }
         _ => WorkFailure::infrastructure(chain(error)),
     }
 }

@@ -21,7 +21,8 @@ use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
 use crate::stack::{
-    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, kill_all, lane_labels, sweep,
+    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, kill_all, lane_labels,
+    sweep,
 };
 
 /// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
@@ -119,14 +120,22 @@ impl Stand {
             let volume = |tree: &str| !tree.starts_with("layer/");
             let clone = cloning.pool.clone_lane_of(&cloning.lane, &cloning.baseline, &volume)?;
             let written = match cloning.plan.writes_source() {
-                true => Some(cloning.pool.clone_lane(&format!("{}/bind", cloning.lane), &cloning.source.baseline)?),
+                true => Some(
+                    cloning.pool.clone_lane(&format!("{}/bind", cloning.lane), &cloning.source.baseline)?,
+                ),
                 false => None,
             };
             Ok::<_, PoolError>((Arc::new(clone), written.map(Arc::new)))
         })
         .await??;
-        let mut stand =
-            Self { ground, clone, written, rig: Rig { containers: Vec::new() }, layers: Vec::new(), restarts: 0 };
+        let mut stand = Self {
+            ground,
+            clone,
+            written,
+            rig: Rig { containers: Vec::new() },
+            layers: Vec::new(),
+            restarts: 0,
+        };
         stand.make_containers().await?;
         stand.put_layers_back().await?;
         stand.verify().await?;
@@ -151,7 +160,8 @@ impl Stand {
     /// Puts everything back, after every service and `others` (the unit's own container) are dead. On an error the stand is
     /// neither up nor pristine, and may be rebased again.
     pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
-        let again = driver == Driver::Restart && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
+        let again =
+            driver == Driver::Restart && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
         let engine = self.ground.engine.clone();
         let doomed: Vec<String> = self.rig.containers.iter().chain(others).cloned().collect();
         kill_all(engine.as_ref(), &doomed).await?;

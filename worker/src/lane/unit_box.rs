@@ -15,7 +15,8 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::baseline::{SOURCE_TREE, SeedKit, Seeder, Source, farm_fault};
 use crate::engine::{
-    Bind, ContainerSpec, EngineError, ExecSpec, HeadTail, ImageInfo, NetworkMode, Propagation, Removal, SharedEngine,
+    Bind, ContainerSpec, EngineError, ExecSpec, HeadTail, ImageInfo, NetworkMode, Propagation, Removal,
+    SharedEngine,
 };
 use crate::hands::{WorkFailure, blocking};
 use crate::runner::{self, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER, Warm};
@@ -69,7 +70,7 @@ impl BoxPlan {
         all.find(|(key, _)| *key == "PYTHONPATH").map(|(_, value)| value.clone()).unwrap_or_default()
     }
 
-    fn container(&self, name: &str, source: PathBuf, out: &Path) -> ContainerSpec {
+    fn container(&self, name: &str, source: &Path, out: &Path) -> ContainerSpec {
         let bind = |source: &Path, target: &str, read_only: bool| Bind {
             source: source.to_owned(),
             target: target.to_owned(),
@@ -85,7 +86,7 @@ impl BoxPlan {
             env: own.chain(self.env.iter().cloned()).collect(),
             labels: lane_labels(&self.lane),
             binds: vec![
-                bind(&source, self.workdir(), false),
+                bind(source, self.workdir(), false),
                 bind(out, OUT_FOLDER, false),
                 bind(&self.runners, RUNNERS_FOLDER, true),
             ],
@@ -115,8 +116,12 @@ impl UnitBox {
     pub(crate) async fn make(plan: BoxPlan, serial: u64, warm: bool) -> Result<Self, WorkFailure> {
         let infra = |error: EngineError| WorkFailure::infrastructure(error.to_string());
         let out = plan.out_root.join(format!("{}-{serial}", plan.lane));
-        let (pool, from, lane, folder) =
-            (plan.pool.clone(), plan.source.baseline.clone(), format!("{}/box{serial}", plan.lane), out.clone());
+        let (pool, from, lane, folder) = (
+            plan.pool.clone(),
+            plan.source.baseline.clone(),
+            format!("{}/box{serial}", plan.lane),
+            out.clone(),
+        );
         let source = blocking(move || {
             make_out_folder(&folder)?;
             pool.clone_lane(&lane, &from)
@@ -124,7 +129,7 @@ impl UnitBox {
         let source = source.await?.map_err(|error| farm_fault(&error))?;
         let path = source.path(SOURCE_TREE).map_err(|error| farm_fault(&error))?;
         let name = format!("andon-lane{}-unit{serial}", plan.lane);
-        let spec = plan.container(&name, path, &out);
+        let spec = plan.container(&name, &path, &out);
         let container = plan.engine.create_container(&spec).await.map_err(infra)?;
         let cell = Cell {
             engine: plan.engine.clone(),
@@ -138,7 +143,10 @@ impl UnitBox {
             let failure = match &error {
                 // Mostly: the image has no `sh`.
                 EngineError::Refused { .. } | EngineError::NotFound { .. } | EngineError::Conflict { .. } => {
-                    WorkFailure::config(format!("the image of suite `{}` cannot run tests: {error}", made.plan.suite.name))
+                    WorkFailure::config(format!(
+                        "the image of suite `{}` cannot run tests: {error}",
+                        made.plan.suite.name
+                    ))
                 }
                 _ => infra(error),
             };

@@ -27,15 +27,18 @@ impl Witness for LaneWitness {
         }
         for (name, container) in &self.services {
             let state = self.engine.inspect_container(container).await;
-            let state =
-                state.map_err(|error| WorkFailure::infrastructure(format!("service `{name}` vanished: {error}")))?;
+            let state = state.map_err(|error| {
+                WorkFailure::infrastructure(format!("service `{name}` vanished: {error}"))
+            })?;
             if state.oom_killed {
                 return Err(WorkFailure::infrastructure(format!("service `{name}` ran out of memory")));
             }
         }
         let free = self.pool.free_bytes().map_err(|error| WorkFailure::infrastructure(chain(&error)))?;
         if free < FREE_BYTES_MIN {
-            return Err(WorkFailure::infrastructure(format!("the worker's disk is full: {free} bytes are free")));
+            return Err(WorkFailure::infrastructure(format!(
+                "the worker's disk is full: {free} bytes are free"
+            )));
         }
         Ok(())
     }

@@ -63,7 +63,9 @@ impl Workshop {
         };
         for stale in [&scratch, &out_root, &runners] {
             match std::fs::remove_dir_all(stale) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(stale, error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(fault(stale, error));
+                }
                 _ => {}
             }
         }
@@ -73,7 +75,9 @@ impl Workshop {
         let plugin = runners.join(PLUGIN_FILE);
         std::fs::write(&plugin, PLUGIN_SOURCE).map_err(|error| fault(&plugin, error))?;
         let swept = sweep(options.engine.as_ref(), None).await;
-        swept.map_err(|error| WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}")))?;
+        swept.map_err(|error| {
+            WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}"))
+        })?;
         let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
         Ok(Self {
             shelf: Shelf { pool: pool.clone(), farm: Arc::clone(&farm), scratch: scratch.clone(), manifests },
@@ -144,7 +148,8 @@ impl Workshop {
         let resolved: Vec<ResolvedImage> = images.iter().map(|(image, _)| image.clone()).collect();
         let baseline_spec = spec.baseline.clone().unwrap_or_default();
         let key = key_of(stack, &resolved, &baseline_spec);
-        let plan = StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
+        let plan =
+            StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
         if let Some(found) = self.shelf.find(&key, notices).await? {
             self.remember(&key, &found.baseline, &plan).await;
@@ -169,8 +174,14 @@ impl Workshop {
         let built_unix_ms = clock::unix_ms();
         let facts = BuildFacts { key: &key, worker: &self.options.worker, run, built_unix_ms, build_ms };
         let labels = labels_of(spec, &plan, &services, &facts);
-        let manifest =
-            BaselineManifest { key: key.clone(), services, trees: Vec::new(), labels, built_unix_ms, build_ms };
+        let manifest = BaselineManifest {
+            key: key.clone(),
+            services,
+            trees: Vec::new(),
+            labels,
+            built_unix_ms,
+            build_ms,
+        };
         notice(notices, "publishing the baseline".to_owned());
         let manifest = self.shelf.upload(&baseline, manifest).await?;
         self.shelf.keep(&manifest)?;
@@ -206,7 +217,8 @@ impl Workshop {
                 let swept = sweep(self.options.engine.as_ref(), Some(CHECK_LANE)).await;
                 swept.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
                 let mut failure = error.into_failure();
-                failure.reason = format!("a clone of the fresh baseline does not come up: {}", failure.reason);
+                failure.reason =
+                    format!("a clone of the fresh baseline does not come up: {}", failure.reason);
                 Err(failure)
             }
         };
@@ -228,7 +240,10 @@ impl Workshop {
     ) -> Result<Place, WorkFailure> {
         let Some(suite) = spec.suites.iter().find(|candidate| candidate.name == suite) else {
             let names: Vec<&str> = spec.suites.iter().map(|suite| suite.name.as_str()).collect();
-            return Err(WorkFailure::config(format!("there is no suite `{suite}`; there are: {}", names.join(", "))));
+            return Err(WorkFailure::config(format!(
+                "there is no suite `{suite}`; there are: {}",
+                names.join(", ")
+            )));
         };
         let source = self.sources.get(&spec.source_digest).await?;
         let ground = match baseline_key {
@@ -271,15 +286,20 @@ impl Workshop {
             None => self.shelf.find(key, notices).await?,
         };
         let Some(Shelved { baseline, manifest }) = found else {
-            return Err(WorkFailure::infrastructure(format!("baseline {key} is neither here nor with the farm")));
+            return Err(WorkFailure::infrastructure(format!(
+                "baseline {key} is neither here nor with the farm"
+            )));
         };
         let stack = spec.stack.clone().unwrap_or_default();
         let mut images = Vec::with_capacity(stack.services.len());
         for service in &stack.services {
             let published = manifest.services.iter().find(|other| other.name == service.name);
-            images.push(self.image_of(published, service.image.as_ref(), &service.name, source, notices).await?);
+            images.push(
+                self.image_of(published, service.image.as_ref(), &service.name, source, notices).await?,
+            );
         }
-        let plan = StackPlan::new(&stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
+        let plan =
+            StackPlan::new(&stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
         self.remember(key, &baseline, &plan).await;
         Ok((baseline, plan))

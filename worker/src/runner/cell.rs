@@ -161,7 +161,14 @@ mod tests {
         std::fs::write(dir.path().join("fine"), "abc").unwrap();
         symlink("/etc/passwd", dir.path().join("link")).unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("pipe"), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("pipe"),
+            rustix::fs::FileType::Fifo,
+            Mode::RWXU,
+            0,
+        )
+        .unwrap();
         assert_eq!(cell.read_out("fine", 3), Ok(Some(b"abc".to_vec())));
         assert_eq!(cell.read_out("absent", 3), Ok(None));
         for refused in ["link", "folder", "pipe"] {

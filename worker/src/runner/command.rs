@@ -58,7 +58,8 @@ pub(crate) async fn discover(
         Err(EngineError::TimedOut { .. }) => {
             cell.kill().await;
             witness.check().await?;
-            let reason = format!("discovery of suite `{}` did not end within {DISCOVERY_LIMIT:?}", suite.name);
+            let reason =
+                format!("discovery of suite `{}` did not end within {DISCOVERY_LIMIT:?}", suite.name);
             return Err(WorkFailure::config(reason).with_log(listing.all.to_bytes()));
         }
         Err(error) => cell.broken(&error).await?.code,
@@ -213,7 +214,10 @@ impl Batch {
     fn overdue(&self, tests: &[TestCase], limit: Duration) -> Vec<Ended> {
         let message = format!("the time limit of {limit:?} for {} test(s) passed", tests.len());
         let first = tests.first();
-        first.map(|test| self.ended(test, Outcome::TimedOut, self.spent, &message, self.output.clone())).into_iter().collect()
+        first
+            .map(|test| self.ended(test, Outcome::TimedOut, self.spent, &message, self.output.clone()))
+            .into_iter()
+            .collect()
     }
 
     fn judge(&self, tests: &[TestCase], exit: Exit, report: Result<junit::Report, String>) -> Vec<Ended> {
@@ -237,7 +241,13 @@ impl Batch {
                         (_, false) => judged.message.as_str(),
                     };
                     let log = if tests.len() == 1 { self.output.clone() } else { Vec::new() };
-                    all.push(self.ended(test, outcome, judged.ms, message, join(judged.log.clone().into_bytes(), log)));
+                    all.push(self.ended(
+                        test,
+                        outcome,
+                        judged.ms,
+                        message,
+                        join(judged.log.clone().into_bytes(), log),
+                    ));
                 }
                 // A command that died half-way: what it did not get to goes back to the queue, after one that tells.
                 None if exit.code != 0 && (report.cut_short || fault.is_some()) && !all.is_empty() => {}
@@ -251,8 +261,12 @@ impl Batch {
         let why = match fault {
             Some(why) => format!("{why}; the command ended with {}", describe(exit)),
             None => {
-                let names: Vec<String> =
-                    report.cases.iter().take(5).map(|case| format!("{}.{}", case.classname, case.name)).collect();
+                let names: Vec<String> = report
+                    .cases
+                    .iter()
+                    .take(5)
+                    .map(|case| format!("{}.{}", case.classname, case.name))
+                    .collect();
                 format!(
                     "the command ended with {}, and its JUnit file has no case for this test; it has {}: {}",
                     describe(exit),
@@ -283,7 +297,10 @@ mod tests {
     use super::*;
 
     fn tests(ids: &[&str]) -> Vec<TestCase> {
-        ids.iter().enumerate().map(|(n, id)| TestCase { attempt: n as u64 + 1, id: (*id).to_owned() }).collect()
+        ids.iter()
+            .enumerate()
+            .map(|(n, id)| TestCase { attempt: n as u64 + 1, id: (*id).to_owned() })
+            .collect()
     }
 
     fn batch() -> Batch {
@@ -318,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_crash_without_a_report_fails_the_first_and_leaves_the_rest() {
-        let all = batch().judge(&tests(&["a", "b", "c"]), CRASHED, Err("the command wrote no JUnit file".into()));
+        let all =
+            batch().judge(&tests(&["a", "b", "c"]), CRASHED, Err("the command wrote no JUnit file".into()));
         assert_eq!(outcomes(&all), [(1, Outcome::Failed)]);
         assert!(all[0].message.contains("SIGSEGV") && all[0].message.contains("Segmentation fault"));
     }

@@ -5,12 +5,12 @@
 use serde::{Deserialize, Serialize};
 
 /// Longest event line, in bytes; a longer one is dropped.
-pub const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "e", rename_all = "kebab-case")]
-pub enum Event {
+pub(crate) enum Event {
     /// Discovery found a test.
     Test {
         /// Its id.
@@ -69,7 +69,7 @@ pub enum Event {
 /// How a test ended, as pytest sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum EventOutcome {
+pub(crate) enum EventOutcome {
     /// Also an expected failure that did not happen, where that is not strict.
     Passed,
     /// In its setup, its call or its teardown.
@@ -80,7 +80,7 @@ pub enum EventOutcome {
 
 /// What the plugin is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// `discover` or `run`.
     pub mode: &'static str,
     /// Where events go, as the container sees it.
@@ -97,14 +97,14 @@ pub struct Job<'a> {
 
 /// Lines from chunks of bytes.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub(crate) struct Lines {
     partial: Vec<u8>,
     overlong: bool,
 }
 
 impl Lines {
     /// Takes a chunk and answers with the events that it completed.
-    pub fn push(&mut self, chunk: &[u8]) -> Vec<Event> {
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             let ends = piece.ends_with(b"\n");
@@ -141,10 +141,13 @@ mod tests {
         );
         for size in [1, 7, 1000] {
             let mut lines = Lines::default();
-            let events: Vec<Event> = text.as_bytes().chunks(size).flat_map(|chunk| lines.push(chunk)).collect();
+            let events: Vec<Event> =
+                text.as_bytes().chunks(size).flat_map(|chunk| lines.push(chunk)).collect();
             assert_eq!(events.len(), 3, "chunks of {size}");
             assert_eq!(events[0], Event::Start { id: "a::b".into() });
-            assert!(matches!(&events[1], Event::Result { outcome: EventOutcome::Failed, log, .. } if log == "é"));
+            assert!(
+                matches!(&events[1], Event::Result { outcome: EventOutcome::Failed, log, .. } if log == "é")
+            );
             assert_eq!(events[2], Event::End);
         }
     }

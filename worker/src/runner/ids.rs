@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use thiserror::Error;
 
 /// Longest id, in bytes.
-pub const ID_BYTES_MAX: usize = 4096;
+pub(crate) const ID_BYTES_MAX: usize = 4096;
 /// Most tests of a suite.
-pub const IDS_MAX: usize = 200_000;
+pub(crate) const IDS_MAX: usize = 200_000;
 /// How many refused ids a message names.
 const NAMED_MAX: usize = 10;
 /// Longest part of an id that a message shows, in bytes.
@@ -18,7 +18,7 @@ const SHOWN_BYTES_MAX: usize = 120;
 
 /// The list cannot be taken.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
-pub enum IdsRefused {
+pub(crate) enum IdsRefused {
     /// Some ids.
     #[error("{count} test id(s) are refused:\n{}", named.join("\n"))]
     Ids {
@@ -33,7 +33,7 @@ pub enum IdsRefused {
 }
 
 /// The ids that a command printed, one a line.
-pub fn ids_of_lines(output: &[u8]) -> Result<Vec<String>, IdsRefused> {
+pub(crate) fn ids_of_lines(output: &[u8]) -> Result<Vec<String>, IdsRefused> {
     let body = output.strip_suffix(b"\n").unwrap_or(output);
     if body.is_empty() {
         return Ok(Vec::new());
@@ -43,7 +43,7 @@ pub fn ids_of_lines(output: &[u8]) -> Result<Vec<String>, IdsRefused> {
 }
 
 /// Checks ids that came one by one.
-pub fn check<'a>(ids: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<String>, IdsRefused> {
+pub(crate) fn check<'a>(ids: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<String>, IdsRefused> {
     let mut taken = Vec::new();
     let mut seen = HashSet::new();
     let (mut count, mut named) = (0, Vec::new());
@@ -51,7 +51,8 @@ pub fn check<'a>(ids: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<String>,
         if index >= IDS_MAX {
             return Err(IdsRefused::TooMany);
         }
-        let verdict = fault_of(id).and_then(|text| if seen.insert(text) { Ok(text) } else { Err("is there twice") });
+        let verdict =
+            fault_of(id).and_then(|text| if seen.insert(text) { Ok(text) } else { Err("is there twice") });
         match verdict {
             Ok(text) => taken.push(text.to_owned()),
             Err(why) => {
@@ -102,7 +103,16 @@ mod tests {
 
     #[test]
     fn usual_and_awkward_names_are_taken_as_they_are() {
-        let names = ["a.py::test_x[a b]", "it's \"quoted\"", "../up", "{tests}", "$(rm -rf /)", "é", " lead", "a\\nb"];
+        let names = [
+            "a.py::test_x[a b]",
+            "it's \"quoted\"",
+            "../up",
+            "{tests}",
+            "$(rm -rf /)",
+            "é",
+            " lead",
+            "a\\nb",
+        ];
         let listed = format!("{}\n", names.join("\n"));
         assert_eq!(ids_of_lines(listed.as_bytes()).unwrap(), names);
     }

@@ -9,7 +9,7 @@ use quick_xml::events::{BytesStart, Event};
 use thiserror::Error;
 
 /// Largest file, in bytes.
-pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 64;
 /// Most cases.
@@ -21,7 +21,7 @@ const ATTRIBUTE_BYTES_MAX: usize = 16 * 1024;
 
 /// The file cannot be used.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
-pub enum JunitRefused {
+pub(crate) enum JunitRefused {
     /// It is too deep.
     #[error("the JUnit file nests deeper than {DEPTH_MAX} elements")]
     TooDeep,
@@ -38,7 +38,7 @@ pub enum JunitRefused {
 
 /// How a case ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CaseOutcome {
+pub(crate) enum CaseOutcome {
     /// Nothing else was said.
     Passed,
     /// `<skipped>`.
@@ -49,7 +49,7 @@ pub enum CaseOutcome {
 
 /// One `<testcase>`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Case {
+pub(crate) struct Case {
     /// `name`.
     pub name: String,
     /// `classname`.
@@ -70,7 +70,7 @@ pub struct Case {
 
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// In the file's order.
     pub cases: Vec<Case>,
     /// The file is broken after the last case.
@@ -78,7 +78,7 @@ pub struct Report {
 }
 
 /// Reads a whole file's bytes.
-pub fn read(bytes: &[u8]) -> Result<Report, JunitRefused> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Report, JunitRefused> {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let mut reader = Reader::from_str(text);
@@ -94,7 +94,9 @@ pub fn read(bytes: &[u8]) -> Result<Report, JunitRefused> {
                 break;
             }
             Ok(event) => walk.take(&event)?,
-            Err(error) if walk.report.cases.is_empty() => return Err(JunitRefused::Malformed(error.to_string())),
+            Err(error) if walk.report.cases.is_empty() => {
+                return Err(JunitRefused::Malformed(error.to_string()));
+            }
             Err(_) => {
                 walk.report.cut_short = true;
                 break;
@@ -366,7 +368,10 @@ mod tests {
         let entities = "<!DOCTYPE x [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;\">]><testsuite/>";
         assert_eq!(read(entities.as_bytes()), Err(JunitRefused::Doctype));
         assert_eq!(read("<a>".repeat(100).as_bytes()), Err(JunitRefused::TooDeep));
-        let long = format!("<testsuite><testcase name='x'><failure>{}</failure></testcase></testsuite>", "é".repeat(1 << 20));
+        let long = format!(
+            "<testsuite><testcase name='x'><failure>{}</failure></testcase></testsuite>",
+            "é".repeat(1 << 20)
+        );
         assert!(cases(&long)[0].log.len() <= TEXT_BYTES_MAX + 64);
         let many = format!("<testsuite>{}</testsuite>", "<testcase/>".repeat(CASES_MAX + 1));
         assert_eq!(read(many.as_bytes()), Err(JunitRefused::TooMany));

@@ -11,7 +11,7 @@ use super::junit::{Case, CaseOutcome};
 
 /// The cases of a report, found by id.
 #[derive(Debug)]
-pub struct Index<'a> {
+pub(crate) struct Index<'a> {
     cases: &'a [Case],
     exact: HashMap<String, Vec<usize>>,
     by_name: HashMap<&'a str, Vec<usize>>,
@@ -20,7 +20,7 @@ pub struct Index<'a> {
 
 /// What a test amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// The worst of its cases.
     pub outcome: CaseOutcome,
     /// Of all its cases.
@@ -34,7 +34,7 @@ pub struct Judged {
 impl<'a> Index<'a> {
     /// Of a report's cases.
     #[must_use]
-    pub fn new(cases: &'a [Case]) -> Self {
+    pub(crate) fn new(cases: &'a [Case]) -> Self {
         let mut index =
             Self { cases, exact: HashMap::new(), by_name: HashMap::new(), groups: HashMap::new() };
         for (place, case) in cases.iter().enumerate() {
@@ -44,7 +44,11 @@ impl<'a> Index<'a> {
             {
                 if !scope.is_empty() {
                     for separator in separators {
-                        index.exact.entry(format!("{scope}{separator}{}", case.name)).or_default().push(place);
+                        index
+                            .exact
+                            .entry(format!("{scope}{separator}{}", case.name))
+                            .or_default()
+                            .push(place);
                     }
                 }
             }
@@ -59,11 +63,12 @@ impl<'a> Index<'a> {
 
     /// What the report says of a test; `None` where it says nothing.
     #[must_use]
-    pub fn judge(&self, id: &str) -> Option<Judged> {
+    pub(crate) fn judge(&self, id: &str) -> Option<Judged> {
         let places = self.places(id)?;
         let worst = places.iter().map(|place| &self.cases[*place]).max_by_key(|case| case.outcome)?;
         // `max_by_key` answers with the last of the worst; people want the first.
-        let first = places.iter().map(|place| &self.cases[*place]).find(|case| case.outcome == worst.outcome)?;
+        let first =
+            places.iter().map(|place| &self.cases[*place]).find(|case| case.outcome == worst.outcome)?;
         Some(Judged {
             outcome: worst.outcome,
             ms: places.iter().map(|place| self.cases[*place].ms).fold(0, u64::saturating_add),
@@ -127,8 +132,7 @@ mod tests {
 
     #[test]
     fn a_name_that_two_classes_share_is_told_apart_by_the_class() {
-        let cases =
-            [case("", "A", "x", CaseOutcome::Passed), case("", "B", "x", CaseOutcome::Failed)];
+        let cases = [case("", "A", "x", CaseOutcome::Passed), case("", "B", "x", CaseOutcome::Failed)];
         let index = Index::new(&cases);
         assert_eq!(index.judge("A.x").unwrap().outcome, CaseOutcome::Passed);
         assert_eq!(index.judge("B.x").unwrap().outcome, CaseOutcome::Failed);

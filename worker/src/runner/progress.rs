@@ -19,9 +19,9 @@ use andon_proto::{Outcome, TestCase};
 use super::event::{Event, EventOutcome};
 
 /// Longest message, in lines.
-pub const MESSAGE_LINES_MAX: usize = 20;
+pub(crate) const MESSAGE_LINES_MAX: usize = 20;
 /// Longest message, in bytes.
-pub const MESSAGE_BYTES_MAX: usize = 4096;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// A test that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Ended {
 
 /// What an event amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing to do.
     Nothing,
     /// A test runs now: its limit starts.
@@ -55,7 +55,7 @@ pub enum Step {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// 128 and the signal's number where one ended it.
     pub code: i64,
     /// The kernel killed something in the container for want of memory.
@@ -64,7 +64,7 @@ pub struct Exit {
 
 /// The state of a unit.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     tests: Vec<TestCase>,
     places: HashMap<String, usize>,
     ended: Vec<bool>,
@@ -82,7 +82,7 @@ struct Running {
 impl Progress {
     /// Nothing has started.
     #[must_use]
-    pub fn new(tests: Vec<TestCase>) -> Self {
+    pub(crate) fn new(tests: Vec<TestCase>) -> Self {
         let places = tests.iter().enumerate().rev().map(|(place, test)| (test.id.clone(), place)).collect();
         let ended = vec![false; tests.len()];
         Self { tests, places, ended, any_ended: false, running: None, collect_errors: String::new() }
@@ -90,12 +90,12 @@ impl Progress {
 
     /// Whether every test has a result.
     #[must_use]
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.ended.iter().all(|ended| *ended)
     }
 
     /// Takes what the runner says.
-    pub fn take(&mut self, event: Event, now_unix_ms: u64) -> Step {
+    pub(crate) fn take(&mut self, event: Event, now_unix_ms: u64) -> Step {
         match event {
             Event::Start { id } => match self.open_place(&id) {
                 Some(place) => {
@@ -134,7 +134,7 @@ impl Progress {
     }
 
     /// The limit passed. Ends the running test, or the next one where none runs. `None` where all had ended.
-    pub fn overdue(&mut self, limit_ms: u64, log: Vec<u8>) -> Option<Ended> {
+    pub(crate) fn overdue(&mut self, limit_ms: u64, log: Vec<u8>) -> Option<Ended> {
         let at_all = if self.running.is_some() { "" } else { "no test started and " };
         let place = self.running.map_or_else(|| self.next_place(), |running| Some(running.place))?;
         let message = format!("{at_all}the time limit of {} passed", seconds(limit_ms));
@@ -142,7 +142,7 @@ impl Progress {
     }
 
     /// The runner's process ended. What ran then has failed; where nothing had started or ended, the first test has.
-    pub fn exited(&mut self, exit: Exit, now_unix_ms: u64, output: Vec<u8>) -> Option<Ended> {
+    pub(crate) fn exited(&mut self, exit: Exit, now_unix_ms: u64, output: Vec<u8>) -> Option<Ended> {
         if let Some(running) = self.running {
             let message = format!("the test's process ended while it ran: {}", describe(exit));
             let spent = now_unix_ms.saturating_sub(running.started_unix_ms);
@@ -153,7 +153,8 @@ impl Progress {
         }
         let place = self.next_place()?;
         let text = String::from_utf8_lossy(&output).into_owned();
-        let message = format!("the runner ended before any test started: {}\n{}", describe(exit), last_lines(&text));
+        let message =
+            format!("the runner ended before any test started: {}\n{}", describe(exit), last_lines(&text));
         Some(self.end(place, Outcome::Failed, 0, &message, output))
     }
 
@@ -192,7 +193,7 @@ impl Progress {
 
 /// A message within its limits.
 #[must_use]
-pub fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let mut lines: Vec<&str> = text.trim_matches('\n').lines().take(MESSAGE_LINES_MAX + 1).collect();
     if lines.len() > MESSAGE_LINES_MAX {
         lines.truncate(MESSAGE_LINES_MAX);
@@ -208,7 +209,7 @@ pub fn short(text: &str) -> String {
 
 /// The last lines of an output, for a message.
 #[must_use]
-pub fn last_lines(text: &str) -> String {
+pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     let from = lines.len().saturating_sub(MESSAGE_LINES_MAX - 4);
     let kept = lines[from..].join("\n");
@@ -222,7 +223,7 @@ pub fn last_lines(text: &str) -> String {
 
 /// An exit in words.
 #[must_use]
-pub fn describe(exit: Exit) -> String {
+pub(crate) fn describe(exit: Exit) -> String {
     let signal = match exit.code {
         129 => " (SIGHUP)",
         130 => " (SIGINT)",
@@ -240,7 +241,7 @@ pub fn describe(exit: Exit) -> String {
 }
 
 fn seconds(ms: u64) -> String {
-    if ms % 1000 == 0 { format!("{} s", ms / 1000) } else { format!("{:.3} s", ms as f64 / 1000.0) }
+    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{:.3} s", ms as f64 / 1000.0) }
 }
 
 #[cfg(test)]

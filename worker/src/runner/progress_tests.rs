@@ -4,7 +4,8 @@ use super::*;
 use proptest::prelude::*;
 
 fn unit(ids: &[&str]) -> Progress {
-    let tests = ids.iter().enumerate().map(|(n, id)| TestCase { attempt: n as u64 + 1, id: (*id).to_owned() });
+    let tests =
+        ids.iter().enumerate().map(|(n, id)| TestCase { attempt: n as u64 + 1, id: (*id).to_owned() });
     Progress::new(tests.collect())
 }
 
@@ -60,7 +61,8 @@ fn want_of_memory_is_said() {
 #[test]
 fn a_runner_that_ends_before_any_test_fails_the_first_with_its_output() {
     let mut unit = unit(&["a", "b"]);
-    let died = unit.exited(Exit { code: 4, out_of_memory: false }, 2, b"ImportError: no x\n".to_vec()).unwrap();
+    let died =
+        unit.exited(Exit { code: 4, out_of_memory: false }, 2, b"ImportError: no x\n".to_vec()).unwrap();
     assert_eq!((died.attempt, died.outcome), (1, Outcome::Failed));
     assert!(died.message.contains("exit code 4") && died.message.contains("ImportError"), "{}", died.message);
 }
@@ -77,15 +79,26 @@ fn a_hanging_test_is_timed_out_and_one_that_never_started_too() {
     assert_eq!((late.attempt, late.outcome, late.run_ms), (2, Outcome::TimedOut, 1500));
     assert_eq!(late.message, "the time limit of 1.500 s passed");
     let mut never = unit(&["a"]);
-    assert!(never.overdue(60_000, Vec::new()).unwrap().message.starts_with("no test started and the time limit of 60 s"));
+    assert!(
+        never
+            .overdue(60_000, Vec::new())
+            .unwrap()
+            .message
+            .starts_with("no test started and the time limit of 60 s")
+    );
     assert_eq!(never.overdue(60_000, Vec::new()), None);
 }
 
 #[test]
 fn missing_tests_fail_with_the_reason_why_they_could_not_be_collected() {
     let mut unit = unit(&["a", "b", "c"]);
-    unit.take(Event::CollectError { id: "f.py".into(), message: "SyntaxError".into(), log: "line 3".into() }, 1);
-    let Step::Ended(all) = unit.take(Event::Collected { missing: vec!["a".into(), "c".into(), "z".into()] }, 2) else {
+    unit.take(
+        Event::CollectError { id: "f.py".into(), message: "SyntaxError".into(), log: "line 3".into() },
+        1,
+    );
+    let Step::Ended(all) =
+        unit.take(Event::Collected { missing: vec!["a".into(), "c".into(), "z".into()] }, 2)
+    else {
         panic!()
     };
     assert_eq!(all.iter().map(|one| one.attempt).collect::<Vec<_>>(), [1, 3]);

@@ -192,8 +192,10 @@ pub(crate) async fn discover(
     let Ok(ended) = ended else {
         cell.kill().await;
         witness.check().await?;
-        return Err(WorkFailure::config(format!("pytest did not finish collecting within {DISCOVERY_LIMIT:?}"))
-            .with_log(process.output.to_bytes()));
+        return Err(WorkFailure::config(format!(
+            "pytest did not finish collecting within {DISCOVERY_LIMIT:?}"
+        ))
+        .with_log(process.output.to_bytes()));
     };
     process.rest().into_iter().for_each(|event| discovery.take(event));
     let exit = exit_of(cell, ended).await?;
@@ -222,7 +224,9 @@ impl Discovery {
         match event {
             // One more than is allowed is enough to refuse.
             Event::Test { id } if self.tests.len() <= ids::IDS_MAX => self.tests.push(id),
-            Event::Refused { id, why } if self.refused.len() < 10 => self.refused.push(format!("  {id} {why}")),
+            Event::Refused { id, why } if self.refused.len() < 10 => {
+                self.refused.push(format!("  {id} {why}"));
+            }
             Event::CollectError { id, message, .. } if self.errors.len() < 5 => {
                 self.errors.push(format!("{id}: {message}"));
             }
@@ -316,7 +320,8 @@ pub(crate) async fn run(
         }
         if let Some(ended) = ended {
             let exit = exit_of(cell, ended).await?;
-            return late(unit.exited(exit, clock::unix_ms(), process.output.to_bytes()), reporter, witness).await;
+            return late(unit.exited(exit, clock::unix_ms(), process.output.to_bytes()), reporter, witness)
+                .await;
         }
     }
 }
@@ -356,7 +361,11 @@ mod tests {
         assert_eq!(found(&[]).finish(nothing, ""), Ok(Vec::new()));
         let failed = Exit { code: 2, out_of_memory: false };
         let mut discovery = found(&["a"]);
-        discovery.take(Event::CollectError { id: "t.py".into(), message: "ImportError".into(), log: String::new() });
+        discovery.take(Event::CollectError {
+            id: "t.py".into(),
+            message: "ImportError".into(),
+            log: String::new(),
+        });
         let reason = discovery.finish(failed, "noise").unwrap_err();
         assert!(reason.contains("exit code 2") && reason.contains("t.py: ImportError"), "{reason}");
     }

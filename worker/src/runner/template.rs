@@ -3,19 +3,19 @@
 //! Pure. Invariant: what a test is called never becomes shell syntax, and a name that looks like a placeholder is not one.
 
 /// Where the ids go.
-pub const TESTS: &str = "{tests}";
+pub(crate) const TESTS: &str = "{tests}";
 /// Where the path of the JUnit file goes.
-pub const JUNIT: &str = "{junit}";
+pub(crate) const JUNIT: &str = "{junit}";
 
 /// Whether the command writes a JUnit file.
 #[must_use]
-pub fn writes_junit(template: &str) -> bool {
+pub(crate) fn writes_junit(template: &str) -> bool {
     template.contains(JUNIT)
 }
 
 /// One word for a POSIX shell.
 #[must_use]
-pub fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:=,+@%".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
         return word.to_owned();
@@ -25,7 +25,7 @@ pub fn quote(word: &str) -> String {
 
 /// The command with its placeholders replaced in one pass.
 #[must_use]
-pub fn expand<'a>(template: &str, tests: impl IntoIterator<Item = &'a str>, junit: &str) -> String {
+pub(crate) fn expand<'a>(template: &str, tests: impl IntoIterator<Item = &'a str>, junit: &str) -> String {
     let words: Vec<String> = tests.into_iter().map(quote).collect();
     let tests = words.join(" ");
     let mut command = String::with_capacity(template.len() + tests.len());

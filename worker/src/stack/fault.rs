@@ -25,7 +25,10 @@ pub enum StackFault {
         log: String,
     },
     /// A service did not become healthy.
-    #[error("service `{service}` was not healthy after {limit:?}; its check `{check}` said: {said}{}", after(log))]
+    #[error(
+        "service `{service}` was not healthy after {limit:?}; its check `{check}` said: {said}{}",
+        after(log)
+    )]
     Unhealthy {
         /// Who.
         service: String,
@@ -57,7 +60,10 @@ pub enum StackFault {
         message: String,
     },
     /// A service had to be killed where it was asked to stop.
-    #[error("service `{service}` did not stop within {grace:?} of {signal} and was killed; where its first process ignores the signal, `init: true` or another stop_signal helps{}", after(log))]
+    #[error(
+        "service `{service}` did not stop within {grace:?} of {signal} and was killed; where its first process ignores the signal, `init: true` or another stop_signal helps{}",
+        after(log)
+    )]
     Killed {
         /// Who.
         service: String,

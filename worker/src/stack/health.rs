@@ -9,9 +9,9 @@ use andon_proto::Healthcheck;
 use crate::engine::ImageHealthcheck;
 
 /// The least time that a service has to become healthy.
-pub const HEALTH_LIMIT_MIN: Duration = Duration::from_secs(60);
+pub(crate) const HEALTH_LIMIT_MIN: Duration = Duration::from_secs(60);
 /// The most.
-pub const HEALTH_LIMIT_MAX: Duration = Duration::from_secs(1800);
+pub(crate) const HEALTH_LIMIT_MAX: Duration = Duration::from_secs(1800);
 /// Between two checks, in seconds as `sleep` takes them.
 const PAUSE_S: &str = "0.02";
 /// Compose's defaults.
@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_services_own_check_goes_before_the_images_and_none_means_none() {
-        let image = ImageHealthcheck { test: vec!["CMD".into(), "image".into()], ..ImageHealthcheck::default() };
+        let image =
+            ImageHealthcheck { test: vec!["CMD".into(), "image".into()], ..ImageHealthcheck::default() };
         let argv = |own: Option<&Healthcheck>| Probe::of(own, Some(&image)).map(|probe| probe.argv);
         assert_eq!(argv(None), Some(vec!["image".to_owned()]));
         assert_eq!(argv(Some(&check(&["CMD", "a", "b c"]))), Some(vec!["a".to_owned(), "b c".to_owned()]));

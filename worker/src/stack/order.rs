@@ -92,7 +92,10 @@ impl Order {
     /// Whether somebody waits for this service to complete: it is expected to end.
     #[must_use]
     pub fn completes(&self, place: usize) -> bool {
-        self.needs.iter().flatten().any(|(needed, condition)| *needed == place && *condition == Condition::Completed)
+        self.needs
+            .iter()
+            .flatten()
+            .any(|(needed, condition)| *needed == place && *condition == Condition::Completed)
     }
 
     /// Who may start now.

@@ -246,7 +246,11 @@ impl ServicePlan {
             |why: String| PlanRefused::Bind { service: self.name.clone(), path: path.to_owned(), why };
         let root = root.canonicalize().map_err(|error| refuse(error.to_string()))?;
         let found = root.join(path).canonicalize().map_err(|error| refuse(error.to_string()))?;
-        if found.starts_with(&root) { Ok(found) } else { Err(refuse("it leads out of the source".to_owned())) }
+        if found.starts_with(&root) {
+            Ok(found)
+        } else {
+            Err(refuse("it leads out of the source".to_owned()))
+        }
     }
 }
 
@@ -288,7 +292,8 @@ mod tests {
 
     fn plan(mounts: Vec<Mount>, volumes: &[&str]) -> StackPlan {
         let service = Service { name: "db".into(), mounts, ..Service::default() };
-        let info = ImageInfo { volumes: volumes.iter().map(|v| (*v).to_owned()).collect(), ..ImageInfo::default() };
+        let info =
+            ImageInfo { volumes: volumes.iter().map(|v| (*v).to_owned()).collect(), ..ImageInfo::default() };
         StackPlan::new(&Stack { services: vec![service], ..Stack::default() }, &[(image(), info)]).unwrap()
     }
 
@@ -332,9 +337,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("my.cnf"), "").unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("conf")).unwrap();
-        let bound = |path: &str| {
-            made(&plan(vec![mount("/x", Source::Bind(path.into()), true)], &[]), dir.path())
-        };
+        let bound =
+            |path: &str| made(&plan(vec![mount("/x", Source::Bind(path.into()), true)], &[]), dir.path());
         assert!(bound("my.cnf").unwrap().binds[0].source.ends_with("my.cnf"));
         for outside in ["conf", "../..", "/etc", "absent"] {
             assert!(matches!(bound(outside), Err(PlanRefused::Bind { .. })), "{outside}");

@@ -33,7 +33,9 @@ pub enum RigFault {
     #[error(transparent)]
     Pool(#[from] andon_snapshot::PoolError),
     /// The engine does not show where a container's own files are.
-    #[error("the engine does not say where container {0} keeps its files: Andon needs the storage driver overlay2")]
+    #[error(
+        "the engine does not say where container {0} keeps its files: Andon needs the storage driver overlay2"
+    )]
     NoUpperDir(String),
 }
 
@@ -58,7 +60,7 @@ impl Rig {
         let mut layers = Vec::with_capacity(self.containers.len());
         for container in &self.containers {
             let state = engine.inspect_container(container).await?;
-            layers.push(state.upper_dir.ok_or_else(|| RigFault::NoUpperDir(state.name))?);
+            layers.push(state.upper_dir.ok_or(RigFault::NoUpperDir(state.name))?);
         }
         Ok(layers)
     }

@@ -94,14 +94,20 @@ async fn start(engine: &dyn Engine, service: &ServicePlan, container: &str) -> R
         }
         // A command that is not in the image is a 404 to some engines.
         Err(error @ EngineError::NotFound { .. }) => match engine.inspect_container(container).await {
-            Ok(_) => Err(StackFault::Unstartable { service: service.name.clone(), message: error.to_string() }),
+            Ok(_) => {
+                Err(StackFault::Unstartable { service: service.name.clone(), message: error.to_string() })
+            }
             Err(_) => Err(error.into()),
         },
         Err(error) => Err(error.into()),
     }
 }
 
-async fn wait_completed(engine: &dyn Engine, service: &ServicePlan, container: &str) -> Result<(), StackFault> {
+async fn wait_completed(
+    engine: &dyn Engine,
+    service: &ServicePlan,
+    container: &str,
+) -> Result<(), StackFault> {
     match engine.wait_container(container, COMPLETE_LIMIT).await {
         Ok(0) => Ok(()),
         Ok(_) => Err(ended(engine, service, container).await),
@@ -234,7 +240,11 @@ pub async fn kill_all(engine: &dyn Engine, containers: &[String]) -> Result<(), 
 
 /// Stops the services in turn, dependents first, by their stop signals. One that must be killed, or ends with a code that
 /// is neither 0 nor its stop signal's, is a fault.
-pub async fn stop_cleanly(engine: &dyn Engine, plan: &StackPlan, containers: &[String]) -> Result<(), StackFault> {
+pub async fn stop_cleanly(
+    engine: &dyn Engine,
+    plan: &StackPlan,
+    containers: &[String],
+) -> Result<(), StackFault> {
     for place in plan.order.sequence().iter().rev() {
         let (service, container) = (&plan.services[*place], &containers[*place]);
         let before = engine.inspect_container(container).await?;

@@ -28,7 +28,8 @@ async fn stack(engine: &FakeEngine, services: Vec<Service>) -> (StackPlan, Vec<S
     let plan = StackPlan::new(&Stack { services, ..Stack::default() }, &images).unwrap();
     let mut containers = Vec::new();
     for service in &plan.services {
-        let spec = ContainerSpec { name: service.name.clone(), image: "i".into(), ..ContainerSpec::default() };
+        let spec =
+            ContainerSpec { name: service.name.clone(), image: "i".into(), ..ContainerSpec::default() };
         containers.push(engine.create_container(&spec).await.unwrap());
     }
     engine.clear_calls();
@@ -107,7 +108,8 @@ async fn a_missing_daemon_is_the_farms_fault_and_a_bad_command_the_projects() {
 async fn dependents_stop_before_what_they_need_and_a_bad_end_is_a_fault() {
     let engine = FakeEngine::new();
     let (plan, containers) =
-        stack(&engine, vec![service("db", &[], false), service("app", &[("db", Condition::Started)], false)]).await;
+        stack(&engine, vec![service("db", &[], false), service("app", &[("db", Condition::Started)], false)])
+            .await;
     bring_up(engine.as_ref(), &plan, &containers, Completing::Run).await.unwrap();
     stop_cleanly(engine.as_ref(), &plan, &containers).await.unwrap();
     let stops: Vec<String> = engine.calls().into_iter().filter(|call| call.starts_with("stop")).collect();
