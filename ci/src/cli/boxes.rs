@@ -1,37 +1,129 @@
-//! Worker boxes (placeholder)
-
-use super::error::CliError;
-use super::servers::Driver;
-use andon_worker::engine::DockerEngine;
+//! The worker boxes of this machine's farm, on its own Docker engine: which there should be, which there are.
+//!
+//! `andon_worker::outer` knows how a box is made; this file knows which ones a farm wants.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use andon_worker::engine::{DockerEngine, Status};
+use andon_worker::host::Capabilities;
+use andon_worker::outer::{BoxSpec, Outer, OuterError, WorkerBox, privileges};
+
+use super::doctor::chain;
+use super::error::CliError;
+use super::out;
+use super::servers::Driver;
+
+/// The boxes that `andon up` wants.
+#[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) count: u32,
     pub(crate) lanes: u32,
     pub(crate) driver: Option<Driver>,
     pub(crate) image: String,
-    pub(crate) run_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) join_token: String,
 }
+
+/// The boxes of one farm.
 pub(crate) struct Boxes {
-    engine: DockerEngine,
+    outer: Outer,
     farm: String,
 }
+
 impl Boxes {
-    pub(crate) fn new(engine: DockerEngine, farm: &str) -> Self {
-        Self { engine, farm: farm.to_owned() }
+    /// Finds out what privileges the host can give.
+    pub(crate) fn new(engine: DockerEngine, farm: &str) -> Result<Self, CliError> {
+        let bounding = Capabilities::bounding().map_err(|error| {
+            CliError::infrastructure("cannot find out what this machine allows").because(&error)
+        })?;
+        Ok(Self { outer: Outer::new(Arc::new(engine), privileges(bounding)), farm: farm.to_owned() })
     }
-    pub(crate) async fn start_missing(&self, _w: &Wanted) -> Result<Vec<String>, CliError> {
-        Ok(vec![])
+
+    /// The names of a farm's boxes, the first `count` of them.
+    fn names(&self, count: u32) -> Vec<String> {
+        (1..=count).map(|number| format!("andon-{}-{number}", self.farm)).collect()
     }
+
+    /// Starts those that do not run, and answers with the names of all that are wanted.
+    pub(crate) async fn start_missing(&self, wanted: &Wanted) -> Result<Vec<String>, CliError> {
+        let names = self.names(wanted.count);
+        let there = self.outer.list(&self.farm).await?;
+        for name in missing(&names, &there) {
+            let spec = BoxSpec {
+                name: name.clone(),
+                farm: self.farm.clone(),
+                image: wanted.image.clone(),
+                socket: wanted.socket.clone(),
+                join_token: wanted.join_token.clone(),
+                lanes: Some(wanted.lanes),
+                driver: wanted.driver.map(|driver| driver.of_worker().as_str().to_owned()),
+                env: Vec::new(),
+                shm_bytes: 0,
+            };
+            self.outer.start_worker(&spec).await?;
+            out::line(&format!("worker box {name} started"))?;
+        }
+        Ok(names)
+    }
+
+    /// Removes every box of the farm; answers with how many there were.
     pub(crate) async fn remove_all(&self) -> Result<usize, CliError> {
-        Ok(0)
+        Ok(self.outer.remove_all(&self.farm).await?)
     }
-    pub(crate) async fn first_dead<'a>(&self, _n: &[&'a String]) -> Result<Option<&'a str>, CliError> {
-        Ok(None)
+
+    /// The first of these boxes that does not run.
+    pub(crate) async fn first_dead<'a>(&self, names: &[&'a String]) -> Result<Option<&'a str>, CliError> {
+        let there = self.outer.list(&self.farm).await?;
+        Ok(names.iter().find(|name| !runs(name, &there)).map(|name| name.as_str()))
     }
-    pub(crate) async fn log_tail(&self, _n: &str, _l: usize) -> String {
-        String::new()
+
+    /// The last lines that a box wrote; why there are none where it cannot be asked.
+    pub(crate) async fn log_tail(&self, name: &str, lines: u32) -> String {
+        match self.outer.log_tail(name, lines).await {
+            Ok(tail) if tail.trim().is_empty() => "nothing".to_owned(),
+            Ok(tail) => tail,
+            Err(error) => format!("(its log cannot be read: {})", chain(&error)),
+        }
+    }
+}
+
+fn missing<'a>(names: &'a [String], there: &[WorkerBox]) -> Vec<&'a String> {
+    names.iter().filter(|name| !runs(name, there)).collect()
+}
+
+fn runs(name: &str, there: &[WorkerBox]) -> bool {
+    there.iter().any(|found| found.name == name && found.status == Status::Running)
+}
+
+impl From<OuterError> for CliError {
+    fn from(error: OuterError) -> Self {
+        let said = error.to_string();
+        let new = match &error {
+            OuterError::NoImage { .. } => {
+                Self::infrastructure(said).hint("andon up --image NAME, once `docker image ls` shows it")
+            }
+            OuterError::NotStarted { .. } => {
+                Self::infrastructure(said).hint("`andon doctor` looks at what the machine allows")
+            }
+            OuterError::NameTaken { .. } | OuterError::Engine(_) => Self::infrastructure(said),
+        };
+        match std::error::Error::source(&error) {
+            Some(cause) => new.because(cause),
+            None => new,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_does_not_run_is_started() {
+        let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let found = |name: &str, status| WorkerBox { id: name.into(), name: name.into(), status };
+        let there = [found("a", Status::Running), found("b", Status::Exited), found("z", Status::Running)];
+        assert_eq!(missing(&names, &there), ["b", "c"]);
     }
 }

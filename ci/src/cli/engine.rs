@@ -1,15 +1,13 @@
 //! The Docker engine of this machine: which one, and a connection to it.
 
-use andon_worker::engine::{DEFAULT_ADDRESS, DockerEngine, Engine as _};
+use andon_worker::engine::{DockerEngine, Engine as _};
+use andon_worker::outer::engine_address;
 
 use super::error::CliError;
 
 /// `DOCKER_HOST`, or the default socket.
 pub(crate) fn address() -> String {
-    std::env::var("DOCKER_HOST")
-        .ok()
-        .filter(|host| !host.is_empty())
-        .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned())
+    engine_address(std::env::var("DOCKER_HOST").ok())
 }
 
 /// Connects and makes sure that it answers.

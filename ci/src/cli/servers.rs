@@ -257,6 +257,9 @@ pub(crate) struct AgentArgs {
     /// The farm's join token; the environment variable keeps it out of the process list
     #[arg(long, value_name = "TOKEN", env = "ANDON_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
+    /// This network namespace is the worker's own, as in a box: routing between lanes is turned off in it
+    #[arg(long, env = "ANDON_OWN_NETWORK")]
+    own_network: bool,
 }
 
 pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -281,6 +284,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
         data_dir: args.data,
         driver: args.driver.map(Driver::of_worker),
         pool: Default::default(),
+        own_network: args.own_network,
     };
     Box::pin(andon_worker::agent::run(config))
         .await

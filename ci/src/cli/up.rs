@@ -30,7 +30,7 @@ const WORKERS_READY: Duration = Duration::from_secs(180);
 /// Between two looks at what is being waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Of a log that explains a failure.
-const LOG_LINES: usize = 15;
+const LOG_LINES: u32 = 15;
 /// Most boxes on one machine.
 const WORKERS_MAX: i64 = 64;
 /// Most lanes of one box.
@@ -99,13 +99,12 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     let connection = coordinator(&state, &file, &processes.coordinator).await?;
     gateway(&state, &file, before.as_ref(), &processes.gateway).await?;
     if let Some(engine) = engine {
-        let boxes = Boxes::new(engine, &file.farm);
+        let boxes = Boxes::new(engine, &file.farm)?;
         let wanted = boxes::Wanted {
             count: args.workers,
             lanes: args.lanes,
             driver: args.driver,
             image: args.image,
-            run_dir: state.run(),
             socket: state.socket()?,
             join_token: file.join_token.clone(),
         };
@@ -175,7 +174,7 @@ async fn remove_boxes(file: &FarmFile) -> Result<(), CliError> {
             return Ok(());
         }
     };
-    let removed = Boxes::new(engine, &file.farm).remove_all().await?;
+    let removed = Boxes::new(engine, &file.farm)?.remove_all().await?;
     if removed > 0 {
         out::line(&format!(
             "{} removed",
@@ -229,7 +228,7 @@ async fn coordinator(
 }
 
 fn died(process: &Background, what: &str) -> CliError {
-    let tail = process.log_tail(LOG_LINES);
+    let tail = process.log_tail(LOG_LINES as usize);
     let said = if tail.is_empty() { "it said nothing".to_owned() } else { format!("it said:\n{tail}") };
     CliError::infrastructure(format!("{what}; {said}"))
         .hint(format!("the whole log: {}", process.log().display()))
@@ -266,16 +265,15 @@ async fn wait_for_workers(connection: &Connection, boxes: &Boxes, names: &[Strin
     loop {
         let workers = connection.farm().list_workers(ListWorkersRequest {}).await?.into_inner().workers;
         for name in names {
-            if let Some(worker) = workers.iter().find(|worker| &worker.name == name && is_ready(worker)) {
-                if !said.contains(name) {
-                    said.push(name.clone());
-                    out::line(&format!(
-                        "worker {name} connected: {}, pool {}, driver {}",
-                        words::plural(u64::from(worker.lanes), "lane"),
-                        cut(&worker.pool, 60),
-                        cut(&worker.driver, 60)
-                    ))?;
-                }
+            let ready = workers.iter().find(|worker| &worker.name == name && is_ready(worker));
+            if let Some(worker) = ready.filter(|_| !said.contains(name)) {
+                said.push(name.clone());
+                out::line(&format!(
+                    "worker {name} connected: {}, pool {}, driver {}",
+                    words::plural(u64::from(worker.lanes), "lane"),
+                    cut(&worker.pool, 60),
+                    cut(&worker.driver, 60)
+                ))?;
             }
         }
         let missing: Vec<&String> = names.iter().filter(|name| !said.contains(name)).collect();

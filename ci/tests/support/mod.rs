@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const READY: Duration = Duration::from_secs(20);
 
 /// The binary, with nothing of this machine's farm in its environment.
-pub fn andon() -> Command {
+pub(crate) fn andon() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_andon"));
     for name in ["ANDON_STATE", "ANDON_COORDINATOR", "ANDON_TOKEN", "ANDON_JOIN_TOKEN", "XDG_STATE_HOME"] {
         command.env_remove(name);
@@ -20,7 +20,7 @@ pub fn andon() -> Command {
 }
 
 /// A folder with these files.
-pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(crate) fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     let temp = tempfile::tempdir().expect("a temporary folder");
     for (name, content) in files {
         let path = temp.path().join(name);
@@ -31,24 +31,24 @@ pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// stdout as text.
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// stderr as text.
-pub fn complained(output: &Output) -> String {
+pub(crate) fn complained(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A real coordinator in the foreground, ended with the test.
-pub struct Coordinator {
+pub(crate) struct Coordinator {
     child: Child,
     temp: tempfile::TempDir,
 }
 
 impl Coordinator {
     /// Starts it in a state folder of its own and waits until it answers.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let child = andon()
             .args(["coordinator", "--listen", "127.0.0.1:0", "--state"])
@@ -65,24 +65,24 @@ impl Coordinator {
     }
 
     /// Its state folder.
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.temp.path().join("state")
     }
 
     /// A command to this farm.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = andon();
         command.args(arguments).arg("--state").arg(self.state());
         command
     }
 
     /// Its result.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the command runs")
     }
 
     /// Asks it to end and answers with its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         let pid = i32::try_from(self.child.id()).expect("process ids fit an i32");
         let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child lives");
@@ -98,7 +98,7 @@ impl Drop for Coordinator {
 }
 
 /// A git repository with one commit of these files.
-pub fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(crate) fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
     let temp = project(files);
     git(temp.path(), &["init", "-q", "-b", "main"]);
     commit(temp.path());
@@ -106,7 +106,7 @@ pub fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// Commits everything in the work tree.
-pub fn commit(path: &Path) {
+pub(crate) fn commit(path: &Path) {
     git(path, &["add", "-A"]);
     git(
         path,
