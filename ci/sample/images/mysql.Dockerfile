@@ -12,6 +12,7 @@ RUN apt-get -o Acquire::Check-Valid-Until=false update \
  && (getent passwd mysql || useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin mysql) \
  && install -d -o mysql -g mysql /var/lib/mysql /var/run/mysqld
 COPY entrypoint.sh /usr/local/bin/database
+COPY ready.sh /usr/local/bin/database-ready
 VOLUME /var/lib/mysql
 EXPOSE 3306
 STOPSIGNAL SIGTERM

@@ -80,7 +80,7 @@ def next_id(conn, table):
 
 def setting(conn, name):
     found = db.row(conn, "SHOW GLOBAL VARIABLES LIKE %s", name)
-    if found is None:
+    if found is None or found[0].lower() != name.lower():
         raise ShopError(f"no such setting: {name}")
     return found[1]
 

@@ -122,7 +122,7 @@ SETTINGS = {
     "long_query_time": ("10.000000", 2, "2.000000"),
     "max_allowed_packet": (None, 33554432, "33554432"),
     "max_connect_errors": ("100", 7, "7"),
-    "max_user_connections": ("0", 9, "9"),
+    "updatable_views_with_limit": ("YES", "NO", "NO"),
     "net_read_timeout": ("30", 31, "31"),
     "net_write_timeout": ("60", 61, "61"),
     "lock_wait_timeout": (None, 5, "5"),
