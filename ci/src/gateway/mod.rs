@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::connect::Connection;
 use crate::git::mirror::{Credentials, Mirror, MirrorError};
-use crate::git::{CommitId, GitError, RemoteUrl, Repository};
+use crate::git::{Branches, CommitId, GitError, RemoteUrl, Repository};
 use crate::hook::{blocking, chain, prepare_push};
 use crate::spec::{PrepareError, Prepared, Request};
 use crate::submit::{Dedup, SubmitError, submit};
@@ -208,8 +208,8 @@ impl Watcher {
         let path = self.mirror.path().to_owned();
         blocking(move || {
             let repository = Repository::open(&path)?;
-            let (branches, refused) = repository.branches()?;
-            let heads = branches
+            let Branches { heads, refused } = repository.branches()?;
+            let heads = heads
                 .into_iter()
                 .map(|(branch, commit)| {
                     let time = repository.commit_time(&commit)?;

@@ -1,7 +1,7 @@
 //! A commit's files as one `tar.zst` that depends on nothing but their paths, modes and contents.
 //!
-//! Entries are in the order of their paths, owned by 0:0, dated 0, with mode 644, 755 or (links) 777. The same tree
-//! gives the same bytes for one version of zstd, so a commit's archive is stored once.
+//! The root, then entries in the order of their paths, owned by 0:0, dated 0, with mode 644, 755 or (links) 777. The
+//! same tree gives the same bytes for one version of zstd, so a commit's archive is stored once.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;

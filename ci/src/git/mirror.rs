@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use super::RemoteUrl;
+use super::{RemoteUrl, Repository};
 use crate::config::is_name;
 
 /// The longest fetch.
@@ -68,8 +68,10 @@ pub enum MirrorError {
         url: String,
         /// How it ended.
         status: ExitStatus,
-        /// The end of its messages, in one line, control characters escaped.
+        /// The beginning of its messages, in one line, control characters escaped.
         stderr: String,
+        /// Whether the mirror itself is broken, rather than the source or the way to it.
+        damaged: bool,
     },
 }
 
@@ -111,8 +113,23 @@ impl Mirror {
 
     /// Brings all branches to where they are at the source: new and moved ones, also backwards, and removes those
     /// that are gone. Dropping the future kills git.
+    ///
+    /// A mirror that an earlier, killed git has damaged (its locks are left behind) is made anew: it holds nothing
+    /// that is not at the source.
     pub async fn fetch(&self) -> Result<(), MirrorError> {
-        if !self.path.join("HEAD").is_file() {
+        match self.fetch_once().await {
+            Err(MirrorError::Git { damaged: true, stderr, .. }) => {
+                tracing::warn!("the mirror {} is made anew: {stderr}", self.path.display());
+                std::fs::remove_dir_all(&self.path)
+                    .map_err(|source| MirrorError::Folder { path: self.path.clone(), source })?;
+                self.fetch_once().await
+            }
+            ended => ended,
+        }
+    }
+
+    async fn fetch_once(&self) -> Result<(), MirrorError> {
+        if Repository::open(&self.path).is_err() {
             self.init().await?;
         }
         let mut git = self.git();
@@ -207,7 +224,7 @@ impl Mirror {
         }
         let said = String::from_utf8_lossy(&said);
         let stderr = self.without_secrets(&one_line(&said));
-        Err(MirrorError::Git { what, url: url(), status, stderr })
+        Err(MirrorError::Git { what, url: url(), status, stderr, damaged: is_damaged(&said) })
     }
 
     fn without_secrets(&self, said: &str) -> String {
@@ -216,10 +233,9 @@ impl Mirror {
 }
 
 /// Settings that hold whatever a configuration says.
-const SETTINGS: [(&str, &str); 24] = [
+const SETTINGS: [(&str, &str); 23] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
-    ("core.alternateRefsCommand", "true"),
     ("protocol.allow", "never"),
     ("protocol.file.allow", "always"),
     ("protocol.https.allow", "always"),
@@ -260,6 +276,14 @@ impl Drop for Group {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
+}
+
+/// Whether git complains about the mirror's own files. Lines that the other side wrote do not count.
+fn is_damaged(said: &str) -> bool {
+    let signs = [".lock': File exists", "loose object file", "is corrupt", "index file corrupt"];
+    said.lines()
+        .filter(|line| !line.trim_start().starts_with("remote:"))
+        .any(|line| signs.iter().any(|sign| line.contains(sign)))
 }
 
 fn one_line(text: &str) -> String {

@@ -123,6 +123,15 @@ pub enum GitError {
     },
 }
 
+/// The branches of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branches {
+    /// Name (without `refs/heads/`) and commit, sorted by name.
+    pub heads: Vec<(String, CommitId)>,
+    /// What was left out, and why.
+    pub refused: Vec<String>,
+}
+
 /// A repository that is only read.
 pub struct Repository {
     inner: git2::Repository,
@@ -189,10 +198,10 @@ impl Repository {
     }
 
     /// All branches with their commits, sorted by name. Names that are not UTF-8, begin with `-` or hold control
-    /// characters come back as notes instead.
-    pub fn branches(&self) -> Result<(Vec<(String, CommitId)>, Vec<String>), GitError> {
+    /// characters are refused.
+    pub fn branches(&self) -> Result<Branches, GitError> {
         let failed = |source| GitError::Read { what: "branches".into(), path: self.path.clone(), source };
-        let mut branches = Vec::new();
+        let mut heads = Vec::new();
         let mut refused = Vec::new();
         for reference in self.inner.references_glob("refs/heads/*").map_err(failed)? {
             let reference = reference.map_err(failed)?;
@@ -204,16 +213,16 @@ impl Repository {
                 ));
                 continue;
             };
-            if branches.len() >= BRANCHES_MAX {
+            if heads.len() >= BRANCHES_MAX {
                 refused.push(format!("more than {BRANCHES_MAX} branches: the rest is left out"));
                 break;
             }
             if let Ok(commit) = reference.peel_to_commit() {
-                branches.push((branch.to_owned(), CommitId(commit.id())));
+                heads.push((branch.to_owned(), CommitId(commit.id())));
             }
         }
-        branches.sort();
-        Ok((branches, refused))
+        heads.sort();
+        Ok(Branches { heads, refused })
     }
 
     /// When the commit was made, in seconds since 1970, as its author's machine said.

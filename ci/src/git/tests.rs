@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use super::*;
-use crate::testing::{TestRepo, git};
+use crate::testing::{RawEntry, TestRepo, git};
 
 /// An archive's entries by path: kind and mode, then content or link target.
 fn unpack(archive: &Archive) -> BTreeMap<String, (String, Vec<u8>)> {
@@ -28,9 +28,8 @@ fn unpack(archive: &Archive) -> BTreeMap<String, (String, Vec<u8>)> {
         let what = format!("{:?} {:o}", header.entry_type(), header.mode().unwrap());
         found.insert(path, (what, content));
     }
-    let mut sorted = order.clone();
-    sorted.sort();
-    assert_eq!(order, sorted, "entries are sorted");
+    assert_eq!(order.remove(0), "./", "the root comes first");
+    assert!(order.is_sorted(), "entries are sorted: {order:?}");
     found
 }
 
@@ -130,7 +129,7 @@ fn trees_that_git_would_not_check_out_are_refused_by_name() {
     let link = repo.blob(b"/etc");
     let inner = repo.commit_raw_tree(&[("100644", b"passwd", &blob)]);
     let inner = repo.git(&["rev-parse", &format!("{inner}^{{tree}}")]);
-    let cases: [(&[(&str, &[u8], &str)], &str); 7] = [
+    let cases: [(&[RawEntry<'_>], &str); 7] = [
         (&[("100644", b"..", &blob)], "\"..\" leads out of its folder"),
         (&[("40000", b"..", &inner)], "\"..\" leads out of its folder"),
         (&[("100644", b".", &blob)], "\".\" leads out of its folder"),
@@ -153,7 +152,7 @@ fn a_tree_that_names_itself_many_times_is_refused_early() {
     let names: Vec<String> = (0..10).map(|n| format!("n{n}")).collect();
     let mut below = ("100644", blob);
     for _ in 0..10 {
-        let entries: Vec<(&str, &[u8], &str)> =
+        let entries: Vec<RawEntry<'_>> =
             names.iter().map(|name| (below.0, name.as_bytes(), below.1.as_str())).collect();
         let commit = repo.commit_raw_tree(&entries);
         below = ("40000", repo.git(&["rev-parse", &format!("{commit}^{{tree}}")]));
@@ -207,8 +206,8 @@ fn branch_names_that_could_be_options_are_no_branches() {
     let id = repo.head().to_string();
     git(&repo.work(), &["update-ref", "refs/heads/fine", &id]);
     std::fs::write(repo.work().join(".git/refs/heads/-h"), format!("{id}\n")).unwrap();
-    let (branches, refused) = repo.open().branches().unwrap();
-    let names: Vec<&str> = branches.iter().map(|(name, _)| name.as_str()).collect();
+    let Branches { heads, refused } = repo.open().branches().unwrap();
+    let names: Vec<&str> = heads.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["fine", "main"]);
     assert!(refused.iter().any(|reason| reason.contains("\"refs/heads/-h\"")), "{refused:?}");
 }

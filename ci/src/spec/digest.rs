@@ -40,10 +40,9 @@ pub(super) fn baseline(
             field(digest.as_bytes());
         }
     }
-    if let (false, Some(suite)) = (seed.is_empty(), config.suites.first()) {
-        if let Image::Reference(reference) = &suite.image.value {
-            field(reference.as_bytes());
-        }
+    let first = config.suites.first().filter(|_| !seed.is_empty());
+    if let Some(Image::Reference(reference)) = first.map(|suite| &suite.image.value) {
+        field(reference.as_bytes());
     }
     Ok(BaselineSpec {
         seed,

@@ -4,7 +4,7 @@ mod farm;
 mod repo;
 
 pub(crate) use self::farm::FakeFarm;
-pub(crate) use self::repo::{TestRepo, git};
+pub(crate) use self::repo::{RawEntry, TestRepo, git};
 
 /// The sample of the design page, with a compose file and what both name.
 pub(crate) const SAMPLE: &str = r#"

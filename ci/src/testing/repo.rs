@@ -36,6 +36,9 @@ fn git_with_input(folder: &Path, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
+/// An entry of a tree: mode, name, object.
+pub(crate) type RawEntry<'e> = (&'e str, &'e [u8], &'e str);
+
 /// A work tree with a repository, and the folder that holds it.
 pub(crate) struct TestRepo {
     root: tempfile::TempDir,
@@ -93,8 +96,8 @@ impl TestRepo {
         CommitId::parse(&self.git(&["rev-parse", "HEAD"])).expect("an id")
     }
 
-    /// A commit of a tree that is given entry by entry, written as no porcelain would: `(mode, name, object)`.
-    pub(crate) fn commit_raw_tree(&self, entries: &[(&str, &[u8], &str)]) -> CommitId {
+    /// A commit of a tree that is given entry by entry, written as no porcelain would.
+    pub(crate) fn commit_raw_tree(&self, entries: &[RawEntry<'_>]) -> CommitId {
         let mut tree = Vec::new();
         for (mode, name, id) in entries {
             tree.extend_from_slice(mode.as_bytes());

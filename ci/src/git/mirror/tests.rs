@@ -16,7 +16,7 @@ fn path_mirror(repo: &TestRepo) -> Mirror {
 }
 
 fn branches(mirror: &Mirror) -> Vec<(String, CommitId)> {
-    Repository::open(mirror.path()).unwrap().branches().unwrap().0
+    Repository::open(mirror.path()).unwrap().branches().unwrap().heads
 }
 
 #[tokio::test]
@@ -87,6 +87,27 @@ async fn objects_that_are_hostile_are_not_fetched() {
     repo.git(&["update-ref", "refs/heads/evil", &commit.to_string()]);
     let error = path_mirror(&repo).fetch().await.expect_err("the tree is refused");
     assert!(error.to_string().contains("hasDotdot"), "{error}");
+}
+
+#[tokio::test]
+async fn locks_of_a_killed_fetch_do_not_stop_a_mirror_for_ever() {
+    let repo = TestRepo::sample();
+    let mirror = path_mirror(&repo);
+    mirror.fetch().await.unwrap();
+    repo.write("x", "x");
+    repo.commit("second");
+    for lock in ["refs/heads/main.lock", "packed-refs.lock"] {
+        std::fs::write(mirror.path().join(lock), "").unwrap();
+    }
+    mirror.fetch().await.unwrap();
+    assert_eq!(branches(&mirror)[0].1, repo.head());
+}
+
+#[test]
+fn what_the_other_side_says_damages_no_mirror() {
+    assert!(is_damaged("fatal: Unable to create '/m/packed-refs.lock': File exists.\n"));
+    assert!(!is_damaged("remote: fatal: Unable to create '/m/packed-refs.lock': File exists.\n"));
+    assert!(!is_damaged("fatal: unable to connect to example.org\n"));
 }
 
 #[tokio::test]
