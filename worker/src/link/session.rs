@@ -18,7 +18,7 @@
 //! same for one lease. The daemon breaks: everything is given back as the farm's failure, lanes wait and are put back.
 //!
 //! Invariants: time is looked at before anything else, so that a worker that slept does not speak for a lease that is
-//! over; a lane that is offered is pristine or untouched; a lease is started once.
+//! over; a lane that is offered is pristine or untouched; a lease is started once in a session, and not while it is held.
 
 mod lane;
 #[cfg(test)]
@@ -52,7 +52,7 @@ const TTL_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 /// So many unacknowledged heartbeats are remembered; the oldest says the least.
 const RENEWALS_KEPT: usize = 64;
-/// So many ended leases are remembered, to know a repeated Assign.
+/// So many leases that ended are remembered in a session, to know a repeated Assign.
 const ENDED_LEASES_KEPT: usize = 256;
 
 /// Who this worker is; fixed for its life but for the driver, which probing may change.
@@ -266,6 +266,8 @@ impl Session {
 
     fn connected(&mut self, now: Duration, driver: String, out: &mut Vec<Effect>) {
         self.disconnected();
+        // Repeats come within a session; a coordinator that lost its state begins its numbers anew.
+        self.ended = self.outbox.open_leases().iter().map(|lease| lease.fence).collect();
         let mut held: Vec<Lease> = self.working().map(|working| working.lease).collect();
         // What has ended but may not be known to have: not to hold it would say that it was lost.
         held.extend(

@@ -84,8 +84,6 @@ struct World {
     last_seq: u64,
     /// Leases of which nothing decisive may be said any more.
     silenced: BTreeSet<u64>,
-    /// Leases whose end was reported, acknowledged or not.
-    ended: BTreeSet<u64>,
     up: bool,
     attempts: u64,
 }
@@ -102,7 +100,6 @@ impl World {
             last_fence: 0,
             last_seq: 0,
             silenced: BTreeSet::new(),
-            ended: BTreeSet::new(),
             up: false,
             attempts: 0,
         }
@@ -168,7 +165,6 @@ impl World {
                 let fence = report.lease.expect("a report has a lease").fence;
                 if let Some(Fact::UnitEnded(_) | Fact::Discovered(_) | Fact::BaselineReady(_)) = report.body {
                     assert!(!self.silenced.contains(&fence), "nothing ends well after it was stopped");
-                    self.ended.insert(fence);
                 }
             }
             worker_message::Body::Hello(_) | worker_message::Body::Unfit(_) => {}
@@ -179,6 +175,10 @@ impl World {
         match blow {
             Blow::Connect => {
                 self.up = true;
+                let held = self.session.working().map(|working| working.lease);
+                self.started =
+                    held.chain(self.session.outbox.open_leases()).map(|lease| lease.fence).collect();
+                self.silenced.retain(|fence| self.started.contains(fence));
                 self.step(Input::Connected { driver: String::new() });
                 let welcome = Welcome { lease_ttl_ms: TTL_MS, heartbeat_ms: TTL_MS / 5 };
                 self.hear(Word::Welcome(welcome));

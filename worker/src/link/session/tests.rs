@@ -209,10 +209,28 @@ fn the_same_lease_twice_is_started_once_also_after_it_ended() {
     let mut desk = Desk::joined(2);
     desk.hear(unit(5, 0, &[1]));
     assert!(desk.hear(unit(5, 0, &[1])).is_empty());
-    assert!(desk.hear(unit(5, 1, &[1])).is_empty(), "not on another lane either");
+    assert_eq!(
+        desk.hear(unit(5, 1, &[1])),
+        ["ready 1 \"\""],
+        "not on another lane either, whose credit is renewed"
+    );
     desk.lane(0, unit_ended());
     desk.acknowledge_all();
-    assert!(desk.hear(unit(5, 1, &[1])).is_empty());
+    assert_eq!(desk.hear(unit(5, 1, &[1])), ["ready 1 \"\""]);
+}
+
+#[test]
+fn a_coordinator_that_lost_its_state_may_begin_its_numbers_anew() {
+    let mut desk = Desk::joined(1);
+    desk.hear(prepare(1, 0));
+    desk.lane(0, LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default()))));
+    desk.step(Input::Disconnected);
+    desk.connect();
+    assert_eq!(desk.hear(prepare(1, 0)), ["ready 0 \"\""], "not while its end is unacknowledged");
+    desk.acknowledge_all();
+    desk.step(Input::Disconnected);
+    desk.connect();
+    assert_eq!(desk.hear(prepare(1, 0)), ["start 1 on 0"]);
 }
 
 #[test]

@@ -13,6 +13,10 @@ impl Session {
     /// A lease is started once; one that cannot be started is given back at once rather than left to expire.
     pub(super) fn assigned(&mut self, now: Duration, assign: Assign, out: &mut Vec<Effect>) {
         let Assign { lease: Some(lease), lane, spec_digest, work } = assign else { return };
+        // Whatever becomes of it, the coordinator has used the lane's credit up.
+        if let Some(Lane::Idle { offered, .. }) = self.lanes.get_mut(lane as usize) {
+            *offered = false;
+        }
         let known = self.working().any(|working| working.lease.fence == lease.fence)
             || self.ended.contains(&lease.fence);
         if known {
