@@ -247,7 +247,8 @@ fn a_lease_for_a_busy_or_unknown_lane_is_given_back_at_once() {
 fn an_assignment_without_known_work_is_given_back() {
     let mut desk = Desk::joined(1);
     let word = Word::Assign(Assign { lease: Some(lease(5)), ..Assign::default() });
-    assert_eq!(desk.hear(word), ["5: failed \"the assignment names no work that this worker knows\""]);
+    let said = desk.hear(word);
+    assert_eq!(said, ["5: failed \"the assignment names no work that this worker knows\"", "ready 0 \"\""]);
 }
 
 #[test]
