@@ -34,8 +34,9 @@ impl HostReport {
     #[must_use]
     pub fn judge(role: Role, facts: Facts) -> Self {
         let mut findings = vec![fine("kernel", facts.kernel.clone()), capabilities(role, &facts)];
-        findings.push(cgroups(role, &facts));
-        if role == Role::Worker {
+        findings.push(cgroups(&facts));
+        // Without the right to mount nothing can be tried, and the one problem would be told as several.
+        if role == Role::Worker && facts.effective.has("SYS_ADMIN") {
             findings.push(overlay(&facts));
         }
         findings.push(pool(&facts));
@@ -60,7 +61,7 @@ fn capabilities(role: Role, facts: &Facts) -> Finding {
     finding(Severity::Problem, subject, format!("{} missing", lacking.join(", ")), remedy)
 }
 
-fn cgroups(role: Role, facts: &Facts) -> Finding {
+fn cgroups(facts: &Facts) -> Finding {
     let subject = "control groups";
     let groups = &facts.cgroups;
     let (version, needed) = match groups.hierarchies {
@@ -80,10 +81,6 @@ fn cgroups(role: Role, facts: &Facts) -> Finding {
             found,
             "enable these controllers on the host (kernel command line)",
         );
-    }
-    if groups.read_only && role == Role::Worker && !facts.effective.has("SYS_ADMIN") {
-        let found = format!("{version}, read-only, and they cannot be remounted");
-        return finding(Severity::Problem, subject, found, GIVE_PRIVILEGES);
     }
     fine(subject, version)
 }
@@ -194,8 +191,10 @@ mod tests {
     #[test]
     fn a_box_without_privileges_is_told_which_to_give() {
         let default = Capabilities::new(0xa804_25fb, 40);
-        let facts = Facts { bounding: default, effective: default, ..good() };
+        let overlay = Err("Operation not permitted".to_owned());
+        let facts = Facts { bounding: default, effective: default, overlay, ..good() };
         let found = problems(Role::Worker, facts);
+        assert_eq!(found.len(), 1, "what follows from it is not told beside it: {found:?}");
         assert!(
             found[0].starts_with("capabilities: NET_ADMIN, SYS_ADMIN missing: start the box with"),
             "{found:?}"
