@@ -137,6 +137,7 @@ fn spec_of(job: &Job, digest: String) -> RunSpec {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let mut args = std::env::args().skip(1);
     let job: Job = serde_json::from_slice(&std::fs::read(args.next().ok_or("a job file")?)?)?;
     let data = PathBuf::from(args.next().ok_or("a data folder")?);

@@ -320,6 +320,7 @@ impl Hands {
         for lane in &self.lanes {
             lane.lock().await.close().await;
         }
+        self.workshop.close().await;
     }
 
     async fn lane(&self, lane: u32) -> Result<MutexGuard<'_, Lane>, WorkFailure> {

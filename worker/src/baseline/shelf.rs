@@ -14,6 +14,11 @@ use prost::Message;
 use super::source::fetch;
 use crate::hands::{Farm, Notices, WorkFailure, blocking, chain, notice};
 
+/// With less than this free, baselines that nobody uses go before another comes.
+const ROOM_BYTES_MIN: u64 = 4 * 1024 * 1024 * 1024;
+/// With less than this free, no baseline is built or fetched.
+const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
 /// A baseline with its manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Shelved {
@@ -39,6 +44,17 @@ impl Shelf {
         let manifest = BaselineManifest::decode(bytes.as_slice()).ok()?;
         let baseline = self.pool.baseline(key)?;
         matches(&baseline, &manifest).then_some(Shelved { baseline, manifest })
+    }
+
+    /// Marks it as used now, for [`Shelf::make_room`].
+    pub(crate) fn touch(&self, key: &str) {
+        let Some(file) = self.manifest_file(key) else { return };
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        let empty = rustix::fs::AtFlags::empty();
+        if let Err(error) = rustix::fs::utimensat(rustix::fs::CWD, &file, &times, empty) {
+            tracing::debug!(%error, key, "marking a baseline as used");
+        }
     }
 
     /// From the pool, else from the farm; `None` where nobody has published it.
@@ -79,6 +95,39 @@ impl Shelf {
         blocking(move || pool.remove(&name)).await?.map(drop).map_err(|error| farm_fault(&error))
     }
 
+    /// Removes baselines, those first that were used longest ago, until there is room for another. What lanes stand on stays.
+    pub(crate) async fn make_room(&self) -> Result<(), WorkFailure> {
+        let shelf = self.clone();
+        let made = blocking(move || {
+            let used_at = |key: &str| {
+                let file = shelf.manifest_file(key)?;
+                std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
+            };
+            let mut keys: Vec<String> =
+                shelf.pool.baselines().iter().map(|baseline| baseline.key().to_owned()).collect();
+            keys.retain(|key| shelf.manifest_file(key).is_some());
+            keys.sort_by_key(|key| used_at(key));
+            for key in keys {
+                if shelf.pool.free_bytes()? >= ROOM_BYTES_MIN {
+                    break;
+                }
+                match shelf.pool.remove(&key) {
+                    Ok(_) => tracing::info!(key, "removed a baseline to make room"),
+                    Err(PoolError::BaselineInUse { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            shelf.pool.free_bytes()
+        });
+        let free = made.await?.map_err(|error| farm_fault(&error))?;
+        if free < FREE_BYTES_MIN {
+            return Err(WorkFailure::infrastructure(format!(
+                "the worker's disk is full: {free} bytes are free"
+            )));
+        }
+        Ok(())
+    }
+
     async fn fetch(
         &self,
         key: &str,
@@ -86,6 +135,7 @@ impl Shelf {
         notices: &Notices,
     ) -> Result<Shelved, WorkFailure> {
         self.clear(key).await?;
+        self.make_room().await?;
         let short = key.get(..12).unwrap_or(key);
         let total: u64 = manifest.trees.iter().map(|tree| tree.blob_size).sum();
         notice(

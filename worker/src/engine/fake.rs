@@ -60,6 +60,7 @@ struct State {
     failing_build: Option<BuildFailure>,
     on_exec: Option<OnExec>,
     on_start: Option<OnStart>,
+    layers_in: Option<PathBuf>,
 }
 
 /// The engine. Containers are known by their names; an id is the name.
@@ -138,6 +139,11 @@ impl FakeEngine {
                 (Status::Exited, exit_code, oom_killed);
         }
         self.changed.notify_waiters();
+    }
+
+    /// From now on every container gets a writable layer: a folder of its name in this one.
+    pub fn keep_layers_in(&self, folder: PathBuf) {
+        self.state().layers_in = Some(folder);
     }
 
     /// Where the container's writable layer is.

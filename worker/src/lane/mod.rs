@@ -9,6 +9,7 @@
 //! Must not know leases or the session. Invariants: a unit starts only on a stand that was verified and not used since; what
 //! a cancelled or dropped call leaves is put back by the next `settle` or the next unit.
 
+mod resolve;
 mod stand;
 mod unit_box;
 mod witness;
@@ -33,7 +34,7 @@ use witness::LaneWitness;
 pub(crate) use workshop::{Place, Workshop};
 
 /// Rebases that may fail before the lane is rebuilt.
-const REBASES_MAX: u32 = 2;
+const REBASES_MAX: usize = 2;
 /// Rebuilds that may fail before the lane is given up.
 const REBUILDS_MAX: u32 = 3;
 
@@ -227,79 +228,72 @@ impl Lane {
         let mut footprint = None;
         if self.used {
             let next = self.used_box.as_ref().map(|used| used.plan().clone());
-            if self.stand.is_some() {
-                let workshop = Arc::clone(&self.workshop);
-                let preparing = async move {
-                    match next {
-                        Some(plan) => UnitBox::make(plan, workshop.next_serial(), true).await.map(Some),
-                        None => Ok(None),
-                    }
-                };
-                let (put, prepared) = tokio::join!(self.put_back(), preparing);
-                footprint = put?;
-                self.keep_box(prepared);
-            } else {
-                self.leave_box().await.map_err(|failure| Unfit { reason: failure.reason })?;
-                if let Some(plan) = next {
-                    self.keep_box(UnitBox::make(plan, self.workshop.next_serial(), true).await.map(Some));
+            let preparing = Self::prepare_box(Arc::clone(&self.workshop), next.clone());
+            let (rebased, prepared) = tokio::join!(self.rebase(), preparing);
+            match rebased {
+                Ok(measured) => {
+                    footprint = measured;
+                    self.fresh_box = prepared;
                 }
-                self.used = false;
+                Err(reasons) => {
+                    // It stands on a network that goes with the rest.
+                    self.fresh_box = prepared;
+                    self.rebuild(reasons).await?;
+                    self.fresh_box = Self::prepare_box(Arc::clone(&self.workshop), next).await;
+                }
             }
         }
         let baseline_key = self.stand.as_ref().map(|stand| stand.ground().baseline.key().to_owned());
         Ok(Settled { baseline_key: baseline_key.unwrap_or_default(), footprint })
     }
 
-    fn keep_box(&mut self, prepared: Result<Option<UnitBox>, WorkFailure>) {
-        match prepared {
-            Ok(prepared) => self.fresh_box = prepared,
-            // The unit that needs one makes it, and says so where it cannot.
-            Err(error) => tracing::warn!(%error, "preparing a container for the next unit"),
+    async fn prepare_box(workshop: Arc<Workshop>, plan: Option<BoxPlan>) -> Option<UnitBox> {
+        let made = UnitBox::make(plan?, workshop.next_serial(), true).await;
+        // The unit that needs one makes it, and says so where it cannot.
+        made.inspect_err(|error| tracing::warn!(%error, "preparing a container for the next unit")).ok()
+    }
+
+    /// Puts the lane back, whatever that takes.
+    async fn put_back(&mut self) -> Result<(), Unfit> {
+        match self.rebase().await {
+            Ok(_) => Ok(()),
+            Err(reasons) => self.rebuild(reasons).await,
         }
     }
 
-    /// Rebases, rebuilds where that fails, gives up where that fails too.
-    async fn put_back(&mut self) -> Result<Option<Footprint>, Unfit> {
+    /// Kills the unit and puts the stack back; answers with what the unit had dirtied, or with why it failed each time.
+    async fn rebase(&mut self) -> Result<Option<Footprint>, Vec<String>> {
         let driver = self.workshop.driver().unwrap_or(Driver::Recreate);
         let used_box = self.used_box.take();
         let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
-        let Some(stand) = self.stand.as_mut() else { return Ok(None) };
         let mut reasons = Vec::new();
         let mut rebased = None;
-        for _ in 0..REBASES_MAX {
-            match stand.rebase(driver, &doomed).await {
-                Ok(done) => {
-                    rebased = Some(done);
-                    break;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a rebase failed");
-                    reasons.push(error.to_string());
+        if let Some(stand) = self.stand.as_mut() {
+            while rebased.is_none() && reasons.len() < REBASES_MAX {
+                match stand.rebase(driver, &doomed).await {
+                    Ok(done) => rebased = Some(done),
+                    Err(error) => {
+                        tracing::warn!(%error, "a rebase failed");
+                        reasons.push(error.to_string());
+                    }
                 }
             }
         }
-        if let Some(used_box) = used_box
-            && let Err(error) = used_box.remove().await
-        {
-            tracing::warn!(%error, "removing a used container");
+        if let Some(used_box) = used_box {
+            self.workshop.dispose(used_box);
         }
-        if let Some(Rebased { took, footprint }) = rebased {
-            self.rebase = took;
+        let Some(stand) = &self.stand else {
+            // Nothing but the box, and nothing is shared with the next one.
             self.used = false;
-            stand.prepare_next().await;
-            return Ok(match footprint.await {
-                Ok(Ok(measured)) => Some(measured),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "measuring what a unit dirtied");
-                    None
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "measuring what a unit dirtied");
-                    None
-                }
-            });
-        }
-        self.rebuild(reasons).await.map(|()| None)
+            return Ok(None);
+        };
+        let Some(Rebased { took, footprint }) = rebased else { return Err(reasons) };
+        self.rebase = took;
+        self.used = false;
+        stand.prepare_next().await;
+        let measured = footprint.await.map_err(|error| error.to_string());
+        let measured = measured.and_then(|measured| measured.map_err(|error| crate::hands::chain(&error)));
+        Ok(measured.inspect_err(|error| tracing::warn!(error, "measuring what a unit dirtied")).ok())
     }
 
     async fn rebuild(&mut self, mut reasons: Vec<String>) -> Result<(), Unfit> {
@@ -349,3 +343,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

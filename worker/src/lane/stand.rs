@@ -163,10 +163,13 @@ impl Stand {
         let again =
             driver == Driver::Restart && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
         let engine = self.ground.engine.clone();
+        let mut laps = Laps::start();
         let doomed: Vec<String> = self.rig.containers.iter().chain(others).cloned().collect();
         kill_all(engine.as_ref(), &doomed).await?;
         let gone = Instant::now();
+        laps.lap("killed");
         let layers = self.measure_layers().await?;
+        laps.lap("layers measured");
         if again {
             self.restarts += 1;
         } else {
@@ -175,12 +178,17 @@ impl Stand {
         }
         let trees = self.put_trees_back().await?;
         let footprint = tokio::task::spawn_blocking(move || measure(trees, layers));
+        laps.lap("trees put back");
         if !again {
             self.make_containers().await?;
         }
         self.put_layers_back().await?;
+        laps.lap("layers put back");
         self.verify().await?;
+        laps.lap("verified");
         self.start().await?;
+        laps.lap("healthy");
+        tracing::debug!(lane = self.ground.lane, %driver, laps = ?laps.0, "rebased");
         Ok(Rebased { took: gone.elapsed(), footprint })
     }
 
@@ -297,4 +305,19 @@ struct LayerWork {
     pool: Pool,
     baseline: Baseline,
     layers: Vec<(String, PathBuf)>,
+}
+
+/// How long each step of a rebase took, for the log.
+struct Laps(Vec<(&'static str, Duration)>, Instant);
+
+impl Laps {
+    fn start() -> Self {
+        Self(Vec::new(), Instant::now())
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.0.push((name, now.duration_since(self.1)));
+        self.1 = now;
+    }
 }

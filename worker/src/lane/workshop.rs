@@ -9,23 +9,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use andon_proto::{BaselineManifest, BaselineReady, BaselineService, Image, RunSpec, Stack, Suite};
+use andon_proto::{BaselineManifest, BaselineReady, BaselineService, RunSpec, Stack, Suite};
 use andon_snapshot::Baseline;
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::stand::{Ground, Stand};
-use super::unit_box::{BoxPlan, BoxSeedKit};
-use crate::baseline::{BUILD_LANE, Build, BuildFacts, Shelf, Shelved, Source, Sources, key_of, labels_of};
+use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
+use crate::baseline::{
+    BUILD_LANE, Build, BuildFacts, Shelf, Shelved, Source, Sources, farm_fault, key_of, labels_of,
+};
 use crate::clock;
 use crate::engine::ImageInfo;
-use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, notice};
+use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, blocking, notice};
 use crate::runner::{PLUGIN_FILE, PLUGIN_SOURCE};
 use crate::stack::{StackPlan, sweep};
 
 /// The lane that a fresh baseline is checked on.
 const CHECK_LANE: &str = "check";
 /// How many suites' images are remembered.
-const IMAGES_MAX: usize = 256;
+pub(super) const IMAGES_MAX: usize = 256;
 /// How many baselines' plans are remembered.
 const STACKS_MAX: usize = 32;
 
@@ -41,7 +44,9 @@ pub(crate) struct Workshop {
     driver: Mutex<Option<Driver>>,
     gate: Mutex<()>,
     stacks: Mutex<HashMap<String, (Baseline, Arc<StackPlan>)>>,
-    images: Mutex<HashMap<(u64, String), ImageInfo>>,
+    pub(super) images: Mutex<HashMap<(u64, String), ImageInfo>>,
+    /// Used boxes being removed: nobody waits for them but the end.
+    removals: TaskTracker,
 }
 
 /// Where a unit is to run.
@@ -79,7 +84,7 @@ impl Workshop {
             WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}"))
         })?;
         let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
-        Ok(Self {
+        let workshop = Self {
             shelf: Shelf { pool: pool.clone(), farm: Arc::clone(&farm), scratch: scratch.clone(), manifests },
             sources: Sources::new(pool, farm, scratch),
             out_root,
@@ -89,8 +94,42 @@ impl Workshop {
             gate: Mutex::new(()),
             stacks: Mutex::new(HashMap::new()),
             images: Mutex::new(HashMap::new()),
+            removals: TaskTracker::new(),
             options,
-        })
+        };
+        workshop.tidy().await?;
+        Ok(workshop)
+    }
+
+    /// Removes what only an earlier life knew: sources, and builds that were never finished.
+    async fn tidy(&self) -> Result<(), WorkFailure> {
+        let shelf = self.shelf.clone();
+        let tidied = blocking(move || {
+            let stale =
+                shelf.pool.baselines().into_iter().filter(|baseline| shelf.local(baseline.key()).is_none());
+            let keys: Vec<String> = stale.map(|baseline| baseline.key().to_owned()).collect();
+            keys.iter().try_for_each(|key| shelf.pool.remove(key).map(drop))
+        });
+        tidied.await?.map_err(|error| farm_fault(&error))
+    }
+
+    /// Removes a used box in the background. Its processes are dead, or die now.
+    pub(crate) fn dispose(&self, used: UnitBox) {
+        self.removals.spawn(async move {
+            if let Err(error) = used.remove().await {
+                // Swept when the lane is put up anew, or when the worker starts.
+                tracing::warn!(%error, "removing a used container");
+            }
+        });
+    }
+
+    /// Waits until nothing is being removed any more.
+    pub(crate) async fn close(&self) {
+        self.removals.close();
+        self.removals.wait().await;
+        if let Err(error) = sweep(self.options.engine.as_ref(), None).await {
+            tracing::warn!(%error, "removing what is left of the lanes");
+        }
     }
 
     /// A number for a box; never the same twice.
@@ -156,6 +195,7 @@ impl Workshop {
             return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
         }
         self.shelf.clear(&key).await?;
+        self.shelf.make_room().await?;
         notice(notices, format!("building baseline {}", &key[..12]));
         let kit = self.seed_kit(run, spec, &source, notices).await?;
         let build = Build {
@@ -274,12 +314,12 @@ impl Workshop {
         source: &Arc<Source>,
         notices: &Notices,
     ) -> Result<(Baseline, Arc<StackPlan>), WorkFailure> {
-        if let Some(known) = self.stacks.lock().await.get(key) {
-            return Ok(known.clone());
+        if let Some(known) = self.known(key).await {
+            return Ok(known);
         }
         let _one_at_a_time = self.gate.lock().await;
-        if let Some(known) = self.stacks.lock().await.get(key) {
-            return Ok(known.clone());
+        if let Some(known) = self.known(key).await {
+            return Ok(known);
         }
         let found = match self.shelf.local(key) {
             Some(found) => Some(found),
@@ -303,84 +343,6 @@ impl Workshop {
         let plan = Arc::new(plan);
         self.remember(key, &baseline, &plan).await;
         Ok((baseline, plan))
-    }
-
-    /// The image that a published baseline was made with, or one built from the same.
-    async fn image_of(
-        &self,
-        published: Option<&BaselineService>,
-        image: Option<&Image>,
-        service: &str,
-        source: &Arc<Source>,
-        notices: &Notices,
-    ) -> Result<(ResolvedImage, ImageInfo), WorkFailure> {
-        let Some(published) = published else {
-            return Err(WorkFailure::infrastructure(format!("the baseline has no service `{service}`")));
-        };
-        if published.build_key.is_empty() {
-            let here = self.options.engine.inspect_image(&published.image_id).await;
-            if let Some(info) = here.map_err(|error| WorkFailure::infrastructure(error.to_string()))? {
-                let image = ResolvedImage {
-                    id: published.image_id.clone(),
-                    reference: published.reference.clone(),
-                    build_key: String::new(),
-                };
-                return Ok((image, info));
-            }
-        }
-        let (resolved, info) = self.resolve(image, service, source, notices).await?;
-        let same = match published.build_key.as_str() {
-            "" => resolved.id == published.image_id,
-            key => resolved.build_key == key,
-        };
-        if same {
-            return Ok((resolved, info));
-        }
-        Err(WorkFailure::infrastructure(format!(
-            "image {} of service `{service}` is {} here, the baseline was built with {}",
-            published.reference, resolved.id, published.image_id
-        )))
-    }
-
-    async fn resolve(
-        &self,
-        image: Option<&Image>,
-        what: &str,
-        source: &Source,
-        notices: &Notices,
-    ) -> Result<(ResolvedImage, ImageInfo), WorkFailure> {
-        let Some(image) = image else {
-            return Err(WorkFailure::config(format!("`{what}` names no image")));
-        };
-        let resolved = self.options.images.resolve(image, &source.path()?, notices).await?;
-        let info = self.options.engine.inspect_image(&resolved.id).await;
-        let info = info.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
-        let info = info.ok_or_else(|| {
-            WorkFailure::infrastructure(format!("image {} vanished from the engine", resolved.reference))
-        })?;
-        Ok((resolved, info))
-    }
-
-    /// A suite's image, the same for a whole run: a tag that moves meanwhile changes nothing.
-    async fn suite_image(
-        &self,
-        run: u64,
-        suite: &Suite,
-        source: &Source,
-        notices: &Notices,
-    ) -> Result<ImageInfo, WorkFailure> {
-        // Held over the resolution: lanes that need the same image wait for one build of it.
-        let mut images = self.images.lock().await;
-        let name = (run, suite.name.clone());
-        if let Some(known) = images.get(&name) {
-            return Ok(known.clone());
-        }
-        let (_, info) = self.resolve(suite.image.as_ref(), &suite.name, source, notices).await?;
-        if images.len() >= IMAGES_MAX {
-            images.clear();
-        }
-        images.insert(name, info.clone());
-        Ok(info)
     }
 
     async fn seed_kit(
@@ -430,7 +392,14 @@ impl Workshop {
         }
     }
 
+    /// What is known of a key, while the pool still has it.
+    async fn known(&self, key: &str) -> Option<(Baseline, Arc<StackPlan>)> {
+        let known = self.stacks.lock().await.get(key).cloned();
+        known.filter(|_| self.options.pool.baseline(key).is_some())
+    }
+
     async fn remember(&self, key: &str, baseline: &Baseline, plan: &Arc<StackPlan>) {
+        self.shelf.touch(key);
         let mut stacks = self.stacks.lock().await;
         if stacks.len() >= STACKS_MAX {
             stacks.clear();

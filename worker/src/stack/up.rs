@@ -77,11 +77,13 @@ async fn step(
     place: usize,
     to: Stage,
 ) -> Result<(usize, Stage), StackFault> {
+    let began = tokio::time::Instant::now();
     match to {
         Stage::Started => start(engine, service, container).await?,
         _ if service.completes => wait_completed(engine, service, container).await?,
         _ => wait_healthy(engine, service, container).await?,
     }
+    tracing::debug!(service = service.name, stage = ?to, took = ?began.elapsed(), "reached");
     Ok((place, to))
 }
 

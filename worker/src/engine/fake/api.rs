@@ -170,12 +170,18 @@ impl Engine for FakeEngine {
             NetworkMode::Named { .. } => return Err(not_found(what)),
             _ => Vec::new(),
         };
+        let upper_dir = state.layers_in.as_ref().map(|folder| folder.join(&spec.name));
+        if let Some(layer) = &upper_dir {
+            // Empty, as a fresh container's is.
+            let _ = std::fs::remove_dir_all(layer);
+            std::fs::create_dir_all(layer).expect("a test's folder can be made");
+        }
         let container = Container {
             spec: spec.clone(),
             status: Status::Created,
             exit_code: 0,
             oom_killed: false,
-            upper_dir: None,
+            upper_dir,
             log: Script::default(),
             networks,
         };
