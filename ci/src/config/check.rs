@@ -222,7 +222,7 @@ pub(crate) fn runner(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> 
         None if written => no_runner(),
         None if !by_command => {
             let message = "the suite has no runner: write runner = \"pytest\", or \"discover\" and \"run\"";
-            findings.problem(table.place(), message);
+            table.require(findings, "runner", message);
             no_runner()
         }
         Some(Preset::Pytest) => {
@@ -232,10 +232,8 @@ pub(crate) fn runner(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> 
         None | Some(Preset::Command) => {
             belongs(findings, table, &["command", "args"], "the runner \"pytest\"");
             for key in ["discover", "run"] {
-                if !table.has(key) {
-                    findings
-                        .problem(table.place(), format!("the suite has no {key:?}, which its runner needs"));
-                }
+                let message = format!("the suite has no {key:?}, which its runner needs");
+                table.require(findings, key, &message);
             }
             if let Some(text) = &discover {
                 command(findings, "\"discover\"", text);

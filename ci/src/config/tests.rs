@@ -227,6 +227,17 @@ fn runners_want_what_is_theirs() {
 }
 
 #[test]
+fn a_misspelt_key_is_said_once_and_not_missed_as_well() {
+    let report =
+        ["runer = \"pytest\"", "dicover = \"l\"\nrun = \"r {tests}\""].map(|more| problems(&suite(more)));
+    insta::assert_snapshot!(report.join("\n--\n"), @r#"
+    andon.toml:4:1: unknown key "runer" in [[suite]], did you mean "runner"?
+    --
+    andon.toml:4:1: unknown key "dicover" in [[suite]], did you mean "discover"?
+    "#);
+}
+
+#[test]
 fn shell_braces_in_a_command_are_left_alone() {
     accepted(&suite(
         "discover = \"l\"\nrun = \"for x in {a,b}; do awk '{print}' ${TESTS}; done; run {tests} > {junit}\"",

@@ -250,8 +250,8 @@ impl Watcher {
             let (branch, commit) = (head.branch.clone(), head.commit.short());
             PollError::Submit { branch, commit, source }
         })?;
-        let again = if done.existed { ", which existed" } else { "" };
-        tracing::info!(project, "run {}{again} for {} {}", done.run, head.branch, head.commit.short());
+        let again = if done.existed { ", told of already" } else { "" };
+        tracing::info!(project, "run {} for {} {}{again}", done.run, head.branch, head.commit.short());
         self.seen.remember(&head.branch, &head.commit)?;
         Ok(true)
     }
