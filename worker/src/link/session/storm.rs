@@ -13,7 +13,7 @@ use super::*;
 const LANES: u32 = 3;
 const TTL_MS: u64 = 1_000;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Blow {
     Connect,
     Disconnect,
