@@ -132,3 +132,34 @@ fn tokens_that_others_can_read_are_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("chmod 600"));
 }
+
+#[test]
+fn mistakes_in_the_project_are_all_said_before_a_farm_is_asked() {
+    let bad = "[[suite]]\nnmae = \"a\"\nimage = \"x\"\nrunner = \"pytset\"\n";
+    for (files, expected) in
+        [(&[("andon.toml", bad)][..], &["nmae", "pytset"][..]), (&[("README", "")], &["andon init"])]
+    {
+        let project = support::repository(files);
+        let mut run = andon();
+        run.args(["run", "--coordinator", "http://127.0.0.1:1", "--token", "t"]);
+        let output = run.arg("--repo").arg(project.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(16), "{}", support::complained(&output));
+        for word in expected {
+            assert!(support::complained(&output).contains(word), "{word}: {}", support::complained(&output));
+        }
+    }
+}
+
+#[test]
+fn a_commit_or_a_repository_that_is_not_there_is_usage() {
+    let project = support::repository(&[("andon.toml", "")]);
+    let empty = tempfile::tempdir().unwrap();
+    for (path, commit) in
+        [(project.path(), "no-such-branch"), (project.path(), "--help\u{1b}[2J"), (empty.path(), "HEAD")]
+    {
+        let output =
+            andon().arg("run").arg("--repo").arg(path).arg(format!("--commit={commit}")).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{commit:?}");
+        assert!(!support::complained(&output).contains('\u{1b}'), "{commit:?} reaches the terminal");
+    }
+}

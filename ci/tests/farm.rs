@@ -98,3 +98,78 @@ fn an_address_that_is_taken_is_said_with_the_servers_own_words() {
     assert!(complained(&up).contains(&address), "{}", complained(&up));
     assert!(complained(&up).contains("coordinator.log"), "{}", complained(&up));
 }
+
+const PROJECT: &[(&str, &str)] = &[(
+    "andon.toml",
+    "[[suite]]\nname = \"unit\"\nimage = \"debian:trixie-slim\"\ndiscover = \"ls\"\nrun = \"true {tests}\"\n",
+)];
+
+#[test]
+fn a_followed_run_is_left_by_ctrl_c_and_ended_by_cancel() {
+    let farm = Coordinator::start();
+    let project = support::repository(PROJECT);
+    let mut run = farm.command(&["run", "--project", "p"]);
+    run.current_dir(project.path());
+    let followed = support::interrupt_when(run, "run 1:");
+    assert_eq!(followed.status.code(), Some(130), "{}", complained(&followed));
+    assert!(complained(&followed).contains("andon watch 1"), "{}", complained(&followed));
+
+    let cancelled = farm.run(&["cancel", "1", "--reason", "no time"]);
+    assert_eq!(said(&cancelled), "run 1 cancelled\n");
+    let watched = farm.run(&["watch", "1"]);
+    assert_eq!(watched.status.code(), Some(106), "{}", said(&watched));
+    assert!(said(&watched).contains("no time"), "{}", said(&watched));
+    assert_eq!(farm.run(&["show", "1"]).status.code(), Some(0), "showing is no judging");
+
+    let json: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "1", "--json"]).stdout).unwrap();
+    assert_eq!(json["exit_code"], 106);
+    assert_eq!(json["state"], "incomplete");
+    assert_eq!(json["project"], "p");
+    assert_eq!(json["ref"], "refs/heads/main");
+    assert_eq!(json["trigger"], "person");
+    let listed: serde_json::Value =
+        serde_json::from_slice(&farm.run(&["list", "--project", "p", "--json"]).stdout).unwrap();
+    assert_eq!(listed[0]["run"], 1);
+}
+
+#[test]
+fn a_detached_run_says_its_number_and_what_to_do() {
+    let farm = Coordinator::start();
+    let project = support::repository(PROJECT);
+    std::fs::write(project.path().join("new"), "").unwrap();
+    let run = farm.command(&["run", "--detach"]).arg("--repo").arg(project.path()).output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", complained(&run));
+    assert!(said(&run).starts_with("run 1: "), "{}", said(&run));
+    assert!(said(&run).contains("andon watch 1"));
+    assert!(
+        complained(&run).contains("1 uncommitted change is not part of this run"),
+        "{}",
+        complained(&run)
+    );
+}
+
+#[test]
+fn a_push_starts_a_run_through_the_hook_and_the_same_commit_never_twice() {
+    let farm = Coordinator::start();
+    let project = support::repository(PROJECT);
+    let temp = tempfile::tempdir().unwrap();
+    let bare = temp.path().join("shop.git");
+    support::git(temp.path(), &["init", "-q", "--bare", bare.to_str().unwrap()]);
+    let install = farm.command(&["hook", "install"]).arg(&bare).output().unwrap();
+    assert_eq!(install.status.code(), Some(0), "{}", complained(&install));
+    let push = |branch: &str| {
+        support::git(
+            project.path(),
+            &["push", "-q", bare.to_str().unwrap(), &format!("HEAD:refs/heads/{branch}")],
+        );
+        let list = farm.run(&["list", "--json"]);
+        serde_json::from_slice::<serde_json::Value>(&list.stdout).unwrap()
+    };
+    let first = push("main");
+    assert_eq!(first.as_array().unwrap().len(), 1, "{first}");
+    assert_eq!(first[0]["project"], "shop");
+    assert_eq!(first[0]["trigger"], "push");
+    assert_eq!(push("master").as_array().unwrap().len(), 1, "the same commit on another branch");
+    support::commit(project.path());
+    assert_eq!(push("main").as_array().unwrap().len(), 2);
+}

@@ -111,15 +111,16 @@ pub(crate) async fn doctor(args: &DoctorArgs, farm: &FarmArgs) -> Result<Exit, C
 
 fn render(findings: &[Finding], paint: Paint) -> String {
     let mut text = String::new();
+    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     for finding in findings {
         let word = match finding.health {
             Health::Ok => paint.good("ok     "),
             Health::Warn => paint.warn("warn   "),
             Health::Problem => paint.bad("problem"),
         };
-        text.push_str(&format!("{word}  {:<12} {}\n", finding.name, cut(&finding.said, SAID_CHARS_MAX)));
+        text.push_str(&format!("{word}  {:<width$}  {}\n", finding.name, cut(&finding.said, SAID_CHARS_MAX)));
         for line in finding.todo.iter().flat_map(|todo| todo.lines()) {
-            text.push_str(&format!("         {:<12} -> {}\n", "", cut(line, SAID_CHARS_MAX)));
+            text.push_str(&format!("         {:<width$}  -> {}\n", "", cut(line, SAID_CHARS_MAX)));
         }
     }
     let count = |health| findings.iter().filter(|finding| finding.health == health).count() as u64;
@@ -144,7 +145,6 @@ async fn docker() -> Vec<Finding> {
         version.version, version.api_version, version.storage_driver, version.cgroup_version
     );
     let mut findings = vec![Finding::ok("engine", said)];
-    findings.extend(disk("disk", Path::new(&version.root_dir), "docker system prune, or a larger disk"));
     findings.extend(host(&version.root_dir).await);
     findings
 }
@@ -300,12 +300,12 @@ mod tests {
             Finding::problem("workers", "none \u{1b}[2J", "one\ntwo"),
         ];
         insta::assert_snapshot!(render(&findings, Paint::Plain), @r#"
-        ok       engine       Docker Engine 20.10.24
-        warn     git          there is none
-                              -> install git
-        problem  workers      none \x1b[2J
-                              -> one
-                              -> two
+        ok       engine   Docker Engine 20.10.24
+        warn     git      there is none
+                          -> install git
+        problem  workers  none \x1b[2J
+                          -> one
+                          -> two
 
         1 problem, 1 warning
         "#);

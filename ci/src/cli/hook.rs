@@ -68,8 +68,9 @@ pub(crate) async fn hook(command: HookCommand, farm: &FarmArgs) -> Result<Exit, 
 
 fn install(args: &InstallArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     let address = farm.address()?;
-    let repo = std::path::absolute(&args.repo)
-        .map_err(|error| CliError::usage("the repository's path cannot be resolved").because(&error))?;
+    let repo = std::fs::canonicalize(&args.repo).map_err(|error| {
+        CliError::usage(format!("there is no repository {}", args.repo.display())).because(&error)
+    })?;
     let token_file = match &farm.coordinator {
         // Kept up to date by the farm itself, whatever becomes of its tokens.
         None => farm.state_dir()?.client_token_file(),

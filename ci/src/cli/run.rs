@@ -306,7 +306,10 @@ impl From<PrepareError> for CliError {
                     GitError::Hostile { .. } | GitError::TooLarge { .. } => Exit::Config,
                     GitError::Read { .. } | GitError::Archive { .. } => Exit::Incomplete,
                 };
-                let new = Self::new(exit, said);
+                let mut new = Self::new(exit, said);
+                if matches!(git, GitError::Open { .. }) {
+                    new = new.hint("--repo names the working copy or bare repository");
+                }
                 match std::error::Error::source(git) {
                     Some(cause) => new.because(cause),
                     None => new,

@@ -231,10 +231,8 @@ pub(crate) fn parse_watch(watched: &str, whose: Whose) -> Result<WatchedProject,
 pub(crate) fn absolute_watch(watched: &str) -> String {
     let Some((name, rest)) = watched.split_once('=') else { return watched.to_owned() };
     let (path, branch) = rest.split_at(rest.rfind('#').unwrap_or(rest.len()));
-    match std::path::absolute(path) {
-        Ok(absolute) if std::path::Path::new(path).is_dir() => {
-            format!("{name}={}{branch}", absolute.display())
-        }
+    match std::fs::canonicalize(path) {
+        Ok(absolute) if absolute.is_dir() => format!("{name}={}{branch}", absolute.display()),
         _ => watched.to_owned(),
     }
 }

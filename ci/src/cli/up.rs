@@ -50,7 +50,7 @@ pub(crate) struct UpArgs {
     /// How a lane is put back to its baseline [default: the fastest that the worker can]
     #[arg(long, value_enum)]
     driver: Option<Driver>,
-    /// Poll this repository and run each new commit of the branch (default: every branch)
+    /// Poll this repository and run each new commit of these branches [default: as its andon.toml says]
     #[arg(long, value_name = "NAME=URL[#BRANCH]")]
     watch: Vec<String>,
     /// Whose credentials git uses to fetch what is watched [default: none]

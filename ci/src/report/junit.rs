@@ -38,7 +38,7 @@ fn suite(run: &Run, name: &str) -> TestSuite {
     let mut suite = TestSuite::new(xml(name));
     let mut busy = Duration::ZERO;
     for test in run.tests.iter().filter(|test| test.suite == name) {
-        let case = case(test);
+        let case = case(run, test);
         busy += case.time.unwrap_or_default();
         suite.add_test_case(case);
     }
@@ -55,9 +55,9 @@ fn suite(run: &Run, name: &str) -> TestSuite {
     suite
 }
 
-fn case(test: &Test) -> TestCase {
+fn case(run: &Run, test: &Test) -> TestCase {
     let parts = ids::parts(&test.id);
-    let mut case = TestCase::new(xml(parts.name), status(test));
+    let mut case = TestCase::new(xml(parts.name), status(run, test));
     case.set_classname(xml(parts.classname.as_deref().unwrap_or(&test.suite)));
     if let Some(file) = parts.file {
         case.extra.insert(XmlString::new("file"), xml(file));
@@ -72,7 +72,7 @@ fn case(test: &Test) -> TestCase {
     case
 }
 
-fn status(test: &Test) -> TestCaseStatus {
+fn status(run: &Run, test: &Test) -> TestCaseStatus {
     let last = test.attempts.last();
     let message = last.map_or("", |attempt| attempt.message.as_str());
     match test.verdict() {
@@ -98,7 +98,8 @@ fn status(test: &Test) -> TestCaseStatus {
         }
         Verdict::Infrastructure => non_success(NonSuccessKind::Error, "infrastructure", message),
         Verdict::Skipped => skipped(message),
-        Verdict::NotRun => skipped(if message.is_empty() { "not run" } else { message }),
+        Verdict::NotRun if run.reason.is_empty() => skipped("not run"),
+        Verdict::NotRun => skipped(&format!("not run: {}", first_line(&run.reason))),
         Verdict::Unspecified => skipped("no verdict yet"),
     }
 }

@@ -104,7 +104,7 @@ impl Progress {
             parts.push(format!("{} tests/min", words::thousands(rate.round() as u64)));
             let left = f64::from(self.counts.open) / rate * 60_000.0;
             if self.counts.open > 0 && left.is_finite() {
-                parts.push(format!("about {} left", words::millis((left / 1_000.0).ceil() as u64 * 1_000)));
+                parts.push(format!("about {} left", words::seconds((left / 1_000.0).ceil() as u64)));
             }
         }
         parts.join(", ")

@@ -17,6 +17,8 @@ use super::{ids, words};
 pub(crate) const LISTED_MAX: usize = 20;
 /// First lines of a message below a listed test.
 pub(crate) const MESSAGE_LINES: usize = 3;
+/// A rate is said of at least so long a time.
+const RATE_MS_MIN: u64 = 1_000;
 /// Lines of a run's reason: a failed seed brings its output.
 const REASON_LINES: usize = 30;
 
@@ -107,13 +109,13 @@ fn figures(said: &mut String, run: &Run) {
         }
         push(said, "wall time", &wall);
     }
-    if stats.tests_done > 0 {
-        let mut speed = String::new();
-        if stats.wall_ms > 0 {
-            write!(speed, "{} tests/min, ", whole(stats.per_minute)).expect("a string takes every write");
+    if stats.tests_done > 0 && stats.wall_ms > 0 {
+        let mut speed = format!("{} tests/min", whole(stats.per_minute));
+        // Of a moment's tests the rate says nothing.
+        if stats.testing_ms >= RATE_MS_MIN {
+            write!(speed, ", {} while tests ran", whole(stats.per_minute_testing))
+                .expect("a string takes every write");
         }
-        write!(speed, "{} tests/min while tests ran", whole(stats.per_minute_testing))
-            .expect("a string takes every write");
         push(said, "speed", &speed);
     }
     for of in &stats.rebases {
@@ -226,7 +228,7 @@ mod tests {
         run 13 passed: shop 4f2a9c1b7d3e (main)
           tests      4 passed
           wall time  16.0 s, tests ran for 4.0 s
-          speed      15 tests/min, 60 tests/min while tests ran
+          speed      15 tests/min, 60 while tests ran
           rebase     restart: p50 602 ms, p99 604 ms (4 rebases)
           sharding   4 lanes, busiest 1.6 s, 1.00 × the mean
           baseline   b1b1b1b1b1b1
@@ -239,7 +241,7 @@ mod tests {
         run 12 failed: shop 4f2a9c1b7d3e (main)
           tests      1 passed, 1 failed, 1 timed out, 1 flaky, 1 skipped, 1 infrastructure, 1 not run
           wall time  1m 30s, tests ran for 1m 03s
-          speed      3 tests/min, 5 tests/min while tests ran
+          speed      3 tests/min, 5 while tests ran
           rebase     restart: p50 604 ms, p99 608 ms (8 rebases)
           sharding   4 lanes, busiest 1m 01s, 3.67 × the mean
           baseline   b1b1b1b1b1b1

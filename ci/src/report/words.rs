@@ -117,6 +117,11 @@ pub(crate) fn millis(ms: u64) -> String {
     }
 }
 
+/// A duration in whole seconds, for an estimate.
+pub(crate) fn seconds(s: u64) -> String {
+    if s < 60 { format!("{s} s") } else { millis(s.saturating_mul(1_000)) }
+}
+
 /// A duration in microseconds: below 10 ms with a decimal.
 pub(crate) fn micros(us: u64) -> String {
     match us {
@@ -171,6 +176,8 @@ mod tests {
         assert_eq!(millis(61_400), "1m 01s");
         assert_eq!(millis(1_450), "1.4 s");
         assert_eq!(millis(7_260_000), "2h 01m");
+        assert_eq!(seconds(59), "59 s");
+        assert_eq!(seconds(61), "1m 01s");
         assert_eq!(micros(1_250), "1.2 ms");
         assert_eq!(micros(612_345), "612 ms");
         assert_eq!(bytes(999), "999 B");

@@ -83,9 +83,7 @@ impl Coordinator {
 
     /// Asks it to end and answers with its exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).expect("process ids fit an i32");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child lives");
+        signal(&self.child, rustix::process::Signal::TERM);
         self.child.wait().expect("the child is waited for").code()
     }
 }
@@ -95,6 +93,34 @@ impl Drop for Coordinator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts a command, interrupts it (Ctrl-C) once its output has these words, and answers with how it ended.
+pub(crate) fn interrupt_when(mut command: Command, words: &str) -> Output {
+    use std::io::{BufRead as _, BufReader};
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    // The following begins after the first line: a second one shows that it has.
+    let mut seen = 0;
+    while seen < 2 {
+        let line =
+            lines.next().expect("the command says the words before it ends").expect("its output is UTF-8");
+        seen += usize::from(line.contains(words));
+    }
+    signal(&child, rustix::process::Signal::INT);
+    // The rest is read so that the command is never blocked by a full pipe.
+    let rest = lines.map_while(Result::ok).collect::<Vec<_>>().join("\n");
+    let mut output = child.wait_with_output().expect("the command is waited for");
+    output.stdout = rest.into_bytes();
+    output
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = i32::try_from(child.id()).expect("process ids fit an i32");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a child has an id");
+    rustix::process::kill_process(pid, signal).expect("the child lives");
 }
 
 /// A git repository with one commit of these files.
@@ -114,7 +140,8 @@ pub(crate) fn commit(path: &Path) {
     );
 }
 
-fn git(path: &Path, arguments: &[&str]) {
+/// git in this folder, without anybody's configuration.
+pub(crate) fn git(path: &Path, arguments: &[&str]) {
     let status = Command::new("git")
         .arg("-C")
         .arg(path)
