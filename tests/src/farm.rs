@@ -124,9 +124,10 @@ impl Farm {
 
     /// Kills the coordinator as a crash would, and starts it again.
     pub fn crash_coordinator(&self) {
-        let pid_file = std::fs::read_to_string(self.state.join("coordinator.pid")).expect("a pid file");
-        let pid = pid_file.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
-        ok(Command::new("kill").args(["-9", pid.expect("a pid")]));
+        let path = self.state.join("pids/coordinator.json");
+        let process: Value =
+            serde_json::from_str(&std::fs::read_to_string(path).expect("a pid file")).expect("JSON");
+        ok(Command::new("kill").args(["-9", &process["pid"].to_string()]));
         ok(self.andon().args(["up", "--workers", "0"]));
     }
 }
