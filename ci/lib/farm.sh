@@ -43,6 +43,17 @@ farm_down() {
   if [[ -d $1 && -x $ANDON ]]; then "$ANDON" down --state "$1" --purge || warn "andon down --purge ended with $?"; fi
 }
 
+# keep_logs STATE FOLDER: what the coordinator and the boxes of a farm have said so far.
+keep_logs() {
+  local farm box
+  mkdir -p "$2"
+  cp -r "$1/logs/." "$2/" 2>/dev/null || true
+  farm=$(json_of "$1/farm.json" "d['farm']" 2>/dev/null) || return 0
+  for box in $(docker ps -a --filter "name=^andon-$farm-" --format '{{.Names}}'); do
+    docker logs "$box" >"$2/$box.log" 2>&1 || true
+  done
+}
+
 # farm_images: the sample's images for workers that can reach no registry.
 farm_images() { "$ANDON" image add "$SAMPLE_DB_IMAGE" "$BASE_IMAGE"; }
 
