@@ -58,6 +58,11 @@ fn a_push_runs_every_test_pristine_on_two_workers_and_a_failure_can_be_rerun() {
     let runs = list.as_array().or_else(|| list["runs"].as_array()).expect("a list of runs");
     assert_eq!(runs.len(), 1, "one commit is one run: {list:#}");
 
+    // A person may run it again; lanes that wait for a unit of this very commit can discover, too.
+    let again = farm.run(&project.copy(), &["--project", "mini"]);
+    assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(farm.newest(), number + 1);
+
     project.replace("tests/test_mini.py", "== (0,)", "== ((1,) if number == 7 else (0,))");
     project.commit("break one");
     let broken = farm.ended(run_of(&project.push()));

@@ -92,8 +92,8 @@ impl Lane {
         let suite = place.box_plan.suite.clone();
         self.stand_on(place.ground).await?;
         let env = BTreeMap::from([("ANDON_RUN_ID".to_owned(), run.to_string())]);
-        let (cell, _warm) = self.enter_box(place.box_plan, env).await?;
-        let found = runner::discover(&cell, &suite, &self.witness()).await?;
+        let (cell, warm) = self.enter_box(place.box_plan, env).await?;
+        let found = runner::discover(&cell, &suite, warm, &self.witness()).await?;
         Ok(Discovered { tests: found.tests, log_zstd: compress_log(&found.log) })
     }
 

@@ -86,9 +86,18 @@ impl SuiteView<'_> {
 }
 
 /// Lists a suite's tests.
-pub async fn discover(cell: &Cell, suite: &Suite, witness: &dyn Witness) -> Result<Found, WorkFailure> {
+pub async fn discover(
+    cell: &Cell,
+    suite: &Suite,
+    warm: Option<Warm>,
+    witness: &dyn Witness,
+) -> Result<Found, WorkFailure> {
     match &suite.runner {
-        Some(SuiteRunner::Pytest(pytest)) => pytest::discover(cell, pytest, witness).await,
+        Some(SuiteRunner::Pytest(pytest)) => {
+            // One process a cell: a second one would wait for a job that the first one has taken.
+            let warm = warm.unwrap_or_else(|| pytest::warm_up(cell, pytest));
+            pytest::discover(cell, warm, witness).await
+        }
         Some(SuiteRunner::Command(command)) => command::discover(cell, suite, command, witness).await,
         None => Err(WorkFailure::config(format!("suite `{}` names no runner", suite.name))),
     }

@@ -171,12 +171,8 @@ fn job<'a>(cell: &'a Cell, mode: &'static str, events: &'a str) -> Job<'a> {
 }
 
 /// Lists the tests.
-pub(crate) async fn discover(
-    cell: &Cell,
-    pytest: &PytestRunner,
-    witness: &dyn Witness,
-) -> Result<Found, WorkFailure> {
-    let mut process = launch(cell, pytest)?;
+pub(crate) async fn discover(cell: &Cell, warm: Warm, witness: &dyn Witness) -> Result<Found, WorkFailure> {
+    let mut process = warm.process?;
     let events_path = format!("{OUT_FOLDER}/{EVENTS_FILE}");
     let _job = process.give(&job(cell, "discover", &events_path));
     let mut discovery = Discovery::default();
