@@ -48,7 +48,7 @@ base_as_root() { as_root env "ANDON_DEBIAN_MIRROR=${ANDON_DEBIAN_MIRROR:-}" "DOC
 # build_image IMAGE CONTEXT DOCKERFILE PARENT: unless it was built from the very same files on the same parent.
 # A name without a slash or colon would be looked up in a registry; all of ours are local.
 build_image() {
-  local image=$1 context=$2 dockerfile=$3 parent=$4 content start
+  local image=$1 context=$2 dockerfile=$3 parent=$4 content start before
   content=$( (
     cd "$context" || exit
     # Names, modes and contents, in an order that no locale changes.
@@ -61,11 +61,14 @@ build_image() {
     return 0
   fi
   start=$(now)
+  before=$(image_id "$image")
   say "building $image"
   # The host's network: no bridge, NAT or resolver of the engine is needed for apt.
   quietly "$ANDON_CI_DIR/build-$(tr '/:' '--' <<<"$image").log" \
     docker build --force-rm --network host --label "$CONTENT_LABEL=$content" -t "$image" -f "$context/$dockerfile" "$context" ||
     return 1
+  # Its predecessor would stay without a name; where a container still has it, it does.
+  if [[ -n $before && $before != "$(image_id "$image")" ]]; then docker rmi "$before" >/dev/null 2>&1 || true; fi
   say "$image built ($(since "$start"))"
 }
 
