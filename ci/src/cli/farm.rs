@@ -68,10 +68,9 @@ impl FarmArgs {
 
 /// Connects to an address.
 pub(crate) async fn open(address: &Address) -> Result<Connection, CliError> {
-    Connection::open(&address.url, &address.token).await.map_err(|error| {
-        CliError::infrastructure(format!("the coordinator at {} cannot be reached", address.url))
-            .because(&error)
-    })
+    Connection::open(&address.url, &address.token)
+        .await
+        .map_err(|error| CliError::infrastructure("the farm does not answer").because(&error))
 }
 
 impl From<StateError> for CliError {

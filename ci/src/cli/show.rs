@@ -142,7 +142,9 @@ pub(crate) async fn logs(args: LogsArgs, farm: &FarmArgs) -> Result<Exit, CliErr
     let run = run_or_latest(&connection, number, "").await?;
     let request = GetLogRequest { run, test, attempt: args.attempt.unwrap_or(0) };
     let log = connection.farm().get_log(request).await?.into_inner();
-    if out::is_terminal() && !args.raw {
+    if log.text.is_empty() {
+        out::note("nothing was written");
+    } else if out::is_terminal() && !args.raw {
         let shown = String::from_utf8_lossy(&log.text);
         out::print(&text::lines(&shown))?;
         if !shown.ends_with('\n') {
