@@ -163,3 +163,27 @@ fn a_commit_or_a_repository_that_is_not_there_is_usage() {
         assert!(!support::complained(&output).contains('\u{1b}'), "{commit:?} reaches the terminal");
     }
 }
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do_and_ends_with_106() {
+    let project = project(&[("andon.toml", "[[suite]]\nnmae = \"a\"\n")]);
+    let doctor = |json: &[&str]| {
+        let mut command = andon();
+        command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock").arg("doctor").args(json);
+        command.arg("--state").arg(project.path().join("state")).arg("--repo").arg(project.path());
+        command.output().unwrap()
+    };
+    let text = doctor(&[]);
+    assert_eq!(text.status.code(), Some(106));
+    let said = support::said(&text);
+    for words in
+        ["problem  engine", "/nonexistent/docker.sock", "apt-get install docker.io", "\"nmae\"", "andon up"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let json = doctor(&["--json"]);
+    assert_eq!(json.status.code(), Some(106));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["healthy"], false);
+    assert!(json["findings"].as_array().unwrap().iter().any(|finding| finding["health"] == "problem"));
+}
