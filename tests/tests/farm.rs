@@ -25,6 +25,11 @@ fn run_of(said: &str) -> u64 {
 #[test]
 fn a_push_runs_every_test_pristine_on_two_workers_and_a_failure_can_be_rerun() {
     let project = Project::from_fixture("mini");
+    project.write(
+        &format!("{}/{}.txt", "deep/".repeat(30), "long".repeat(40)),
+        "a path longer than old archives can name",
+    );
+    project.commit("a long path");
     let farm = Farm::up(2, 2, &["--watch", &format!("mini={}", project.bare().display())]);
     project.install_hook(&farm, "mini");
     let number = run_of(&project.push());

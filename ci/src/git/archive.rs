@@ -14,9 +14,6 @@ use super::{Entry, GitError, Kind, Snapshot};
 /// zstd's level: sources are small, and this one is fast.
 const ZSTD_LEVEL: i32 = 3;
 
-/// The name of the entry that holds a long target in GNU's form.
-const LONG_LINK: &[u8] = b"././@LongLink";
-
 /// An archive in a temporary file that goes away with this value.
 #[derive(Debug)]
 pub struct Archive {
@@ -101,42 +98,37 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, entry: &Entry, content
     };
     header.set_entry_type(kind);
     header.set_mode(mode);
-    if entry.kind == Kind::Symlink {
-        return append_link(tar, &mut header, name, content);
+    let mut records = Vec::new();
+    put_name(&mut header.as_old_mut().name, &mut records, "path", name.as_bytes());
+    let content = if entry.kind == Kind::Symlink {
+        if content.is_empty() || content.contains(&0) {
+            let message = format!("the symlink {name:?} has a target that no link can have");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        // Byte by byte: the library would normalise a target.
+        put_name(&mut header.as_old_mut().linkname, &mut records, "linkpath", content);
+        &[]
+    } else {
+        content
+    };
+    if !records.is_empty() {
+        tar.append_pax_extensions(records)?;
     }
     header.set_size(content.len() as u64);
-    tar.append_data(&mut header, name, content)
+    header.set_cksum();
+    tar.append(&header, content)
 }
 
-/// A link whose target is kept byte by byte: the library would normalise it.
-fn append_link(
-    tar: &mut tar::Builder<impl Write>,
-    header: &mut tar::Header,
-    name: &str,
-    target: &[u8],
-) -> io::Result<()> {
-    if target.is_empty() || target.contains(&0) {
-        let message = format!("the symlink {name:?} has a target that no link can have");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+/// A name in its field, and where it is longer than that in a pax record, which goes before it.
+fn put_name<'a>(
+    field: &mut [u8; 100],
+    records: &mut Vec<(&'static str, &'a [u8])>,
+    key: &'static str,
+    name: &'a [u8],
+) {
+    let short = name.len().min(field.len());
+    field[..short].copy_from_slice(&name[..short]);
+    if short < name.len() {
+        records.push((key, name));
     }
-    header.set_size(0);
-    if header.set_link_name_literal(target).is_err() {
-        let mut long = tar::Header::new_gnu();
-        long.set_entry_type(tar::EntryType::GNULongLink);
-        long.set_mode(0o644);
-        long.set_uid(0);
-        long.set_gid(0);
-        long.set_mtime(0);
-        // The terminating NUL is part of GNU's long link.
-        long.set_size(target.len() as u64 + 1);
-        if let Some(gnu) = long.as_gnu_mut() {
-            gnu.name[..LONG_LINK.len()].copy_from_slice(LONG_LINK);
-        }
-        long.set_cksum();
-        let mut data = target.to_vec();
-        data.push(0);
-        tar.append(&long, data.as_slice())?;
-        header.set_link_name_literal(target.get(..100).unwrap_or(target))?;
-    }
-    tar.append_data(header, name, io::empty())
 }
