@@ -347,7 +347,7 @@ impl Driver {
     fn tell(&self, records: &[Record]) {
         for record in records {
             match record {
-                Record::RunMoved { run, .. } => self.farm.watchers.tell(*run, Change::Moved),
+                Record::RunMoved { run, state, .. } => self.farm.watchers.tell(*run, Change::Moved(*state)),
                 Record::VerdictGiven { run, test, .. } => {
                     self.farm.watchers.tell(*run, Change::Verdict(*test));
                 }

@@ -2,6 +2,7 @@
 //! falls behind reads the store again.
 
 use andon_core::ids::{RunId, TestIx};
+use andon_core::model::RunState;
 use dashmap::DashMap;
 use tokio::sync::broadcast;
 
@@ -11,8 +12,8 @@ const BACKLOG: usize = 1_024;
 /// Something happened that a watcher may want to show. The store has it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The run went to another state.
-    Moved,
+    /// The run went to another state, this one.
+    Moved(RunState),
     /// A test has its verdict.
     Verdict(TestIx),
     /// A line of the run's own log.

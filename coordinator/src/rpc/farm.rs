@@ -138,9 +138,13 @@ impl FarmApi for FarmService {
         &self,
         request: Request<wire::WatchRunRequest>,
     ) -> Result<Response<Self::WatchRunStream>, Status> {
-        let row = self.row(request.into_inner().run).await?;
+        let run = self.row(request.into_inner().run).await?.run;
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
-        tokio::spawn(watch(self.farm.clone(), row.run, sender));
+        // Subscribed, then read, then answered: whoever has the answer misses nothing of what happens next, and what
+        // happens meanwhile is told twice rather than not at all.
+        let changes = self.farm.watchers.subscribe(run);
+        let now = self.row(run.0).await?;
+        tokio::spawn(watch(self.farm.clone(), now, changes, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -325,13 +329,12 @@ type Events = mpsc::Sender<Result<wire::RunEvent, Status>>;
 
 /// The run as it is, then each change, until it ends or nobody listens. A watcher that fell behind is given the run as
 /// it is now: states and counts are never wrong, only single verdicts must then be read from the run.
-async fn watch(farm: Farm, run: RunId, events: Events) {
-    // Subscribed first: what happens between the two is told twice rather than not at all.
-    let mut changes = farm.watchers.subscribe(run);
-    let mut ended = match tell_run(&farm, run, &events).await {
-        Some(ended) => ended,
-        None => return,
-    };
+async fn watch(farm: Farm, now: RunRow, mut changes: broadcast::Receiver<Change>, events: Events) {
+    let run = now.run;
+    let mut ended = is_end(now.state);
+    if !tell(&events, Event::Run(convert::run(now))).await {
+        return;
+    }
     while !ended {
         let change = tokio::select! {
             () = farm.stop.cancelled() => {
@@ -344,9 +347,8 @@ async fn watch(farm: Farm, run: RunId, events: Events) {
         let told = match change {
             Ok(Change::Verdict(test)) => tell_verdict(&farm, run, test, &events).await,
             Ok(Change::Note(text)) => tell(&events, Event::Notice(text)).await.then_some(false),
-            Ok(Change::Moved) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                tell_run(&farm, run, &events).await
-            }
+            Ok(Change::Moved(state)) => tell_run(&farm, run, Some(state), &events).await,
+            Err(broadcast::error::RecvError::Lagged(_)) => tell_run(&farm, run, None, &events).await,
             Err(broadcast::error::RecvError::Closed) => return,
         };
         match told {
@@ -364,11 +366,20 @@ async fn tell_error(events: &Events, error: &StoreError) {
     let _ = events.send(Err(internal(error))).await;
 }
 
-/// `Some(true)` where the run has ended, `None` where nobody listens any more.
-async fn tell_run(farm: &Farm, run: RunId, events: &Events) -> Option<bool> {
+fn is_end(state: RunState) -> bool {
+    matches!(state, RunState::Ended(_))
+}
+
+/// The run as the store has it. `since` is the state whose change is told; `None` tells whatever there is. The store may
+/// already say that a run has ended while verdicts of its last moments are still to be told: then the end waits for its
+/// own change, which comes after them.
+///
+/// `Some(true)` where the end was told, `None` where nobody listens any more.
+async fn tell_run(farm: &Farm, run: RunId, since: Option<RunState>, events: &Events) -> Option<bool> {
     match farm.store.run(run).await {
+        Ok(Some(row)) if is_end(row.state) && since.is_some_and(|state| !is_end(state)) => Some(false),
         Ok(Some(row)) => {
-            let ended = matches!(row.state, RunState::Ended(_));
+            let ended = is_end(row.state);
             tell(events, Event::Run(convert::run(row))).await.then_some(ended)
         }
         Ok(None) => None,
