@@ -2,6 +2,8 @@
 //!
 //! Needs `python3` with `venv`, and PyPI for the first run; the environments stay in the target folder.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -9,7 +9,7 @@ use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
     FILE_BYTES_MAX, Image, Located, Note, Place, Policy, RETRIES_MAX, Rebase, RepoPath, Runner, SUITES_MAX,
-    Suite, TIMEOUT_MAX, Triggers, all_problems, check, quoted,
+    Suite, TIMEOUT_MAX, Triggers, all_problems, check,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
@@ -154,24 +154,8 @@ fn compose_path(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option
     let text = table.string(findings, "compose");
     table.finish(findings, &HOMES);
     let text = text?;
-    repo_path(findings, "compose", &RepoPath::root(), &text)
+    check::repo_path(findings, "compose", &RepoPath::root(), &text)
         .map(|value| Located { value, place: text.place.clone() })
-}
-
-/// A path written in `folder`, or the problem with it.
-pub(crate) fn repo_path(
-    findings: &mut Findings<'_>,
-    key: &str,
-    folder: &RepoPath,
-    text: &Located<String>,
-) -> Option<RepoPath> {
-    match folder.join(&text.value) {
-        Ok(path) => Some(path),
-        Err(error) => {
-            findings.problem(text.place.clone(), format!("{key:?}: {} {error}", quoted(&text.value)));
-            None
-        }
-    }
 }
 
 fn baseline(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_stack: bool) -> Baseline {
@@ -260,9 +244,9 @@ fn build(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Build>
         "the image has no \"build\": name the folder to build, \".\" for the root",
     );
     let context = table.string(findings, "build");
-    let context = context.and_then(|text| repo_path(findings, "build", &RepoPath::root(), &text));
+    let context = context.and_then(|text| check::repo_path(findings, "build", &RepoPath::root(), &text));
     let dockerfile = match table.string(findings, "dockerfile") {
-        Some(text) => repo_path(findings, "dockerfile", &RepoPath::root(), &text),
+        Some(text) => check::repo_path(findings, "dockerfile", &RepoPath::root(), &text),
         None => RepoPath::root().join("Dockerfile").ok(),
     };
     let target = table.text(findings, "target").map_or_else(String::new, |text| text.value);

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::andon_toml::no_runner;
 use super::problem::{Findings, Located, nearest, quoted};
 use super::table::Table;
-use super::{NAME_FORM, Runner, Suite, is_name};
+use super::{NAME_FORM, RepoPath, Runner, Suite, is_name};
 
 /// The longest shell command of a configuration.
 const COMMAND_LEN_MAX: usize = 16 * 1024;
@@ -56,6 +56,22 @@ pub(crate) fn command(findings: &mut Findings<'_>, what: &str, command: &Located
     } else if command.value.len() > COMMAND_LEN_MAX {
         let message = format!("{what} is longer than {COMMAND_LEN_MAX} bytes: put it into a script");
         findings.problem(command.place.clone(), message);
+    }
+}
+
+/// A path written in `folder`, or the problem with it.
+pub(crate) fn repo_path(
+    findings: &mut Findings<'_>,
+    key: &str,
+    folder: &RepoPath,
+    text: &Located<String>,
+) -> Option<RepoPath> {
+    match folder.join(&text.value) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            findings.problem(text.place.clone(), format!("{key:?}: {} {error}", quoted(&text.value)));
+            None
+        }
     }
 }
 

@@ -87,30 +87,40 @@ enum Call {
     Cancelled,
 }
 
+/// What one call of the command printed, and how long it took.
+struct Called {
+    started_unix_ms: u64,
+    spent: u64,
+    output: Vec<u8>,
+}
+
 async fn call(
     cell: &Cell,
     script: &str,
     limit: Duration,
-    output: &SharedOutput,
+    reporter: &mut Reporter,
     cancel: &CancellationToken,
-) -> Result<Call, WorkFailure> {
+) -> Result<(Call, Called), WorkFailure> {
+    let output = SharedOutput::new();
+    let (began, started_unix_ms) = (Instant::now(), clock::unix_ms());
+    reporter.started();
     let words = cell.shell("run.sh", script)?;
     let mut sink = output.clone();
-    let ended = tokio::select! {
-        ended = cell.exec(words, limit + ENGINE_MARGIN, &mut sink) => ended,
+    let end = tokio::select! {
+        ended = cell.exec(words, limit + ENGINE_MARGIN, &mut sink) => Call::Exit(match ended {
+            Ok(code) => cell.exit(code).await?,
+            Err(error) => cell.broken(&error).await?,
+        }),
         () = tokio::time::sleep(limit) => {
             cell.kill().await;
-            return Ok(Call::Overdue);
+            Call::Overdue
         }
         () = cancel.cancelled() => {
             cell.kill().await;
-            return Ok(Call::Cancelled);
+            Call::Cancelled
         }
     };
-    Ok(Call::Exit(match ended {
-        Ok(code) => cell.exit(code).await?,
-        Err(error) => cell.broken(&error).await?,
-    }))
+    Ok((end, Called { started_unix_ms, spent: millis(began.elapsed()), output: output.to_bytes() }))
 }
 
 /// Runs a unit.
@@ -129,30 +139,21 @@ pub(crate) async fn run(
     let limit = SuiteView { suite }.timeout();
     for test in tests {
         let script = template::expand(&command.run, [test.id.as_str()], "");
-        let output = SharedOutput::new();
-        let (began, started_unix_ms) = (Instant::now(), clock::unix_ms());
-        reporter.started();
         let mut cell = cell.clone();
         cell.unit_env.insert("ANDON_ATTEMPT".to_owned(), test.attempt.to_string());
-        let called = call(&cell, &script, limit, &output, cancel).await?;
-        let (outcome, message) = match &called {
+        let (end, called) = call(&cell, &script, limit, reporter, cancel).await?;
+        let (outcome, message) = match &end {
             Call::Cancelled => return Ok(()),
             Call::Overdue => (Outcome::TimedOut, format!("the time limit of {limit:?} passed")),
             Call::Exit(Exit { code: 0, .. }) => (Outcome::Passed, String::new()),
             Call::Exit(exit) => {
-                (Outcome::Failed, format!("{}\n{}", describe(*exit), last_lines(&output.to_text())))
+                let printed = String::from_utf8_lossy(&called.output);
+                (Outcome::Failed, format!("{}\n{}", describe(*exit), last_lines(&printed)))
             }
         };
-        let ended = Ended {
-            attempt: test.attempt,
-            outcome,
-            run_ms: millis(began.elapsed()),
-            message: short(&message),
-            log: output.to_bytes(),
-            started_unix_ms,
-        };
+        let ended = called.ended(&test, outcome, called.spent, &message, called.output.clone());
         reporter.ended(ended, witness).await?;
-        if matches!(called, Call::Overdue) {
+        if matches!(end, Call::Overdue) {
             // The container is dead: the rest of the unit was not run.
             return Ok(());
         }
@@ -173,22 +174,17 @@ async fn run_batch(
     let limit = SuiteView { suite }.timeout().saturating_mul(count);
     let junit_path = format!("{OUT_FOLDER}/{JUNIT_FILE}");
     let script = template::expand(&command.run, tests.iter().map(|test| test.id.as_str()), &junit_path);
-    let output = SharedOutput::new();
-    let (began, started_unix_ms) = (Instant::now(), clock::unix_ms());
-    reporter.started();
-    let called = call(cell, &script, limit, &output, cancel).await?;
-    let spent = millis(began.elapsed());
-    let batch = Batch { started_unix_ms, spent, output: output.to_bytes() };
-    let all = match called {
+    let (end, called) = call(cell, &script, limit, reporter, cancel).await?;
+    let all = match end {
         Call::Cancelled => return Ok(()),
-        Call::Overdue => batch.overdue(&tests, limit),
+        Call::Overdue => called.overdue(&tests, limit),
         Call::Exit(exit) => {
             let report = match cell.read_out(JUNIT_FILE, junit::FILE_BYTES_MAX) {
                 Ok(Some(bytes)) => junit::read(&bytes).map_err(|refused| refused.to_string()),
                 Ok(None) => Err(format!("the command wrote no JUnit file to {junit_path}")),
                 Err(why) => Err(why),
             };
-            batch.judge(&tests, exit, report)
+            called.judge(&tests, exit, report)
         }
     };
     for ended in all {
@@ -197,14 +193,7 @@ async fn run_batch(
     Ok(())
 }
 
-/// One call for many tests.
-struct Batch {
-    started_unix_ms: u64,
-    spent: u64,
-    output: Vec<u8>,
-}
-
-impl Batch {
+impl Called {
     fn ended(&self, test: &TestCase, outcome: Outcome, run_ms: u64, message: &str, log: Vec<u8>) -> Ended {
         let started_unix_ms = self.started_unix_ms;
         Ended { attempt: test.attempt, outcome, run_ms, message: short(message), log, started_unix_ms }
@@ -303,8 +292,8 @@ mod tests {
             .collect()
     }
 
-    fn batch() -> Batch {
-        Batch { started_unix_ms: 9, spent: 77, output: b"Segmentation fault\n".to_vec() }
+    fn batch() -> Called {
+        Called { started_unix_ms: 9, spent: 77, output: b"Segmentation fault\n".to_vec() }
     }
 
     fn outcomes(all: &[Ended]) -> Vec<(u64, Outcome)> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::check::{is_container_path, is_image_reference, is_variable};
+use super::super::check::{is_container_path, is_image_reference, is_variable, repo_path};
 use super::super::problem::{Findings, Located, Place, choices, quoted};
 use super::super::{Build, Image, RepoPath, is_name};
 use super::fields::{self, Fields};
@@ -176,24 +176,9 @@ fn build(findings: &mut Findings<'_>, folder: &RepoPath, entry: &Entry) -> Optio
         );
         return None;
     }
-    let context = beneath(findings, "context", folder, &context);
-    let dockerfile = beneath(findings, "dockerfile", &RepoPath::root(), &dockerfile);
+    let context = repo_path(findings, "context", folder, &context);
+    let dockerfile = repo_path(findings, "dockerfile", &RepoPath::root(), &dockerfile);
     Some(Build { context: context?, dockerfile: dockerfile?, target, args })
-}
-
-fn beneath(
-    findings: &mut Findings<'_>,
-    key: &str,
-    folder: &RepoPath,
-    text: &Located<String>,
-) -> Option<RepoPath> {
-    match folder.join(&text.value) {
-        Ok(path) => Some(path),
-        Err(error) => {
-            findings.problem(text.place.clone(), format!("{key:?}: {} {error}", quoted(&text.value)));
-            None
-        }
-    }
 }
 
 fn variables(
