@@ -78,6 +78,7 @@ run_of_commit() {
 
 # host_inventory: what a farm could leave behind on this machine. Images stay: they are the cache of the next time.
 host_inventory() {
+  local loop process words
   {
     docker ps -a --no-trunc --format 'container {{.Names}} {{.ID}}'
     docker volume ls --format 'volume {{.Name}}'
@@ -86,10 +87,14 @@ host_inventory() {
     for loop in /sys/block/loop*/loop/backing_file; do
       if [[ -e $loop ]]; then echo "loop $(cat "$loop")"; fi
     done
-    # Processes by what they run: `andon` as client, server or worker, nested engines and their containers.
+    # Processes by what they run: `andon` as client, server or worker, nested engines and their containers. One that has
+    # ended and waits for its parent to hear of it has no words any more.
     for process in /proc/[0-9]*; do
       case $(cat "$process/comm" 2>/dev/null || true) in
-      andon | dockerd | containerd*) echo "process $(tr '\0' ' ' <"$process/cmdline" 2>/dev/null || true)" ;;
+      andon | dockerd | containerd*)
+        words=$(tr '\0' ' ' <"$process/cmdline" 2>/dev/null || true)
+        if [[ -n $words ]]; then echo "process $words"; fi
+        ;;
       esac
     done
   } | LC_ALL=C sort
