@@ -91,11 +91,12 @@ impl Farm {
         stop: CancellationToken,
     ) -> Result<Self, StoreError> {
         let clock = Clock::start();
+        let lease_ttl_ms = config.lease_ttl_ms;
         let core = restored(&*store, &blobs, config, &clock).await?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let times = wire::Welcome {
-            lease_ttl_ms: config.lease_ttl_ms,
-            heartbeat_ms: (config.lease_ttl_ms / 5).max(1),
+            lease_ttl_ms,
+            heartbeat_ms: (lease_ttl_ms / 5).max(1),
         };
         let farm = Self {
             store,

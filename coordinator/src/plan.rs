@@ -2,6 +2,7 @@
 
 use andon_core::model::{Grain, Plan, Policy, SuitePlan};
 use andon_proto as wire;
+use prost::Message;
 
 /// A run has at most so many suites.
 const SUITES_MAX: usize = 1_000;
@@ -50,14 +51,27 @@ pub(crate) fn plan_of(spec: &wire::RunSpec) -> Result<Plan, PlanError> {
             grain: grain_of(suite.rebase()),
         });
     }
-    let policy = spec.policy.unwrap_or_default();
-    let max_failures = (policy.max_failures > 0).then_some(policy.max_failures);
+    let asked = spec.policy.unwrap_or_default();
+    let policy = Policy {
+        max_failures: (asked.max_failures > 0).then_some(asked.max_failures),
+        fail_fast: asked.fail_fast,
+        retry_budget: asked.retry_budget,
+        supersede: asked.supersede,
+        hedge: asked.hedge,
+    };
     let group = spec.baseline.as_ref().map(|baseline| format!("{}/{}", spec.project, baseline.spec_digest));
     Ok(Plan {
         suites,
-        policy: Policy { max_failures, fail_fast: policy.fail_fast },
+        policy,
+        merge_key: asked.merge.then(|| merge_key(spec)),
         baseline_group: spec.stack.as_ref().map(|_| group.unwrap_or_default()),
     })
+}
+
+/// Equal for specifications that ask for the same of the same commit, whoever asks and from whichever branch.
+fn merge_key(spec: &wire::RunSpec) -> String {
+    let asked = wire::RunSpec { provenance: None, git_ref: String::new(), ..spec.clone() };
+    blake3::hash(&asked.encode_to_vec()).to_hex().to_string()
 }
 
 fn grain_of(unit: wire::RebaseUnit) -> Grain {

@@ -23,7 +23,7 @@ const HOMES: [(&str, &[&str]); 6] = [
             "env", "workdir",
         ],
     ),
-    ("[policy]", &["max_failures", "fail_fast"]),
+    ("[policy]", &["max_failures", "fail_fast", "retry_budget", "supersede", "hedge", "merge"]),
     ("[triggers]", &["branches"]),
     ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers"]),
 ];
@@ -258,9 +258,19 @@ fn build(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Build>
 
 fn policy(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Policy {
     let max_failures = table.number(findings, "max_failures", 1..=1_000_000);
-    let fail_fast = table.bool(findings, "fail_fast").unwrap_or(false);
+    let retry_budget = table.number(findings, "retry_budget", 0..=1_000_000);
+    let usual = Policy::default();
+    let mut switch = |key, usual: bool| table.bool(findings, key).unwrap_or(usual);
+    let policy = Policy {
+        max_failures,
+        fail_fast: switch("fail_fast", usual.fail_fast),
+        retry_budget,
+        supersede: switch("supersede", usual.supersede),
+        hedge: switch("hedge", usual.hedge),
+        merge: switch("merge", usual.merge),
+    };
     table.finish(findings, &HOMES);
-    Policy { max_failures, fail_fast }
+    policy
 }
 
 fn triggers(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Triggers {

@@ -148,12 +148,33 @@ pub enum Rebase {
 }
 
 /// `[policy]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Stop the run after so many failures; `None` for no limit.
     pub max_failures: Option<u32>,
     /// Stop at the first failure.
     pub fail_fast: bool,
+    /// Retries of failed tests in the whole run; `None` for no limit but each suite's own.
+    pub retry_budget: Option<u32>,
+    /// A push stops older runs of pushes of its branch.
+    pub supersede: bool,
+    /// Stragglers are started a second time on idle lanes.
+    pub hedge: bool,
+    /// Tests that run right now for another run of the same are not run a second time.
+    pub merge: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_failures: None,
+            fail_fast: false,
+            retry_budget: None,
+            supersede: true,
+            hedge: true,
+            merge: true,
+        }
+    }
 }
 
 /// `[triggers]`.

@@ -25,7 +25,7 @@ fn the_designs_sample_means_what_it_says() {
     assert_eq!(config.baseline.seed[0].value, "mysql -h db -uroot shop < db/seed.sql");
     assert_eq!(config.baseline.inputs[0].value, "db/**");
     assert_eq!(config.baseline.seed_timeout, DEFAULT_SEED_TIMEOUT);
-    assert_eq!(config.policy, Policy { max_failures: Some(50), fail_fast: false });
+    assert_eq!(config.policy, Policy { max_failures: Some(50), ..Policy::default() });
     assert_eq!(config.triggers.branches, DEFAULT_BRANCHES);
     let [suite] = config.suites.as_slice() else { panic!("one suite") };
     let root = RepoPath::root();

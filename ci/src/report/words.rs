@@ -60,6 +60,7 @@ pub(crate) const fn trigger(trigger: Trigger) -> &'static str {
         Trigger::Push => "push",
         Trigger::Person => "person",
         Trigger::Rerun => "rerun",
+        Trigger::Scheduled => "scheduled",
     }
 }
 

@@ -131,5 +131,12 @@ pub(super) fn suite(suite: &Suite) -> wire::Suite {
 }
 
 pub(super) fn policy(policy: &Policy) -> wire::Policy {
-    wire::Policy { max_failures: policy.max_failures.unwrap_or(0), fail_fast: policy.fail_fast }
+    wire::Policy {
+        max_failures: policy.max_failures.unwrap_or(0),
+        fail_fast: policy.fail_fast,
+        retry_budget: policy.retry_budget,
+        supersede: policy.supersede,
+        hedge: policy.hedge,
+        merge: policy.merge,
+    }
 }

@@ -22,39 +22,34 @@
 //! Invariants: the records of a step come before its other effects; a fence is given once; an ended attempt and a
 //! given verdict never change.
 
+mod config;
+mod estimate;
 pub mod ids;
+mod lanes;
 pub mod model;
 mod place;
+mod queue;
 mod restore;
 mod run;
+mod shares;
+mod tail;
+mod together;
+mod trust;
 pub mod units;
 pub mod verdict;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use ids::{AttemptId, Fence, LaneIx, Lease, Now, RunId, WorkerId};
-use model::{Candidate, Plan, Record, Report, RunEnd, RunHeader, RunState, Start, Verdict, Work};
-use run::{Held, Pending, PendingKind, Run};
+use lanes::Workers;
+use model::{Candidate, Plan, Record, Report, RunEnd, RunHeader, RunState, Start, Trigger, Verdict, Work};
+use queue::PendingKind;
+use run::{Held, Run};
+use shares::Shares;
 
+pub use config::Config;
 pub use restore::Stored;
-
-/// Limits and times that the operator may set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    /// How long a lease lives without a heartbeat.
-    pub lease_ttl_ms: u64,
-    /// How long a lease of before a restart of the coordinator lives until its worker comes back.
-    pub restart_grace_ms: u64,
-    /// When a run that has no worker says so.
-    pub no_worker_notice_ms: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { lease_ttl_ms: 15_000, restart_grace_ms: 30_000, no_worker_notice_ms: 5_000 }
-    }
-}
 
 /// Everything that can happen to the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,20 +176,6 @@ pub enum Void {
     NotCovered,
 }
 
-#[derive(Debug, Default)]
-struct WorkerEntry {
-    connected: bool,
-    unfit: Option<String>,
-    /// Lanes with a credit, and the baseline that each holds.
-    ready: BTreeMap<LaneIx, String>,
-}
-
-impl WorkerEntry {
-    fn takes_work(&self) -> bool {
-        self.connected && self.unfit.is_none()
-    }
-}
-
 /// The state of the farm's scheduling, and the only place that changes it.
 #[derive(Debug)]
 pub struct Core {
@@ -202,8 +183,9 @@ pub struct Core {
     next_run: u64,
     next_fence: u64,
     runs: BTreeMap<RunId, Run>,
-    workers: BTreeMap<WorkerId, WorkerEntry>,
-    leases: HashMap<Fence, Held>,
+    workers: Workers,
+    leases: BTreeMap<Fence, Held>,
+    shares: Shares,
 }
 
 impl Core {
@@ -215,14 +197,16 @@ impl Core {
             next_run: 1,
             next_fence: 1,
             runs: BTreeMap::new(),
-            workers: BTreeMap::new(),
-            leases: HashMap::new(),
+            workers: Workers::default(),
+            leases: BTreeMap::new(),
+            shares: Shares::default(),
         }
     }
 
     /// Takes one input and returns what follows from it, in order.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
+        let is_tick = input == Input::Tick;
         match input {
             Input::Submit { ticket, header, plan, start } => {
                 let run = self.submit(now, header, plan, start, &mut out);
@@ -233,27 +217,18 @@ impl Core {
                 self.stop(now, run, RunEnd::Incomplete, format!("cancelled: {reason}"), &mut out);
             }
             Input::WorkerJoined { worker, held } => self.join(now, &worker, &held, &mut out),
-            Input::WorkerLeft { worker } => {
-                if let Some(entry) = self.workers.get_mut(&worker) {
-                    entry.connected = false;
-                    entry.ready.clear();
-                }
-            }
-            Input::LaneReady { worker, lane, baseline } => {
-                if let Some(entry) = self.workers.get_mut(&worker) {
-                    entry.ready.insert(lane, baseline);
-                }
-            }
+            Input::WorkerLeft { worker } => self.workers.leave(&worker),
+            Input::LaneReady { worker, lane, baseline } => self.workers.offer(&worker, lane, baseline),
             Input::Heartbeat { worker, held } => self.renew(now, &worker, &held, &mut out),
-            Input::WorkerFitness { worker, unfit } => {
-                if let Some(entry) = self.workers.get_mut(&worker) {
-                    entry.unfit = unfit;
-                }
-            }
+            Input::WorkerFitness { worker, unfit } => self.workers.set_unfit(&worker, unfit),
             Input::Reported { worker, lease, report } => self.report(now, &worker, lease, report, &mut out),
             Input::Tick => self.tick(now, &mut out),
         }
         self.place(now, &mut out);
+        if is_tick {
+            // After placement: a lane is idle where nothing waits for it.
+            self.hedge(now, &mut out);
+        }
         out
     }
 
@@ -271,7 +246,7 @@ impl Core {
     /// Tests that are on a lane now, of one run.
     #[must_use]
     pub fn running_tests(&self, run: RunId) -> usize {
-        self.leases.values().filter(|held| held.lease.run == run).map(|held| held.open.len()).sum()
+        self.runs.get(&run).map_or(0, |run| run.out.len())
     }
 
     /// The project and suite that a lease is to discover.
@@ -288,13 +263,13 @@ impl Core {
     /// Why the worker takes no work, where it does not.
     #[must_use]
     pub fn unfit(&self, worker: &WorkerId) -> Option<&str> {
-        self.workers.get(worker)?.unfit.as_deref()
+        self.workers.unfit(worker)
     }
 
     /// Lanes of this worker that work under a lease.
     #[must_use]
     pub fn busy_lanes(&self, worker: &WorkerId) -> usize {
-        self.leases.values().filter(|held| held.worker == *worker).count()
+        self.workers.busy_lanes(worker)
     }
 
     fn submit(
@@ -325,22 +300,38 @@ impl Core {
             }
         }
         queue_first_work(&mut run);
+        self.supersede(now, &run, out);
         self.runs.insert(id, run);
         id
     }
 
+    /// A push makes older pushes of its branch pointless, where the project says so.
+    fn supersede(&mut self, now: Now, newer: &Run, out: &mut Vec<Effect>) {
+        let header = &newer.header;
+        if !newer.plan.policy.supersede || header.trigger != Trigger::Push || header.git_ref.is_empty() {
+            return;
+        }
+        let is_pointless = |older: &&Run| {
+            older.header.trigger == Trigger::Push
+                && older.header.project == header.project
+                && older.header.git_ref == header.git_ref
+                && older.header.commit != header.commit
+        };
+        let pointless: Vec<_> = self.runs.values().filter(is_pointless).map(|older| older.id).collect();
+        for id in pointless {
+            let reason = format!("superseded by run {} of commit {}", newer.id, header.commit);
+            self.stop(now, id, RunEnd::Incomplete, reason, out);
+        }
+    }
+
     fn join(&mut self, now: Now, worker: &WorkerId, held: &[Lease], out: &mut Vec<Effect>) {
-        let entry = self.workers.entry(worker.clone()).or_default();
-        *entry = WorkerEntry { connected: true, ..WorkerEntry::default() };
+        self.workers.join(worker);
         self.renew(now, worker, held, out);
-        let forgotten: Vec<_> = self
-            .leases
-            .values()
-            .filter(|lease| lease.worker == *worker && !held.contains(&lease.lease))
-            .map(|lease| lease.lease.fence)
-            .collect();
-        for fence in sorted(forgotten) {
-            self.lose(now, fence, &format!("worker {worker} came back without its work"), out);
+        let known: Vec<_> = self.workers.leases(worker).collect();
+        for fence in known {
+            if self.leases.get(&fence).is_some_and(|known| !held.contains(&known.lease)) {
+                self.lose(now, fence, &format!("worker {worker} came back without its work"), out);
+            }
         }
     }
 
@@ -368,45 +359,49 @@ impl Core {
     }
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let expired: Vec<_> = self
-            .leases
-            .values()
-            .filter(|held| held.expires_mono_ms <= now.mono_ms)
-            .map(|held| held.lease.fence)
-            .collect();
-        for fence in sorted(expired) {
+        self.workers.forgive(now.mono_ms);
+        let Self { shares, runs, .. } = self;
+        shares.keep(|flow| runs.values().any(|run| run.flow() == *flow));
+        let is_over = |held: &&Held| held.expires_mono_ms <= now.mono_ms;
+        let expired: Vec<_> = self.leases.values().filter(is_over).map(|held| held.lease.fence).collect();
+        for fence in expired {
             let Some(held) = self.leases.get(&fence) else { continue };
             let (worker, lease) = (held.worker.clone(), held.lease);
             self.lose(now, fence, &format!("worker {worker} was lost: no heartbeat"), out);
             out.push(Effect::Revoke { worker, lease, reason: "the lease expired".to_owned() });
         }
-        let no_worker = !self.workers.values().any(WorkerEntry::takes_work);
+        if self.workers.nobody_takes_work() {
+            self.tell_that_nobody_works(now, out);
+        }
+    }
+
+    fn tell_that_nobody_works(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let why = self.workers.any_unfit().map(|(name, reason)| format!(" (worker {name}: {reason})"));
+        let why = why.unwrap_or_default();
         for run in self.runs.values_mut() {
             let waited = now.mono_ms.saturating_sub(run.created_mono_ms);
-            if no_worker && !run.told_no_worker && waited >= self.config.no_worker_notice_ms {
+            if !run.told_no_worker && waited >= self.config.no_worker_notice_ms {
                 run.told_no_worker = true;
-                let why = self.workers.iter().find_map(|(name, entry)| {
-                    entry.unfit.as_ref().map(|reason| format!(" (worker {name}: {reason})"))
-                });
-                note(run.id, now, format!("waiting: no worker takes work{}", why.unwrap_or_default()), out);
+                note(run.id, now, format!("waiting: no worker takes work{why}"), out);
             }
         }
     }
 
     /// Ends a run before its tests are decided: what has no verdict was not run.
     fn stop(&mut self, now: Now, id: RunId, end: RunEnd, reason: String, out: &mut Vec<Effect>) {
-        let held: Vec<_> =
-            self.leases.values().filter(|held| held.lease.run == id).map(|held| held.lease.fence).collect();
-        let Some(mut run) = self.runs.remove(&id) else { return };
-        for fence in sorted(held) {
-            let held = self.leases.remove(&fence).expect("collected just now");
-            close_lease(now, &held, "the run was stopped", out);
+        let Some(leases) = self.runs.get(&id).map(|run| run.leases.clone()) else { return };
+        for fence in leases {
+            let Some(held) = self.close(fence, out) else { continue };
+            for attempt in held.open.keys() {
+                end_attempt(now, id, *attempt, model::Outcome::Cancelled, "the run was stopped", out);
+            }
             // A unit whose results are all in ends by itself; there is nothing to stop.
             let is_over = held.open.is_empty() && matches!(held.work.kind, PendingKind::Unit { .. });
             if !is_over {
                 out.push(Effect::Revoke { worker: held.worker, lease: held.lease, reason: reason.clone() });
             }
         }
+        let Some(mut run) = self.runs.remove(&id) else { return };
         for (place, test) in run.tests.iter().enumerate() {
             if test.verdict.is_none() {
                 let ix = ids::TestIx(u32::try_from(place).expect("discovery limits the number of tests"));
@@ -415,6 +410,9 @@ impl Core {
             }
         }
         move_to(now, &mut run, RunState::Ended(end), reason, out);
+        for (follower, test) in run.followers.into_values().flatten() {
+            self.release(now, follower, test);
+        }
     }
 
     fn end_if_done(&mut self, now: Now, id: RunId, out: &mut Vec<Effect>) {
@@ -426,12 +424,11 @@ impl Core {
 
 /// The first work of a run whose tests and baseline are as known as they are.
 fn queue_first_work(run: &mut Run) {
-    let queue = |kind| Pending { kind, infra_failures: 0, avoid: None };
     if run.baseline_key().is_none() {
-        run.queue(queue(PendingKind::Baseline));
+        run.queue_first(PendingKind::Baseline);
     }
     for suite in run.undiscovered.clone() {
-        run.queue(queue(PendingKind::Discover(suite)));
+        run.queue_first(PendingKind::Discover(suite));
     }
 }
 
@@ -456,14 +453,6 @@ fn move_to(now: Now, run: &mut Run, state: RunState, reason: String, out: &mut V
     persist(out, Record::RunMoved { run: run.id, state, reason, at_unix_ms: now.unix_ms });
 }
 
-/// Ends every open attempt of a lease as not run.
-fn close_lease(now: Now, held: &Held, why: &str, out: &mut Vec<Effect>) {
-    for attempt in held.open.keys() {
-        end_attempt(now, held.lease.run, *attempt, model::Outcome::Cancelled, why, out);
-    }
-    persist(out, Record::LeaseClosed { fence: held.lease.fence });
-}
-
 fn end_attempt(
     now: Now,
     run: RunId,
@@ -474,11 +463,6 @@ fn end_attempt(
 ) {
     let ended = model::Ended::without_report(outcome, why);
     persist(out, Record::AttemptEnded { run, attempt, ended, at_unix_ms: now.unix_ms });
-}
-
-fn sorted(mut fences: Vec<Fence>) -> Vec<Fence> {
-    fences.sort_unstable();
-    fences
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub enum Trigger {
     /// A push.
     #[default]
     Push,
+    /// A clock.
+    Scheduled,
 }
 
 /// What the core needs to know of a run's specification.
@@ -42,10 +44,13 @@ pub enum Trigger {
 pub struct Plan {
     /// The suites, by name.
     pub suites: Vec<SuitePlan>,
-    /// When to pull the cord.
+    /// What the project allows and forbids.
     pub policy: Policy,
     /// Runs of one group share a baseline: only one of them prepares it at a time. `None` for a run without a stack.
     pub baseline_group: Option<String>,
+    /// Runs of one project with one key ask for the same: same commit, same suites, same stack. `None` where each run
+    /// shall execute its own tests.
+    pub merge_key: Option<String>,
 }
 
 /// One suite of a plan.
@@ -74,13 +79,19 @@ pub enum Grain {
     Never,
 }
 
-/// The cord.
+/// What the project allows and forbids. The default forbids nothing and allows nothing that costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Stop the run at this many failed tests.
+    /// The cord: stop the run at this many failed tests.
     pub max_failures: Option<u32>,
-    /// Stop it at the first.
+    /// The cord: stop it at the first.
     pub fail_fast: bool,
+    /// So many retries of failed tests in the whole run; `None` for no limit but each suite's own.
+    pub retry_budget: Option<u32>,
+    /// A push makes older runs of the same branch pointless: they are stopped.
+    pub supersede: bool,
+    /// Tests that take much longer than expected may be started a second time on an idle lane.
+    pub hedge: bool,
 }
 
 impl Policy {
@@ -396,6 +407,20 @@ pub enum Record {
         verdict: Verdict,
         /// How long its last attempt ran; `None` where it never did. Feeds the history.
         run_ms: Option<u64>,
+    },
+    /// An attempt of another run of the same counts for this run too: it was executed once for both. The store copies
+    /// what it knows of the other.
+    AttemptShared {
+        /// Which run it counts for.
+        run: RunId,
+        /// Its number there.
+        attempt: AttemptId,
+        /// Of which test.
+        test: TestIx,
+        /// The run that executed it.
+        of: RunId,
+        /// Its number there.
+        of_attempt: AttemptId,
     },
     /// A line of the run's own log.
     Noted {

@@ -1,101 +1,206 @@
 //! Placement: which work for which ready lane.
 //!
-//! Runs are served by trigger (a person's rerun, a person's run, a push), then by age. Within one class a lane
-//! that already is a clone of a run's baseline serves that run first, but never before an older run of the class
-//! that has no lane at all: moving a lane costs less than starving a run.
+//! Flows (a project's runs of one class) share the lanes as `shares.rs` says. Within a flow the oldest run goes first: what
+//! began first ends first. Within a run: what failed before, then longest first. A lane that already is a clone of the run's
+//! baseline is taken before any other, and moving another is charged to the flow.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{Fence, LaneIx, Lease, Now, RunId, WorkerId};
-use crate::model::{Record, RunState, Work};
-use crate::run::{Held, PendingKind, Run};
-use crate::{Core, Effect, WorkerEntry, move_to, persist};
+use crate::ids::{AttemptId, Fence, Lease, Now, RunId, TestIx, WorkId};
+use crate::lanes::Choice;
+use crate::model::{Grain, Record, RunState};
+use crate::queue::{Pending, PendingKind, Rank};
+use crate::run::{Held, Run};
+use crate::shares::Bid;
+use crate::{Core, Effect, move_to, persist};
+
+/// What making a lane a clone of another baseline is taken to cost.
+const MOVE_COST_MS: u64 = 3_000;
+/// So much of a run's queue is looked through for work that a ready lane may have.
+const LOOK_MAX: usize = 64;
+/// A batch is as many tests as are expected to take this long …
+const BATCH_TARGET_MS: u64 = 5_000;
+/// … or less near the end, so that no lane waits long for the last one, but at least this long …
+const BATCH_MIN_MS: u64 = 250;
+/// … and never more tests than this.
+const BATCH_TESTS_MAX: usize = 100;
+/// All lanes are to be fed so many times more before the queue is empty.
+const BATCHES_TO_COME: u64 = 3;
+
+/// A piece of work and a lane that may have it.
+struct Match {
+    run: RunId,
+    rank: Rank,
+    choice: Choice,
+    cost_ms: u64,
+}
 
 impl Core {
-    /// Gives every ready lane the work that is due to it.
+    /// Gives ready lanes the work that is due to them.
     pub(crate) fn place(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.runs.values().all(|run| run.pending.is_empty()) {
-            return;
+        while self.workers.any_ready() {
+            let Some(found) = self.next_match(now) else { return };
+            self.give(now, found, out);
         }
-        let ready: Vec<(WorkerId, LaneIx, String)> = self
-            .workers
-            .iter()
-            .filter(|(_, entry)| entry.takes_work())
-            .flat_map(|(worker, entry)| {
-                entry.ready.iter().map(|(lane, baseline)| (worker.clone(), *lane, baseline.clone()))
-            })
-            .collect();
-        for (worker, lane, baseline) in ready {
-            for run in self.order_of_service(&baseline) {
-                if self.give(now, run, &worker, lane, out) {
-                    break;
-                }
+    }
+
+    /// One candidate per flow; the shares decide among them.
+    fn next_match(&mut self, now: Now) -> Option<Match> {
+        let mut flows: BTreeMap<_, Vec<RunId>> = BTreeMap::new();
+        for run in self.runs.values().filter(|run| !run.queue.is_empty()) {
+            flows.entry((run.header.trigger, run.header.project.as_str())).or_default().push(run.id);
+        }
+        let mut found = Vec::new();
+        for ((_, project), runs) in flows {
+            if !self.is_within_quota(project) {
+                continue;
             }
+            found.extend(runs.into_iter().find_map(|run| self.match_for(now, run)));
         }
-    }
-
-    fn order_of_service(&self, lane_baseline: &str) -> Vec<RunId> {
-        let mut lanes: BTreeMap<RunId, usize> = BTreeMap::new();
-        for held in self.leases.values() {
-            *lanes.entry(held.lease.run).or_default() += 1;
-        }
-        let mut runs: Vec<&Run> = self.runs.values().filter(|run| !run.pending.is_empty()).collect();
-        runs.sort_by_key(|run| {
-            let served = lanes.contains_key(&run.id);
-            let fits = !lane_baseline.is_empty() && run.baseline_key() == Some(lane_baseline);
-            (run.header.trigger, served, !fits, run.id)
-        });
-        runs.into_iter().map(|run| run.id).collect()
-    }
-
-    /// Leases the run's first fitting work to this lane; false where it has none for it.
-    fn give(&mut self, now: Now, id: RunId, worker: &WorkerId, lane: LaneIx, out: &mut Vec<Effect>) -> bool {
-        let others_are_there =
-            self.workers.iter().any(|(name, entry)| name != worker && WorkerEntry::takes_work(entry));
-        let being_prepared = self.groups_being_prepared();
-        let run = self.runs.get_mut(&id).expect("the order of service names active runs");
-        let group = run.plan.baseline_group.as_deref().unwrap_or_default();
-        let Some((work_id, pending)) = run.take(worker, others_are_there, !being_prepared.contains(group))
-        else {
-            return false;
-        };
-        let lease = Lease { run: id, work: work_id, fence: Fence(self.next_fence) };
-        self.next_fence += 1;
-        let (work, open) = run.open(&pending);
-        let attempts = open
+        let bids: Vec<_> = found
             .iter()
-            .map(|(attempt, test)| {
-                (*attempt, *test, now.mono_ms.saturating_sub(run.test(*test).queued_mono_ms))
+            .map(|found| {
+                let flow = self.runs[&found.run].flow();
+                let of_project = self.config.weights.get(&flow.project).copied().unwrap_or(1);
+                Bid { weight: flow.weight(of_project), flow, cost_ms: found.cost_ms }
             })
             .collect();
-        let kind = run.lease_kind(&pending.kind);
+        let place = self.shares.serve(&bids)?;
+        Some(found.swap_remove(place))
+    }
+
+    pub(crate) fn is_within_quota(&self, project: &str) -> bool {
+        let Some(quota) = self.config.quotas.get(project) else { return true };
+        let runs = self.runs.values().filter(|run| run.header.project == project);
+        runs.map(|run| run.leases.len()).sum::<usize>() < *quota as usize
+    }
+
+    /// The run's first work that may start now on some ready lane.
+    fn match_for(&self, now: Now, id: RunId) -> Option<Match> {
+        let run = &self.runs[&id];
+        let is_wanted = |baseline: &str| {
+            let wants = |run: &Run| !run.queue.is_empty() && run.baseline_key() == Some(baseline);
+            self.runs.values().any(wants)
+        };
+        run.queue.iter().take(LOOK_MAX).find_map(|(rank, work)| {
+            if !self.may_start(run, &work.kind) {
+                return None;
+            }
+            let mut avoided = run.avoided(now.mono_ms, work);
+            if !self.workers.others_than(&avoided) {
+                avoided.clear();
+            }
+            let choice = self.workers.choose(run.baseline_key(), &avoided, is_wanted)?;
+            let cost_ms = work.expected_ms + if choice.fits { 0 } else { MOVE_COST_MS };
+            Some(Match { run: id, rank, choice, cost_ms })
+        })
+    }
+
+    fn may_start(&self, run: &Run, work: &PendingKind) -> bool {
+        match work {
+            // Runs of one group share a baseline: the others wait for the first, and then find it.
+            PendingKind::Baseline => !self.leases.values().any(|held| {
+                held.work.kind == PendingKind::Baseline
+                    && self
+                        .runs
+                        .get(&held.lease.run)
+                        .is_some_and(|other| other.plan.baseline_group == run.plan.baseline_group)
+            }),
+            PendingKind::Discover(_) | PendingKind::Unit { .. } => run.baseline_key().is_some(),
+        }
+    }
+
+    fn give(&mut self, now: Now, found: Match, out: &mut Vec<Effect>) {
+        let Match { run: id, rank, choice, .. } = found;
+        let lanes = self.workers.lanes() as u64;
+        let run = self.runs.get_mut(&id).expect("matches are of active runs");
+        let (work_id, mut work) = run.queue.take(rank).expect("matches are of waiting work");
+        pack(run, &mut work, lanes);
+        if let PendingKind::Unit { tests, .. } = &mut work.kind {
+            let own = self.follow(now, id, tests, out);
+            if own.is_empty() {
+                return;
+            }
+            *tests = own;
+        }
+        self.lease(now, id, work_id, work, &choice, out);
+    }
+
+    /// Leases this work to this lane: a new fence, an attempt for each test.
+    pub(crate) fn lease(
+        &mut self,
+        now: Now,
+        id: RunId,
+        work_id: WorkId,
+        work: Pending,
+        choice: &Choice,
+        out: &mut Vec<Effect>,
+    ) {
+        let run = self.runs.get_mut(&id).expect("only active runs are leased");
+        let fence = Fence(self.next_fence);
+        self.next_fence += 1;
+        let lease = Lease { run: id, work: work_id, fence };
+        let tests: &[TestIx] = match &work.kind {
+            PendingKind::Unit { tests, .. } => tests,
+            PendingKind::Baseline | PendingKind::Discover(_) => &[],
+        };
+        let open = run.open(fence, tests);
+        let waited = |test: &TestIx| now.mono_ms.saturating_sub(run.test(*test).queued_mono_ms);
+        let attempts = open.iter().map(|(attempt, test)| (*attempt, *test, waited(test))).collect();
+        let kind = run.lease_kind(&work.kind);
+        let (worker, lane) = (choice.worker.clone(), choice.lane);
         persist(out, Record::Leased { lease, kind, worker: worker.clone(), lane, attempts });
-        let state = state_while(&pending.kind);
+        let state = state_while(&work.kind);
         if rank(state) > rank(run.state) {
             move_to(now, run, state, String::new(), out);
         }
-        out.push(assign(worker, lane, lease, run, work));
-        let expires_mono_ms = now.mono_ms + self.config.lease_ttl_ms;
-        let held = Held { lease, worker: worker.clone(), work: pending, open, expires_mono_ms };
-        self.leases.insert(lease.fence, held);
-        if let Some(entry) = self.workers.get_mut(worker) {
-            entry.ready.remove(&lane);
-        }
-        true
-    }
-
-    fn groups_being_prepared(&self) -> HashSet<String> {
-        self.leases
-            .values()
-            .filter(|held| held.work.kind == PendingKind::Baseline)
-            .filter_map(|held| self.runs.get(&held.lease.run)?.plan.baseline_group.clone())
-            .collect()
+        let told = run.work(&work.kind, &open);
+        let spec_digest = run.header.spec_digest.clone();
+        out.push(Effect::Assign { worker: worker.clone(), lane, lease, spec_digest, work: told });
+        run.leases.insert(fence);
+        let ends = |open: &BTreeMap<AttemptId, TestIx>| {
+            Some((*open.first_key_value()?.0, *open.last_key_value()?.0))
+        };
+        let held = Held {
+            lease,
+            worker: worker.clone(),
+            work,
+            covers: ends(&open),
+            open,
+            granted_mono_ms: now.mono_ms,
+            expires_mono_ms: now.mono_ms + self.config.lease_ttl_ms,
+        };
+        self.workers.take(&worker, lane);
+        self.workers.lease(&worker, fence);
+        self.leases.insert(fence, held);
     }
 }
 
-fn assign(worker: &WorkerId, lane: LaneIx, lease: Lease, run: &Run, work: Work) -> Effect {
-    let spec_digest = run.header.spec_digest.clone();
-    Effect::Assign { worker: worker.clone(), lane, lease, spec_digest, work }
+/// Fills a batch with what comes next in the queue. Near the end of the queue batches get smaller.
+fn pack(run: &mut Run, work: &mut Pending, lanes: u64) {
+    let PendingKind::Unit { suite, tests } = &mut work.kind else { return };
+    let suite = *suite;
+    if run.suite(suite).grain != Grain::Batch || work.alone {
+        return;
+    }
+    let share = (run.queue.expected_ms() + work.expected_ms) / (lanes.max(1) * BATCHES_TO_COME);
+    let target = share.clamp(BATCH_MIN_MS, BATCH_TARGET_MS);
+    let fits = |next: &Pending| {
+        matches!(next.kind, PendingKind::Unit { suite: of, .. } if of == suite) && !next.alone
+    };
+    while tests.len() < BATCH_TESTS_MAX {
+        let room = target.saturating_sub(work.expected_ms);
+        let next = run.queue.iter().next().filter(|(_, next)| fits(next) && next.expected_ms <= room);
+        let Some(rank) = next.map(|(rank, _)| rank) else { break };
+        let Some((_, next)) = run.queue.take(rank) else { break };
+        work.expected_ms += next.expected_ms;
+        if let PendingKind::Unit { tests: more, .. } = next.kind {
+            tests.extend(more);
+        }
+    }
+    // In the order of discovery, as a person would run them.
+    let in_order: BTreeSet<_> = tests.drain(..).collect();
+    tests.extend(in_order);
 }
 
 fn state_while(work: &PendingKind) -> RunState {

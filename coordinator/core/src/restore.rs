@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::estimate::UNKNOWN_MS;
 use crate::ids::{Now, TestIx};
-use crate::model::{LeaseKind, StoredLease, StoredRun};
-use crate::run::{Held, Pending, PendingKind, Run};
+use crate::model::{LeaseKind, Outcome, StoredLease, StoredRun, StoredTest, Verdict};
+use crate::queue::{Pending, PendingKind};
+use crate::run::{Held, Run};
 use crate::{Config, Core};
 
 /// Everything that a restart needs.
@@ -37,23 +39,7 @@ impl Core {
         run.state = stored.state;
         run.baseline = stored.baseline;
         run.last_work = stored.last_work.0;
-        for test in stored.tests {
-            let Some(suite) = run.suite_named(&test.suite) else { continue };
-            let ix = run.add_tests(suite, vec![test.candidate], now.mono_ms)[0];
-            for (attempt, outcome) in test.attempts {
-                run.last_attempt = run.last_attempt.max(attempt.0);
-                // Attempts are the truth: counting them again gives the verdict again.
-                if let Some(outcome) = outcome
-                    && run.test(ix).verdict.is_none()
-                {
-                    run.count(ix, outcome, None);
-                }
-            }
-            if run.test(ix).verdict.is_none() && test.verdict.is_some() {
-                run.test_mut(ix).verdict = test.verdict;
-                run.open_tests -= 1;
-            }
-        }
+        restore_tests(now, &mut run, stored.tests);
         let known: BTreeSet<_> = stored.discovered.iter().filter_map(|name| run.suite_named(name)).collect();
         let chosen = known.is_empty() && !run.tests.is_empty();
         if !chosen {
@@ -93,21 +79,40 @@ impl Core {
                     PendingKind::Unit { suite: run.test(*first).suite, tests }
                 }
             };
+            let fence = lease.lease.fence;
+            run.leases.insert(fence);
+            for (attempt, test) in &lease.open {
+                run.out.entry(*test).or_default().push((fence, *attempt));
+            }
+            self.workers.lease(&lease.worker, fence);
             let held = Held {
                 lease: lease.lease,
                 worker: lease.worker,
-                work: Pending { kind, infra_failures: 0, avoid: None },
+                work: Pending {
+                    kind,
+                    infra_failures: 0,
+                    failed_on: BTreeSet::new(),
+                    expected_ms: lease
+                        .open
+                        .iter()
+                        .map(|(_, test)| run.test(*test).expected_ms)
+                        .sum::<u64>()
+                        .max(UNKNOWN_MS),
+                    choosy_until_mono_ms: 0,
+                    alone: false,
+                },
+                covers: None,
                 open: lease.open.into_iter().collect(),
+                granted_mono_ms: now.mono_ms,
                 expires_mono_ms: now.mono_ms + self.config.restart_grace_ms,
             };
-            self.leases.insert(held.lease.fence, held);
+            self.leases.insert(fence, held);
         }
-        let queue = |kind| Pending { kind, infra_failures: 0, avoid: None };
         if run.baseline_key().is_none() && !baseline_is_out {
-            run.queue(queue(PendingKind::Baseline));
+            run.queue_first(PendingKind::Baseline);
         }
         for suite in run.undiscovered.difference(&discovery_is_out).copied().collect::<Vec<_>>() {
-            run.queue(queue(PendingKind::Discover(suite)));
+            run.queue_first(PendingKind::Discover(suite));
         }
         for suite in 0..run.plan.suites.len() {
             let waiting: Vec<_> = (0..)
@@ -117,6 +122,27 @@ impl Core {
                 .map(|(ix, _)| ix)
                 .collect();
             run.queue_tests(suite, &waiting);
+        }
+    }
+}
+
+/// Verdicts are as they were given: what they follow from (budgets, other attempts) may look different now.
+fn restore_tests(now: Now, run: &mut Run, tests: Vec<StoredTest>) {
+    for test in tests {
+        let Some(suite) = run.suite_named(&test.suite) else { continue };
+        let ix = run.add_tests(suite, vec![test.candidate], now.mono_ms)[0];
+        for (attempt, outcome) in test.attempts {
+            run.last_attempt = run.last_attempt.max(attempt.0);
+            let counts = |outcome: &Outcome| *outcome != Outcome::Cancelled;
+            run.test_mut(ix).ended.extend(outcome.filter(counts).map(|outcome| (attempt, outcome)));
+        }
+        let is_failure = |outcome: &Outcome| matches!(outcome, Outcome::Failed | Outcome::TimedOut);
+        let failures = run.test(ix).outcomes().iter().filter(|outcome| is_failure(outcome)).count();
+        run.retries_used += u32::try_from(failures).unwrap_or(u32::MAX);
+        if let Some(verdict) = test.verdict {
+            run.give_verdict(ix, verdict);
+            // The last failure was not retried.
+            run.retries_used -= u32::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
         }
     }
 }

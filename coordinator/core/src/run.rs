@@ -3,56 +3,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{AttemptId, Lease, RunId, TestIx, WorkId, WorkerId};
+use crate::estimate::{Estimates, UNKNOWN_MS};
+use crate::ids::{AttemptId, Fence, Lease, RunId, TestIx, WorkId, WorkerId};
 use crate::model::{
-    Candidate, LeaseKind, Outcome, Plan, RunEnd, RunHeader, RunState, SuitePlan, Verdict, Work,
+    Candidate, Grain, LeaseKind, Outcome, Plan, RunEnd, RunHeader, RunState, SuitePlan, Verdict, Work,
 };
+use crate::queue::{Pending, PendingKind, Queue, Urgency};
+use crate::shares::Flow;
+use crate::trust::Trust;
 use crate::units;
 use crate::verdict::{Decision, decide};
 
-/// How long a test without history is taken to run: long enough to be started early, when it may surprise.
-const UNKNOWN_TEST_MS: u64 = 1_000;
+/// How much longer than expected a new test claims to take: what it brings is not known, so it starts early.
+const NEW_TEST_CLAIM: u64 = 4;
+/// How long work that a worker failed waits for another one before it takes the same again.
+const CHOOSY_MS: u64 = 60_000;
 
 /// A test in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct Test {
     pub(crate) suite: usize,
     pub(crate) id: String,
-    pub(crate) expected_ms: Option<u64>,
+    pub(crate) expected_ms: u64,
+    pub(crate) is_new: bool,
     pub(crate) failed_last: bool,
     pub(crate) verdict: Option<Verdict>,
     /// Ended attempts that count, oldest first.
-    pub(crate) ended: Vec<Outcome>,
+    pub(crate) ended: Vec<(AttemptId, Outcome)>,
     /// Run time of the last attempt that counts.
     pub(crate) last_run_ms: Option<u64>,
     /// Since when it waits for a lane, on the monotonic clock.
     pub(crate) queued_mono_ms: u64,
-}
-
-/// Work that waits for a lane.
-#[derive(Debug, Clone)]
-pub(crate) struct Pending {
-    pub(crate) kind: PendingKind,
-    /// How often infrastructure failed it; tests count for themselves.
-    pub(crate) infra_failures: usize,
-    /// The worker that failed it last: another one is tried first.
-    pub(crate) avoid: Option<WorkerId>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PendingKind {
-    Baseline,
-    Discover(usize),
-    Unit { suite: usize, tests: Vec<TestIx> },
-}
-
-/// The order of service within a run: baseline, then discovery, then units: failed ones first, then longest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    stage: u8,
-    passed_before: bool,
-    shorter_than: u64,
-    work: WorkId,
 }
 
 /// A lease that is out.
@@ -63,7 +44,17 @@ pub(crate) struct Held {
     pub(crate) work: Pending,
     /// Attempts that have not ended.
     pub(crate) open: BTreeMap<AttemptId, TestIx>,
+    /// The first and the last attempt that it covers; `None` where only the open ones are known.
+    pub(crate) covers: Option<(AttemptId, AttemptId)>,
+    pub(crate) granted_mono_ms: u64,
     pub(crate) expires_mono_ms: u64,
+}
+
+impl Held {
+    /// False for an attempt that was never of this lease.
+    pub(crate) fn covers(&self, attempt: AttemptId) -> bool {
+        self.covers.is_none_or(|(first, last)| (first..=last).contains(&attempt))
+    }
 }
 
 /// A run that has not ended.
@@ -78,14 +69,25 @@ pub(crate) struct Run {
     /// Suites whose discovery found nothing.
     pub(crate) empty_suites: Vec<String>,
     pub(crate) tests: Vec<Test>,
-    pub(crate) pending: BTreeMap<Rank, Pending>,
+    pub(crate) queue: Queue,
+    pub(crate) leases: BTreeSet<Fence>,
+    /// Where each test's open attempts are; more than one where it was hedged. No entry is empty.
+    pub(crate) out: BTreeMap<TestIx, Vec<(Fence, AttemptId)>>,
+    /// Tests of other runs that take what comes of a test of this one.
+    pub(crate) followers: BTreeMap<TestIx, Vec<(RunId, TestIx)>>,
+    /// Workers that failed a test by the farm's fault, or were lost with it.
+    pub(crate) lost_on: BTreeMap<TestIx, BTreeSet<WorkerId>>,
+    pub(crate) trust: Trust,
     pub(crate) last_work: u64,
     pub(crate) last_attempt: u64,
     pub(crate) failures: u32,
+    pub(crate) retries_used: u32,
     /// Tests without a verdict.
     pub(crate) open_tests: usize,
-    /// Set once a person has been told that no worker is there.
+    /// Set once a person has been told that no worker is there …
     pub(crate) told_no_worker: bool,
+    /// … and that tests are executed once for this and another run.
+    pub(crate) told_shared: bool,
     pub(crate) created_mono_ms: u64,
 }
 
@@ -100,14 +102,25 @@ impl Run {
             undiscovered: BTreeSet::new(),
             empty_suites: Vec::new(),
             tests: Vec::new(),
-            pending: BTreeMap::new(),
+            queue: Queue::default(),
+            leases: BTreeSet::new(),
+            out: BTreeMap::new(),
+            followers: BTreeMap::new(),
+            lost_on: BTreeMap::new(),
+            trust: Trust::default(),
             last_work: 0,
             last_attempt: 0,
             failures: 0,
+            retries_used: 0,
             open_tests: 0,
             told_no_worker: false,
+            told_shared: false,
             created_mono_ms: now_mono_ms,
         }
+    }
+
+    pub(crate) fn flow(&self) -> Flow {
+        Flow { class: self.header.trigger, project: self.header.project.clone() }
     }
 
     pub(crate) fn suite(&self, suite: usize) -> &SuitePlan {
@@ -125,6 +138,7 @@ impl Run {
 
     /// Adds tests of one suite and returns their places.
     pub(crate) fn add_tests(&mut self, suite: usize, candidates: Vec<Candidate>, now: u64) -> Vec<TestIx> {
+        let estimates = Estimates::of(&candidates);
         candidates
             .into_iter()
             .map(|candidate| {
@@ -132,8 +146,9 @@ impl Run {
                     TestIx(u32::try_from(self.tests.len()).expect("discovery limits the number of tests"));
                 self.tests.push(Test {
                     suite,
+                    expected_ms: estimates.expected_ms(&candidate),
+                    is_new: candidate.expected_ms.is_none(),
                     id: candidate.id,
-                    expected_ms: candidate.expected_ms,
                     failed_last: candidate.failed_last,
                     verdict: None,
                     ended: Vec::new(),
@@ -149,41 +164,96 @@ impl Run {
     /// Queues these tests of one suite, grouped as the suite says. They keep their order within a unit.
     pub(crate) fn queue_tests(&mut self, suite: usize, tests: &[TestIx]) {
         let grain = self.suite(suite).grain;
-        let named: Vec<_> = tests
-            .iter()
-            .map(|ix| {
-                let test = self.test(*ix);
-                (test.id.as_str(), test.expected_ms.unwrap_or(UNKNOWN_TEST_MS))
-            })
-            .collect();
+        let named: Vec<_> = tests.iter().map(|ix| self.test(*ix).id.as_str()).collect();
         for unit in units::group(&named, grain) {
             let tests = unit.into_iter().map(|place| tests[place]).collect();
-            self.queue_unit(suite, tests, None);
+            self.queue_unit(suite, tests, false, 0);
         }
     }
 
-    /// Queues one unit as it is.
-    pub(crate) fn queue_unit(&mut self, suite: usize, tests: Vec<TestIx>, avoid: Option<WorkerId>) {
-        self.queue(Pending { kind: PendingKind::Unit { suite, tests }, infra_failures: 0, avoid });
-    }
-
-    pub(crate) fn queue(&mut self, work: Pending) {
-        self.last_work += 1;
-        let rank = self.rank(&work.kind, WorkId(self.last_work));
-        self.pending.insert(rank, work);
-    }
-
-    fn rank(&self, kind: &PendingKind, work: WorkId) -> Rank {
-        let (stage, failed_before, expected_ms) = match kind {
-            PendingKind::Baseline => (0, false, 0),
-            PendingKind::Discover(_) => (1, false, 0),
-            PendingKind::Unit { tests, .. } => {
-                let tests = tests.iter().map(|ix| self.test(*ix));
-                let failed = tests.clone().any(|test| test.failed_last || !test.ended.is_empty());
-                (2, failed, tests.map(|test| test.expected_ms.unwrap_or(UNKNOWN_TEST_MS)).sum())
-            }
+    /// Queues tests that must run once more. Those that were lost with a worker before are split up, so that one that
+    /// takes workers down is soon alone: where every test starts pristine, each by itself; where tests share a rebase on
+    /// purpose, the first of them, which was running, and the rest in order.
+    pub(crate) fn queue_again(&mut self, now_mono_ms: u64, suite: usize, mut tests: Vec<TestIx>) {
+        tests.sort_unstable();
+        let losses = |ix: &TestIx| {
+            self.test(*ix).ended.iter().filter(|(_, outcome)| *outcome == Outcome::Infrastructure).count()
         };
-        Rank { stage, passed_before: !failed_before, shorter_than: u64::MAX - expected_ms, work }
+        let most_losses = tests.iter().map(losses).max().unwrap_or(0);
+        let shares_nothing = matches!(self.suite(suite).grain, Grain::Test | Grain::Batch);
+        if most_losses == 0 || tests.len() == 1 {
+            self.queue_unit(suite, tests, most_losses > 0, now_mono_ms);
+        } else if shares_nothing {
+            for test in tests {
+                self.queue_unit(suite, vec![test], true, now_mono_ms);
+            }
+        } else if most_losses == 1 {
+            self.queue_unit(suite, tests, true, now_mono_ms);
+        } else {
+            let rest = tests.split_off(1);
+            self.queue_unit(suite, tests, true, now_mono_ms);
+            self.queue_unit(suite, rest, true, now_mono_ms);
+        }
+    }
+
+    fn queue_unit(&mut self, suite: usize, tests: Vec<TestIx>, alone: bool, now_mono_ms: u64) {
+        let members = tests.iter().map(|ix| self.test(*ix));
+        let failed_before = members.clone().any(|test| test.failed_last || !test.ended.is_empty());
+        let claim = |test: &Test| test.expected_ms * if test.is_new { NEW_TEST_CLAIM } else { 1 };
+        let urgency = Urgency { failed_before, claim_ms: members.clone().map(claim).sum() };
+        let pending = Pending {
+            expected_ms: members.map(|test| test.expected_ms).sum(),
+            kind: PendingKind::Unit { suite, tests },
+            infra_failures: 0,
+            failed_on: BTreeSet::new(),
+            choosy_until_mono_ms: now_mono_ms + CHOOSY_MS,
+            alone,
+        };
+        let work = self.next_work();
+        self.queue.push(work, pending, urgency);
+    }
+
+    /// Queues a baseline or a discovery.
+    pub(crate) fn queue_first(&mut self, kind: PendingKind) {
+        let pending = Pending {
+            kind,
+            infra_failures: 0,
+            failed_on: BTreeSet::new(),
+            expected_ms: UNKNOWN_MS,
+            choosy_until_mono_ms: 0,
+            alone: true,
+        };
+        let work = self.next_work();
+        self.queue.push(work, pending, Urgency::default());
+    }
+
+    /// The same once more, after a worker failed it.
+    pub(crate) fn queue_first_again(&mut self, now_mono_ms: u64, work: Pending, failed_on: WorkerId) {
+        let mut again = work;
+        again.infra_failures += 1;
+        again.failed_on.insert(failed_on);
+        again.choosy_until_mono_ms = now_mono_ms + CHOOSY_MS;
+        let work = self.next_work();
+        self.queue.push(work, again, Urgency::default());
+    }
+
+    fn next_work(&mut self) -> WorkId {
+        self.last_work += 1;
+        WorkId(self.last_work)
+    }
+
+    /// The workers that this work should not go to while another takes work.
+    pub(crate) fn avoided(&self, now_mono_ms: u64, work: &Pending) -> BTreeSet<WorkerId> {
+        if now_mono_ms >= work.choosy_until_mono_ms {
+            return BTreeSet::new();
+        }
+        let mut avoided = work.failed_on.clone();
+        if let PendingKind::Unit { tests, .. } = &work.kind
+            && !self.lost_on.is_empty()
+        {
+            avoided.extend(tests.iter().filter_map(|test| self.lost_on.get(test)).flatten().cloned());
+        }
+        avoided
     }
 
     pub(crate) fn test(&self, ix: TestIx) -> &Test {
@@ -194,64 +264,75 @@ impl Run {
         &mut self.tests[ix.0 as usize]
     }
 
-    /// Takes the first piece of work that this worker may have now.
-    pub(crate) fn take(
-        &mut self,
-        worker: &WorkerId,
-        others_are_there: bool,
-        baseline_is_free: bool,
-    ) -> Option<(WorkId, Pending)> {
-        let may_start = |work: &Pending| {
-            let avoided = others_are_there && work.avoid.as_ref() == Some(worker);
-            let ready = match work.kind {
-                PendingKind::Baseline => baseline_is_free,
-                PendingKind::Discover(_) | PendingKind::Unit { .. } => self.baseline_key().is_some(),
-            };
-            ready && !avoided
-        };
-        let rank = *self.pending.iter().find(|(_, work)| may_start(work))?.0;
-        self.pending.remove(&rank).map(|work| (rank.work, work))
+    /// Opens an attempt of each test under a lease.
+    pub(crate) fn open(&mut self, fence: Fence, tests: &[TestIx]) -> BTreeMap<AttemptId, TestIx> {
+        let mut open = BTreeMap::new();
+        for test in tests {
+            self.last_attempt += 1;
+            let attempt = AttemptId(self.last_attempt);
+            self.out.entry(*test).or_default().push((fence, attempt));
+            open.insert(attempt, *test);
+        }
+        open
     }
 
-    /// Opens the attempts of a unit and says the work as the worker is told it.
-    pub(crate) fn open(&mut self, work: &Pending) -> (Work, BTreeMap<AttemptId, TestIx>) {
-        let baseline = self.baseline_key().unwrap_or_default().to_owned();
-        match &work.kind {
-            PendingKind::Baseline => (Work::PrepareBaseline, BTreeMap::new()),
-            PendingKind::Discover(suite) => {
-                (Work::Discover { suite: self.suite(*suite).name.clone(), baseline }, BTreeMap::new())
-            }
-            PendingKind::Unit { suite, tests } => {
-                let opened: Vec<_> = tests
-                    .iter()
-                    .map(|ix| {
-                        self.last_attempt += 1;
-                        (AttemptId(self.last_attempt), *ix, self.test(*ix).id.clone())
-                    })
-                    .collect();
-                let open = opened.iter().map(|(attempt, test, _)| (*attempt, *test)).collect();
-                (Work::Execute { suite: self.suite(*suite).name.clone(), baseline, tests: opened }, open)
+    /// An attempt is not out any more.
+    pub(crate) fn take_in(&mut self, test: TestIx, fence: Fence) {
+        if let Some(places) = self.out.get_mut(&test) {
+            places.retain(|(known, _)| *known != fence);
+            if places.is_empty() {
+                self.out.remove(&test);
             }
         }
     }
 
-    /// Counts an ended attempt and decides its test.
-    pub(crate) fn count(&mut self, ix: TestIx, outcome: Outcome, run_ms: Option<u64>) -> Decision {
+    /// The work of a lease as its worker is told it.
+    pub(crate) fn work(&self, kind: &PendingKind, open: &BTreeMap<AttemptId, TestIx>) -> Work {
+        let baseline = self.baseline_key().unwrap_or_default().to_owned();
+        match kind {
+            PendingKind::Baseline => Work::PrepareBaseline,
+            PendingKind::Discover(suite) => {
+                Work::Discover { suite: self.suite(*suite).name.clone(), baseline }
+            }
+            PendingKind::Unit { suite, .. } => {
+                let tests = open.iter().map(|(attempt, test)| (*attempt, *test, self.test(*test).id.clone()));
+                Work::Execute { suite: self.suite(*suite).name.clone(), baseline, tests: tests.collect() }
+            }
+        }
+    }
+
+    /// Counts an ended attempt and decides its test. Where it must run again the retry is charged to the run's budget.
+    pub(crate) fn count(
+        &mut self,
+        ix: TestIx,
+        attempt: AttemptId,
+        outcome: Outcome,
+        run_ms: Option<u64>,
+    ) -> Decision {
         let retries = self.suite(self.test(ix).suite).retries;
+        let within_budget = self.plan.policy.retry_budget.is_none_or(|most| self.retries_used < most);
         let test = self.test_mut(ix);
         if outcome != Outcome::Cancelled {
-            test.ended.push(outcome);
+            test.ended.push((attempt, outcome));
         }
         if run_ms.is_some() {
             test.last_run_ms = run_ms;
         }
-        let decision = decide(&test.ended, retries);
-        if let Decision::Final(verdict) = decision {
-            test.verdict = Some(verdict);
-            self.open_tests -= 1;
-            self.failures += u32::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
+        let decision = decide(&test.outcomes(), if within_budget { retries } else { 0 });
+        match decision {
+            Decision::Final(verdict) => self.give_verdict(ix, verdict),
+            Decision::RunAgain => {
+                self.retries_used += u32::from(matches!(outcome, Outcome::Failed | Outcome::TimedOut));
+            }
         }
         decision
+    }
+
+    /// A test's verdict is known.
+    pub(crate) fn give_verdict(&mut self, ix: TestIx, verdict: Verdict) {
+        self.test_mut(ix).verdict = Some(verdict);
+        self.open_tests -= 1;
+        self.failures += u32::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
     }
 
     /// How the run ends now that nothing of it is open, or `None` where something is.
@@ -281,5 +362,11 @@ impl Run {
             PendingKind::Discover(suite) => LeaseKind::Discover(self.suite(*suite).name.clone()),
             PendingKind::Unit { .. } => LeaseKind::Unit,
         }
+    }
+}
+
+impl Test {
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        self.ended.iter().map(|(_, outcome)| *outcome).collect()
     }
 }

@@ -1,7 +1,11 @@
 //! The core by its decisions: what goes in, what must come out. A small farm stands for the driver.
 
 mod life;
+mod loss;
+mod policy;
 mod storm;
+mod tail;
+mod together;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +52,7 @@ struct Farm {
     verdicts: BTreeMap<(RunId, TestIx), Verdict>,
     outcomes: BTreeMap<(RunId, AttemptId), Option<Outcome>>,
     names: BTreeMap<(RunId, TestIx), String>,
+    notes: Vec<String>,
     accepted: Option<RunId>,
     last_fence: u64,
 }
@@ -64,6 +69,7 @@ impl Farm {
             verdicts: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             names: BTreeMap::new(),
+            notes: Vec::new(),
             accepted: None,
             last_fence: 0,
         }
@@ -82,6 +88,7 @@ impl Farm {
                 Effect::Superseded { lease, .. } => self.superseded.push(lease),
             }
         }
+        self.core.check_indexes();
     }
 
     fn keep(&mut self, record: Record) {
@@ -105,10 +112,17 @@ impl Farm {
                 let before = self.outcomes.insert((run, attempt), Some(ended.outcome));
                 assert_eq!(before, Some(None), "an attempt ended that was not open");
             }
+            Record::AttemptShared { run, attempt, of, of_attempt, .. } => {
+                let shared = self.outcomes[&(of, of_attempt)];
+                assert!(shared.is_some(), "an attempt was shared before it ended");
+                let before = self.outcomes.insert((run, attempt), shared);
+                assert!(before.is_none(), "an attempt was opened twice");
+            }
             Record::VerdictGiven { run, test, verdict, .. } => {
                 let before = self.verdicts.insert((run, test), verdict);
                 assert!(before.is_none(), "a test got two verdicts");
             }
+            Record::Noted { text, .. } => self.notes.push(text),
             _ => {}
         }
     }
@@ -118,7 +132,10 @@ impl Farm {
     }
 
     fn submit_as(&mut self, trigger: Trigger, plan: Plan, start: Start) -> RunId {
-        let header = RunHeader { project: "shop".into(), trigger, ..RunHeader::default() };
+        self.submit_run(RunHeader { project: "shop".into(), trigger, ..RunHeader::default() }, plan, start)
+    }
+
+    fn submit_run(&mut self, header: RunHeader, plan: Plan, start: Start) -> RunId {
         self.step(Input::Submit { ticket: 0, header, plan, start });
         self.accepted.take().expect("a submission is answered")
     }
@@ -182,11 +199,37 @@ fn plan(retries: u32, grain: Grain) -> Plan {
         suites: vec![SuitePlan { name: "it".into(), retries, grain }],
         policy: Policy::default(),
         baseline_group: Some("group".into()),
+        merge_key: None,
     }
 }
 
 fn candidates(ids: &[&str]) -> Vec<Candidate> {
     ids.iter().map(|id| Candidate { id: (*id).to_owned(), expected_ms: None, failed_last: false }).collect()
+}
+
+impl Core {
+    /// What is kept twice, for speed, says the same.
+    fn check_indexes(&self) {
+        for (fence, held) in &self.leases {
+            let run = &self.runs[&held.lease.run];
+            assert!(run.leases.contains(fence), "a run knows its leases");
+            assert!(
+                self.workers.leases(&held.worker).any(|known| known == *fence),
+                "a worker knows its leases"
+            );
+            for (attempt, test) in &held.open {
+                assert!(run.out[test].contains(&(*fence, *attempt)), "a run knows where its tests are");
+            }
+        }
+        for run in self.runs.values() {
+            assert!(run.leases.iter().all(|fence| self.leases.contains_key(fence)));
+            let places: usize = run.out.values().map(Vec::len).sum();
+            let open: usize = run.leases.iter().map(|fence| self.leases[fence].open.len()).sum();
+            assert_eq!(places, open, "an open attempt is in one place");
+            let undecided = run.tests.iter().filter(|test| test.verdict.is_none()).count();
+            assert_eq!(run.open_tests, undecided);
+        }
+    }
 }
 
 /// A run whose tests and baseline are known.

@@ -177,6 +177,7 @@ fn trigger(trigger: Trigger) -> wire::Trigger {
         Trigger::Push => wire::Trigger::Push,
         Trigger::Person => wire::Trigger::Person,
         Trigger::Rerun => wire::Trigger::Rerun,
+        Trigger::Scheduled => wire::Trigger::Scheduled,
     }
 }
 
@@ -184,6 +185,7 @@ pub(crate) fn trigger_of(provenance: Option<&wire::Provenance>) -> Trigger {
     match provenance.map(wire::Provenance::trigger) {
         Some(wire::Trigger::Push) => Trigger::Push,
         Some(wire::Trigger::Rerun) => Trigger::Rerun,
+        Some(wire::Trigger::Scheduled) => Trigger::Scheduled,
         _ => Trigger::Person,
     }
 }

@@ -60,7 +60,11 @@ impl FarmService {
         header: RunHeader,
         start: Start,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
-        let plan = plan_of(spec).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut plan = plan_of(spec).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if header.trigger == Trigger::Rerun {
+            // Who reruns wants to see it happen again.
+            plan.merge_key = None;
+        }
         let (reply, answer) = oneshot::channel();
         self.farm.command(Command::Submit { header, plan, start, reply }).await;
         let submitted = answer.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;

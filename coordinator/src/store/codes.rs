@@ -58,6 +58,7 @@ codes!(from_trigger, to_trigger, Trigger, "trigger", {
     Trigger::Push => Trigger::Push, 1;
     Trigger::Person => Trigger::Person, 2;
     Trigger::Rerun => Trigger::Rerun, 3;
+    Trigger::Scheduled => Trigger::Scheduled, 4;
 });
 
 /// 0 stands for "not yet".

@@ -5,7 +5,7 @@ use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, Ru
 
 use super::memory::Memory;
 use super::sqlite::Sqlite;
-use super::{ImageRow, RunFilter, Store};
+use super::{AttemptRow, ImageRow, RunFilter, Store};
 
 const RUN: RunId = RunId(1);
 
@@ -283,4 +283,36 @@ async fn a_database_of_a_newer_version_is_refused() {
     drop(store);
     let refused = Sqlite::open(&path).await.unwrap_err();
     assert!(matches!(refused, super::StoreError::Schema(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn an_attempt_of_another_run_is_copied_with_its_log() {
+    on_each(async |store| {
+        const OTHER: RunId = RunId(8);
+        let other = Record::RunCreated {
+            run: OTHER,
+            header: RunHeader { dedup_key: None, ..header() },
+            at_unix_ms: 11,
+        };
+        let named = Record::TestsAdded {
+            run: OTHER,
+            suite: "it".into(),
+            tests: vec![(TestIx(0), "a".into()), (TestIx(1), "b".into())],
+        };
+        let shared = Record::AttemptShared {
+            run: OTHER,
+            attempt: AttemptId(5),
+            test: TestIx(1),
+            of: RUN,
+            of_attempt: AttemptId(1),
+        };
+        let before = [created(), added(), leased(2, 1, &[(1, 0)]), ended(1, Outcome::Failed), other, named];
+        store.apply(&before).await.unwrap();
+        store.apply(&[shared]).await.unwrap();
+        let original = store.test(RUN, TestIx(0)).await.unwrap().unwrap().attempts.remove(0);
+        let copy = store.test(OTHER, TestIx(1)).await.unwrap().unwrap().attempts.remove(0);
+        assert_eq!(copy, AttemptRow { attempt: AttemptId(5), ..original });
+        assert_eq!(store.log(OTHER, AttemptId(5)).await.unwrap(), Some(vec![1, 2]));
+    })
+    .await;
 }

@@ -127,6 +127,16 @@ impl State {
                     row.started_ms = ended.started_unix_ms;
                 }
             }
+            Record::AttemptShared { run, attempt, test, of, of_attempt } => {
+                let leader = self.run(of)?;
+                let log = leader.logs.get(&of_attempt).cloned();
+                let copied = leader.attempt(of_attempt).map(|row| AttemptRow { attempt, ..row.clone() });
+                let stored = self.run(run)?;
+                stored.logs.extend(log.map(|log| (attempt, log)));
+                if let Some(row) = stored.tests.get_mut(&test) {
+                    row.attempts.extend(copied);
+                }
+            }
             Record::Footprint { lease, worker, attempts, dirtied_bytes } => {
                 let stored = self.run(lease.run)?;
                 for attempt in attempts {

@@ -202,14 +202,14 @@ fn one_baseline_is_prepared_once_for_runs_that_share_it() {
 }
 
 #[test]
-fn a_person_comes_before_a_push_and_no_run_of_a_class_waits_for_ever() {
+fn a_person_comes_before_a_push_and_what_began_first_ends_first() {
     let mut farm = Farm::new();
-    let push = farm.submit(plan(0, Grain::Test), chosen(&["p1", "p2", "p3"]));
+    let push = farm.submit(plan(0, Grain::Test), chosen(&["p1", "p2"]));
     let other = farm.submit(plan(0, Grain::Test), chosen(&["o1", "o2"]));
     let rerun = farm.submit_as(Trigger::Rerun, plan(0, Grain::Test), chosen(&["r"]));
-    farm.join("w1", 3);
+    farm.join("w1", 4);
     let order: Vec<_> = farm.given.iter().map(|given| given.lease.run).collect();
-    assert_eq!(order, [rerun, push, other]);
+    assert_eq!(order, [rerun, push, push, other]);
 }
 
 #[test]
@@ -227,7 +227,10 @@ fn foreign_and_forged_reports_change_nothing() {
         farm.step(Input::Reported { worker: worker(name), lease, report: passed.clone() });
     }
     farm.report(&given, Report::Discovered { tests: candidates(&["x"]) });
-    assert_eq!(farm.superseded.len(), 3);
+    let foreign = AttemptId(given.attempts()[0].0 + 1);
+    let ended = Ended::without_report(Outcome::Passed, "");
+    farm.report(&given, Report::TestEnded { attempt: foreign, ended });
+    assert_eq!(farm.superseded.len(), 4);
     assert_eq!((farm.verdict(run, 0), farm.names.len()), (None, 1));
 }
 

@@ -140,7 +140,7 @@ impl Storm {
             if runs.iter().all(|run| !self.farm.core.is_active(*run)) {
                 return;
             }
-            self.farm.later(5_000);
+            self.farm.later(15_000);
             for name in ["calm0", "calm1"] {
                 self.farm.join(name, 2);
             }
@@ -159,12 +159,26 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn whatever_happens_every_run_ends_and_every_test_has_one_verdict(events in events(), retries in 0..3_u32) {
+    fn whatever_happens_every_run_ends_and_every_test_has_one_verdict(
+        events in events(), retries in 0..3_u32, hedge in any::<bool>(), merge in any::<bool>(), quota in 0..4_u32,
+    ) {
         let mut storm = Storm { farm: Farm::new(), out: vec![], done: vec![] };
+        if quota > 0 {
+            let quotas = [("shop".to_owned(), quota)].into();
+            storm.farm.core = Core::new(Config { quotas, ..Config::default() });
+        }
         storm.farm.join("w0", 2);
+        let with = |grain| {
+            let mut plan = plan(retries, grain);
+            plan.policy.hedge = hedge;
+            plan.merge_key = merge.then(|| format!("{grain:?}"));
+            plan
+        };
         let runs = [
-            storm.farm.submit(plan(retries, Grain::Test), Start::Discover),
-            storm.farm.submit_as(Trigger::Rerun, plan(retries, Grain::File), chosen(&["f::a", "f::b", "g::a"])),
+            storm.farm.submit(with(Grain::Test), Start::Discover),
+            storm.farm.submit_as(Trigger::Rerun, with(Grain::File), chosen(&["f::a", "f::b", "g::a"])),
+            storm.farm.submit_as(Trigger::Person, with(Grain::Test), Start::Discover),
+            storm.farm.submit_as(Trigger::Scheduled, with(Grain::Batch), chosen(&["f::a", "f::b", "g::a", "g::b"])),
         ];
         for event in events {
             storm.take(event);

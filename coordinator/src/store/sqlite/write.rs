@@ -33,6 +33,9 @@ pub(super) async fn record(db: &mut SqliteConnection, record: &Record) -> Result
         Record::AttemptEnded { run, attempt, ended, at_unix_ms } => {
             attempt_ended(db, *run, *attempt, ended, *at_unix_ms).await
         }
+        Record::AttemptShared { run, attempt, test, of, of_attempt } => {
+            attempt_shared(db, (*run, *attempt, *test), (*of, *of_attempt)).await
+        }
         Record::Footprint { lease, worker, attempts, dirtied_bytes } => {
             footprint(db, *lease, worker, attempts, *dirtied_bytes).await
         }
@@ -55,6 +58,35 @@ pub(super) async fn record(db: &mut SqliteConnection, record: &Record) -> Result
             Ok(())
         }
     }
+}
+
+/// What is known of one run's attempt, as another run's.
+async fn attempt_shared(
+    db: &mut SqliteConnection,
+    (run, attempt, test): (RunId, AttemptId, TestIx),
+    (of, of_attempt): (RunId, AttemptId),
+) -> Result<()> {
+    let attempts = "INSERT INTO attempts (run, attempt, test, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
+                                          rebase_us, run_ms, message, driver, started_ms, ended_ms)
+                    SELECT $1, $2, $3, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
+                           rebase_us, run_ms, message, driver, started_ms, ended_ms
+                    FROM attempts WHERE run = $4 AND attempt = $5";
+    sqlx::query(attempts)
+        .bind(number(run.0))
+        .bind(number(attempt.0))
+        .bind(i64::from(test.0))
+        .bind(number(of.0))
+        .bind(number(of_attempt.0))
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("INSERT INTO logs (run, attempt, zstd) SELECT $1, $2, zstd FROM logs WHERE run = $3 AND attempt = $4")
+        .bind(number(run.0))
+        .bind(number(attempt.0))
+        .bind(number(of.0))
+        .bind(number(of_attempt.0))
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 async fn run_created(db: &mut SqliteConnection, run: RunId, header: &RunHeader, at_ms: u64) -> Result<()> {

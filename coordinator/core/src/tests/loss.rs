@@ -1,0 +1,106 @@
+//! What workers lose: who is blamed, who is tried again, who is trusted no more.
+
+use super::*;
+use crate::model::{FailureClass, RunEnd};
+
+impl Farm {
+    fn fail(&mut self, given: &Given) {
+        let class = FailureClass::Infrastructure;
+        self.report(given, Report::WorkFailed { class, reason: "gone".into(), log_zstd: vec![] });
+    }
+}
+
+#[test]
+fn a_poison_test_is_soon_alone_and_the_others_pass() {
+    for grain in [Grain::Batch, Grain::File] {
+        let mut farm = Farm::new();
+        let ids = ["f::a", "f::b", "f::poison", "f::c", "f::d"];
+        let run = farm.submit(plan(0, grain), chosen(&ids));
+        for round in 0..40 {
+            farm.step(Input::Tick);
+            let name = format!("w{round}");
+            farm.join(&name, 1);
+            while !farm.given.is_empty() {
+                let given = farm.take();
+                let poison = given.ids().iter().position(|id| *id == "f::poison");
+                for place in 0..poison.unwrap_or(given.ids().len()) {
+                    farm.end_test(&given, place, Outcome::Passed);
+                }
+                match poison {
+                    Some(_) => farm.fail(&given),
+                    None => farm.report(&given, Report::UnitEnded),
+                }
+            }
+        }
+        for test in [0, 1, 3, 4] {
+            assert_eq!(farm.verdict(run, test), Some(Verdict::Passed), "{grain:?} {test}");
+        }
+        assert_eq!(farm.verdict(run, 2), Some(Verdict::Infrastructure));
+        assert_eq!(farm.state(run), RunState::Ended(RunEnd::Incomplete));
+        assert!(farm.notes.iter().any(|text| text.contains("f::poison") && text.contains("given up")));
+    }
+}
+
+#[test]
+fn work_that_was_lost_avoids_every_worker_that_lost_it_while_there_is_another() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    farm.submit(plan(0, Grain::Test), chosen(&["a"]));
+    let first = farm.take();
+    farm.join("w2", 1);
+    farm.fail(&first);
+    let second = farm.take();
+    assert_eq!(second.worker, worker("w2"));
+    farm.step(Input::WorkerJoined { worker: worker("w3"), held: vec![] });
+    farm.ready("w1", 0);
+    farm.fail(&second);
+    farm.ready("w2", 0);
+    assert!(farm.given.is_empty(), "w3 takes work, though it has no lane yet");
+    farm.ready("w3", 0);
+    let third = farm.take();
+    assert_eq!(third.worker, worker("w3"));
+    farm.fail(&third);
+    assert_eq!(farm.take().worker, worker("w1"), "all have lost it: anyone may try");
+}
+
+#[test]
+fn work_does_not_wait_for_ever_for_a_worker_whose_lanes_never_come() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    farm.submit(plan(0, Grain::Test), chosen(&["a"]));
+    let first = farm.take();
+    farm.step(Input::WorkerJoined { worker: worker("busy"), held: vec![] });
+    farm.fail(&first);
+    farm.ready("w1", 0);
+    farm.later(59_000);
+    assert!(farm.given.is_empty());
+    farm.later(1_000);
+    assert_eq!(farm.take().worker, worker("w1"));
+}
+
+#[test]
+fn a_worker_that_fails_everything_while_others_pass_is_put_in_quarantine() {
+    let mut farm = Farm::new();
+    let ids: Vec<String> = (0..60).map(|n| format!("{n}.py::x")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    farm.join("good", 1);
+    farm.join("rogue", 2);
+    let run = farm.submit(plan(0, Grain::Test), chosen(&ids));
+    for _ in 0..200 {
+        if farm.given.is_empty() {
+            break;
+        }
+        let given = farm.take();
+        if given.worker == worker("rogue") && !farm.revoked.contains(&given.lease) {
+            farm.fail(&given);
+            farm.ready("rogue", given.lane.0);
+        } else if given.worker == worker("good") {
+            farm.finish(&given, Outcome::Passed);
+        }
+    }
+    assert!(farm.core.unfit(&worker("rogue")).is_some_and(|reason| reason.contains("quarantine")));
+    assert_eq!(farm.state(run), RunState::Ended(RunEnd::Passed));
+    assert_eq!(farm.core.busy_lanes(&worker("rogue")), 0);
+    farm.later(Config::default().quarantine_ms);
+    assert_eq!(farm.core.unfit(&worker("rogue")), None);
+}

@@ -1,0 +1,114 @@
+//! What projects and operators allow and forbid.
+
+use super::*;
+use crate::model::RunEnd;
+
+fn push(commit: &str, git_ref: &str) -> RunHeader {
+    RunHeader {
+        project: "shop".into(),
+        commit: commit.into(),
+        git_ref: git_ref.into(),
+        ..RunHeader::default()
+    }
+}
+
+fn superseding() -> Plan {
+    let mut plan = plan(0, Grain::Test);
+    plan.policy.supersede = true;
+    plan
+}
+
+#[test]
+fn a_push_stops_older_pushes_of_its_branch_and_nothing_else() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    let running = farm.submit_run(push("1", "refs/heads/main"), superseding(), chosen(&["a"]));
+    let queued = farm.submit_run(push("2", "refs/heads/main"), superseding(), chosen(&["a"]));
+    assert_eq!(farm.state(running), RunState::Ended(RunEnd::Incomplete));
+    assert!(farm.states[&running].1.contains(&format!("superseded by run {queued} of commit 2")));
+    let other = farm.submit_run(push("3", "refs/heads/side"), superseding(), chosen(&["a"]));
+    let rerun = RunHeader { trigger: Trigger::Rerun, ..push("1", "refs/heads/main") };
+    let rerun = farm.submit_run(rerun, superseding(), chosen(&["a"]));
+    let newest = farm.submit_run(push("4", "refs/heads/main"), superseding(), chosen(&["a"]));
+    assert_eq!(farm.state(queued), RunState::Ended(RunEnd::Incomplete), "also one that waits");
+    assert!([other, rerun, newest].iter().all(|run| farm.core.is_active(*run)));
+    let kept = farm.submit_run(push("5", "refs/heads/main"), plan(0, Grain::Test), chosen(&["a"]));
+    assert!(
+        farm.core.is_active(newest) && farm.core.is_active(kept),
+        "not where the project wants every commit"
+    );
+}
+
+#[test]
+fn retries_end_with_the_runs_budget() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    let mut thrifty = plan(3, Grain::Test);
+    thrifty.policy.retry_budget = Some(2);
+    let run = farm.submit(thrifty, chosen(&["a", "b", "c"]));
+    let mut attempts = 0;
+    while farm.core.is_active(run) {
+        let given = farm.take();
+        attempts += 1;
+        farm.finish(&given, Outcome::Failed);
+    }
+    assert_eq!(attempts, 3 + 2);
+}
+
+#[test]
+fn a_projects_quota_leaves_lanes_to_others() {
+    let mut farm = Farm::new();
+    let quotas = [("shop".to_owned(), 2)].into();
+    farm.core = Core::new(Config { quotas, ..Config::default() });
+    farm.submit(plan(0, Grain::Test), chosen(&["a", "b", "c", "d"]));
+    farm.join("w1", 4);
+    assert_eq!(farm.given.len(), 2);
+    let header = RunHeader { project: "other".into(), ..RunHeader::default() };
+    farm.submit_run(header, plan(0, Grain::Test), chosen(&["x", "y", "z"]));
+    assert_eq!(farm.given.len(), 4);
+    let first = farm.take();
+    farm.finish(&first, Outcome::Passed);
+    assert_eq!(farm.given.len(), 4, "what ends makes room");
+}
+
+#[test]
+fn projects_share_lanes_by_time() {
+    let mut farm = Farm::new();
+    let many: Vec<String> = (0..400).map(|n| n.to_string()).collect();
+    let candidates = |ms| {
+        let candidate = |id: &String| Candidate { id: id.clone(), expected_ms: Some(ms), failed_last: false };
+        let tests = many.iter().map(|id| ("it".to_owned(), candidate(id))).collect();
+        Start::Chosen { tests, baseline: Some("k".into()) }
+    };
+    farm.submit(plan(0, Grain::Test), candidates(300));
+    let header = RunHeader { project: "slow".into(), ..RunHeader::default() };
+    let slow = farm.submit_run(header, plan(0, Grain::Test), candidates(900));
+    farm.join("w1", 1);
+    let mut of_slow = 0;
+    for _ in 0..200 {
+        let given = farm.take();
+        of_slow += usize::from(given.lease.run == slow);
+        farm.finish(&given, Outcome::Passed);
+    }
+    assert!((48..=52).contains(&of_slow), "{of_slow} of 200 units, each three times as long");
+}
+
+#[test]
+fn batches_are_large_at_first_and_small_at_the_end() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    farm.join("w2", 1);
+    let tests = (0..200).map(|n| {
+        ("it".to_owned(), Candidate { id: n.to_string(), expected_ms: Some(100), failed_last: false })
+    });
+    farm.submit(plan(0, Grain::Batch), Start::Chosen { tests: tests.collect(), baseline: Some("k".into()) });
+    let mut sizes = Vec::new();
+    while !farm.given.is_empty() {
+        let given = farm.take();
+        sizes.push(given.ids().len());
+        farm.finish(&given, Outcome::Passed);
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 200);
+    assert!(sizes.is_sorted_by(|left, right| left >= right), "{sizes:?}");
+    assert!(sizes[0] >= 30 && *sizes.last().unwrap() <= 2, "{sizes:?}");
+}
