@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Whose;
+use crate::cli::shares::Shares;
 
 /// The kernel's limit for the path of a unix socket, its final NUL included.
 const SOCKET_PATH_MAX: usize = 108;
@@ -48,6 +49,9 @@ pub(crate) struct FarmFile {
     /// Whose credentials the gateway's fetches use.
     #[serde(default)]
     pub(crate) credentials: Whose,
+    /// How projects share the lanes.
+    #[serde(default)]
+    pub(crate) shares: Shares,
 }
 
 /// Why the state folder cannot be used.
@@ -248,6 +252,7 @@ mod tests {
             join_token: "j".repeat(64),
             watch: vec![],
             credentials: Whose::None,
+            shares: Shares::default(),
         }
     }
 

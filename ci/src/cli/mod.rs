@@ -18,6 +18,7 @@ mod out;
 mod process;
 mod run;
 mod servers;
+pub(crate) mod shares;
 mod show;
 mod up;
 

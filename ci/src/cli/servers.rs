@@ -21,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use super::error::CliError;
 use super::farm::FarmArgs;
 use super::out;
+use super::shares::{ShareArgs, Shares};
 use crate::report::exit::Exit;
 use crate::state::{FarmFile, StateDir, StateError};
 
@@ -38,19 +39,21 @@ pub(crate) struct CoordinatorArgs {
     /// TCP address to listen on [default: the farm's, at first 127.0.0.1:7077]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    shares: ShareArgs,
 }
 
 pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     log_to_stderr();
     let state = farm.state_dir()?;
-    let file = ensure_farm(&state, &Told { listen: args.listen, ..Told::default() })?;
+    let file = ensure_farm(&state, &Told { listen: args.listen, shares: args.shares, ..Told::default() })?;
     let config = CoordinatorConfig {
         state_dir: state.coordinator(),
         listen: Some(listen_address(&file)?),
         socket: Some(state.socket()?),
         client_token: file.client_token,
         join_token: file.join_token,
-        core: CoreConfig::default(),
+        core: CoreConfig { quotas: file.shares.quotas, weights: file.shares.weights, ..CoreConfig::default() },
     };
     andon_coordinator::serve(config, stop_on_signal()?)
         .await
@@ -64,6 +67,7 @@ pub(crate) struct Told {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) watch: Vec<String>,
     pub(crate) credentials: Option<Whose>,
+    pub(crate) shares: ShareArgs,
 }
 
 /// Reads `farm.json`, or makes it with fresh tokens; brings it up to date.
@@ -84,11 +88,13 @@ pub(crate) fn ensure_farm(state: &StateDir, told: &Told) -> Result<FarmFile, Cli
             join_token: andon_coordinator::new_token(),
             watch: Vec::new(),
             credentials: Whose::None,
+            shares: Shares::default(),
         }
     });
     if let Some(whose) = told.credentials {
         file.credentials = whose;
     }
+    file.shares.take(&told.shares);
     if let Some(listen) = told.listen {
         file.listen = listen.to_string();
     }
@@ -340,6 +346,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let state = StateDir::choose(Some(temp.path()), None, None).unwrap();
         let ask = |watch: &[&str]| Told {
+            shares: ShareArgs::default(),
             listen: None,
             watch: watch.iter().map(|&watched| watched.to_owned()).collect(),
             credentials: None,

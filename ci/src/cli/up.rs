@@ -16,6 +16,7 @@ use super::boxes::{self, Boxes};
 use super::error::CliError;
 use super::farm::{self, Address, FarmArgs};
 use super::process::{Background, ProcessError};
+use super::shares::ShareArgs;
 use super::servers::{Driver, Told, Whose, absolute_watch, ensure_farm, parse_watch};
 use super::{engine, out};
 use crate::report::exit::Exit;
@@ -62,6 +63,8 @@ pub(crate) struct UpArgs {
     /// Image of the worker boxes, present in this machine's engine
     #[arg(long, value_name = "NAME", default_value = "andon-worker")]
     image: String,
+    #[command(flatten)]
+    shares: ShareArgs,
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +85,7 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
         listen: args.listen,
         watch: args.watch.iter().map(|watched| absolute_watch(watched)).collect(),
         credentials: args.credentials,
+        shares: args.shares.clone(),
     };
     for watched in &told.watch {
         parse_watch(watched, Whose::None)?;
@@ -92,9 +96,9 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     let file = ensure_farm(&state, &told)?;
     let processes = Processes::of(&state);
 
-    let moved = before.as_ref().is_some_and(|before| before.listen != file.listen);
+    let moved = before.as_ref().is_some_and(|before| before.listen != file.listen || before.shares != file.shares);
     if moved && processes.coordinator.stop().await? {
-        out::line("coordinator stopped, to listen elsewhere")?;
+        out::line("coordinator stopped, to start with its new settings")?;
     }
     let connection = coordinator(&state, &file, &processes.coordinator).await?;
     gateway(&state, &file, before.as_ref(), &processes.gateway).await?;

@@ -41,6 +41,7 @@ pub(crate) fn labels_of(
         Trigger::Push => "a push",
         Trigger::Person => "a person's request",
         Trigger::Rerun => "a rerun",
+        Trigger::Scheduled => "a schedule",
         Trigger::Unspecified => "a request",
     };
     let images: Vec<String> = services
