@@ -94,10 +94,7 @@ impl Farm {
         let lease_ttl_ms = config.lease_ttl_ms;
         let core = restored(&*store, &blobs, config, &clock).await?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let times = wire::Welcome {
-            lease_ttl_ms,
-            heartbeat_ms: (lease_ttl_ms / 5).max(1),
-        };
+        let times = wire::Welcome { lease_ttl_ms, heartbeat_ms: (lease_ttl_ms / 5).max(1) };
         let farm = Self {
             store,
             blobs,

@@ -66,7 +66,8 @@ async fn attempt_shared(
     (run, attempt, test): (RunId, AttemptId, TestIx),
     (of, of_attempt): (RunId, AttemptId),
 ) -> Result<()> {
-    let attempts = "INSERT INTO attempts (run, attempt, test, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
+    let attempts =
+        "INSERT INTO attempts (run, attempt, test, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
                                           rebase_us, run_ms, message, driver, started_ms, ended_ms)
                     SELECT $1, $2, $3, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
                            rebase_us, run_ms, message, driver, started_ms, ended_ms
@@ -79,13 +80,15 @@ async fn attempt_shared(
         .bind(number(of_attempt.0))
         .execute(&mut *db)
         .await?;
-    sqlx::query("INSERT INTO logs (run, attempt, zstd) SELECT $1, $2, zstd FROM logs WHERE run = $3 AND attempt = $4")
-        .bind(number(run.0))
-        .bind(number(attempt.0))
-        .bind(number(of.0))
-        .bind(number(of_attempt.0))
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "INSERT INTO logs (run, attempt, zstd) SELECT $1, $2, zstd FROM logs WHERE run = $3 AND attempt = $4",
+    )
+    .bind(number(run.0))
+    .bind(number(attempt.0))
+    .bind(number(of.0))
+    .bind(number(of_attempt.0))
+    .execute(db)
+    .await?;
     Ok(())
 }
 
