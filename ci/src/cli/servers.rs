@@ -53,7 +53,11 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
         socket: Some(state.socket()?),
         client_token: file.client_token,
         join_token: file.join_token,
-        core: CoreConfig { quotas: file.shares.quotas, weights: file.shares.weights, ..CoreConfig::default() },
+        core: CoreConfig {
+            quotas: file.shares.quotas,
+            weights: file.shares.weights,
+            ..CoreConfig::default()
+        },
     };
     andon_coordinator::serve(config, stop_on_signal()?)
         .await

@@ -16,8 +16,8 @@ use super::boxes::{self, Boxes};
 use super::error::CliError;
 use super::farm::{self, Address, FarmArgs};
 use super::process::{Background, ProcessError};
-use super::shares::ShareArgs;
 use super::servers::{Driver, Told, Whose, absolute_watch, ensure_farm, parse_watch};
+use super::shares::ShareArgs;
 use super::{engine, out};
 use crate::report::exit::Exit;
 use crate::report::text::cut;
@@ -96,7 +96,8 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     let file = ensure_farm(&state, &told)?;
     let processes = Processes::of(&state);
 
-    let moved = before.as_ref().is_some_and(|before| before.listen != file.listen || before.shares != file.shares);
+    let moved =
+        before.as_ref().is_some_and(|before| before.listen != file.listen || before.shares != file.shares);
     if moved && processes.coordinator.stop().await? {
         out::line("coordinator stopped, to start with its new settings")?;
     }
@@ -206,7 +207,8 @@ async fn coordinator(
 ) -> Result<Connection, CliError> {
     let address =
         Address { url: format!("unix:{}", state.socket()?.display()), token: file.client_token.clone() };
-    if process.alive().is_none() {
+    let mut started = process.alive().is_none();
+    if started {
         process.start(this_program(state, "coordinator")?)?;
     }
     let deadline = Instant::now() + COORDINATOR_READY;
@@ -221,7 +223,10 @@ async fn coordinator(
             },
             Err(error) => error,
         };
-        if process.alive().is_none() {
+        if process.alive().is_none() && !std::mem::replace(&mut started, true) {
+            // It was there when this began, and was ending.
+            process.start(this_program(state, "coordinator")?)?;
+        } else if process.alive().is_none() {
             return Err(died(process, "the coordinator ended at once"));
         }
         if Instant::now() > deadline {

@@ -24,6 +24,10 @@ impl Worker {
     fn takes_work(&self) -> bool {
         self.connected && self.unfit.is_none() && self.quarantine.is_none()
     }
+
+    fn lanes(&self) -> usize {
+        self.ready.len() + self.leases.len()
+    }
 }
 
 /// A lane that was chosen.
@@ -41,6 +45,8 @@ pub(crate) struct Workers {
     known: BTreeMap<WorkerId, Worker>,
     /// Those that take work.
     takers: BTreeSet<WorkerId>,
+    /// Their lanes, ready or busy.
+    lanes: usize,
     /// Their ready lanes, by baseline; no entry is empty.
     ready: BTreeMap<String, BTreeSet<(WorkerId, LaneIx)>>,
 }
@@ -70,9 +76,9 @@ impl Workers {
 
     /// The credit is used up.
     pub(crate) fn take(&mut self, name: &WorkerId, lane: LaneIx) {
-        let Some(baseline) = self.known.get_mut(name).and_then(|worker| worker.ready.remove(&lane)) else {
-            return;
-        };
+        let Some(worker) = self.known.get_mut(name) else { return };
+        let Some(baseline) = worker.ready.remove(&lane) else { return };
+        self.lanes -= usize::from(worker.takes_work());
         if let Some(lanes) = self.ready.get_mut(&baseline) {
             lanes.remove(&(name.clone(), lane));
             if lanes.is_empty() {
@@ -86,12 +92,15 @@ impl Workers {
     }
 
     pub(crate) fn lease(&mut self, name: &WorkerId, fence: Fence) {
-        self.known.entry(name.clone()).or_default().leases.insert(fence);
+        let worker = self.known.entry(name.clone()).or_default();
+        let is_new = worker.leases.insert(fence);
+        self.lanes += usize::from(is_new && worker.takes_work());
     }
 
     pub(crate) fn release(&mut self, name: &WorkerId, fence: Fence) {
         if let Some(worker) = self.known.get_mut(name) {
-            worker.leases.remove(&fence);
+            let was_there = worker.leases.remove(&fence);
+            self.lanes -= usize::from(was_there && worker.takes_work());
         }
     }
 
@@ -125,7 +134,7 @@ impl Workers {
 
     /// Lanes of those who take work, ready or busy.
     pub(crate) fn lanes(&self) -> usize {
-        self.takers.iter().map(|name| self.known[name].ready.len() + self.known[name].leases.len()).sum()
+        self.lanes
     }
 
     /// True where somebody else than these takes work.
@@ -180,6 +189,7 @@ impl Workers {
     fn change(&mut self, name: &WorkerId, change: impl FnOnce(&mut Worker)) {
         let worker = self.known.entry(name.clone()).or_default();
         if worker.takes_work() {
+            self.lanes -= worker.lanes();
             for (lane, baseline) in &worker.ready {
                 if let Some(lanes) = self.ready.get_mut(baseline) {
                     lanes.remove(&(name.clone(), *lane));
@@ -192,6 +202,7 @@ impl Workers {
         change(worker);
         if worker.takes_work() {
             self.takers.insert(name.clone());
+            self.lanes += worker.lanes();
             for (lane, baseline) in &worker.ready {
                 self.ready.entry(baseline.clone()).or_default().insert((name.clone(), *lane));
             }
@@ -246,6 +257,21 @@ mod tests {
         workers.leave(&name("w1"));
         workers.join(&name("w1"));
         assert_eq!(chosen(&workers, "a", &[]).unwrap(), "w2", "a credit is of one session");
+    }
+
+    #[test]
+    fn lanes_are_counted_ready_or_busy_while_their_worker_takes_work() {
+        let mut workers = farm();
+        assert_eq!(workers.lanes(), 3);
+        workers.take(&name("w1"), LaneIx(0));
+        workers.lease(&name("w1"), Fence(1));
+        assert_eq!(workers.lanes(), 3);
+        workers.lease(&name("nobody"), Fence(2));
+        workers.set_unfit(&name("w2"), Some("no disk".into()));
+        assert_eq!(workers.lanes(), 2);
+        workers.release(&name("w1"), Fence(1));
+        workers.join(&name("nobody"));
+        assert_eq!(workers.lanes(), 2);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod codes;
 #[cfg(test)]
 mod conformance;
 pub mod memory;
+mod round;
 pub mod sqlite;
 
 use std::collections::HashMap;
@@ -270,7 +271,8 @@ pub trait Store: Send + Sync + 'static {
     async fn image(&self, reference: &str) -> Result<Option<ImageRow>>;
 }
 
-/// The smoothing of a test's duration: three parts what was known, one part what was seen.
+/// The smoothing of a test's duration: three parts what was known, one part what was seen, as far as that is believed:
+/// a single wild one counts for no more than four times, and no less than a quarter of, what was known.
 pub(crate) fn smoothed(before: Option<u64>, seen_ms: u64) -> u64 {
-    before.map_or(seen_ms, |mean| (3 * mean + seen_ms) / 4)
+    before.map_or(seen_ms, |mean| (3 * mean + seen_ms.min(mean * 4).max(mean / 4)) / 4)
 }

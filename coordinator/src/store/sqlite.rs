@@ -49,9 +49,7 @@ impl Sqlite {
 impl Store for Sqlite {
     async fn apply(&self, records: &[Record]) -> Result<()> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for record in records {
-            write::record(&mut transaction, record).await?;
-        }
+        write::records(&mut transaction, records).await?;
         Ok(transaction.commit().await?)
     }
 

@@ -17,14 +17,23 @@ fn options(kind: PoolKind) -> PoolOptions {
     PoolOptions { kind: Some(kind), image_bytes: Some(IMAGE_BYTES), ..PoolOptions::default() }
 }
 
-/// The process that is killed: not a test by itself.
+/// A case of its own, and the process that the other cases start and kill: it then finds the pool's place in its
+/// environment, and plays the victim.
 #[test]
-#[ignore = "started by the other cases of this file"]
-fn victim() {
-    let (Some(root), Ok(kind)) = (std::env::var_os(ROOT), std::env::var(KIND)) else { return };
-    let root = PathBuf::from(root);
-    let kind = serde_json::from_value(serde_json::Value::String(kind)).unwrap();
-    let pool = Pool::open(&root, options(kind)).unwrap();
+fn a_pool_that_another_process_has_open_is_refused() {
+    match (std::env::var_os(ROOT), std::env::var(KIND)) {
+        (Some(root), Ok(kind)) => {
+            play_the_victim(
+                &PathBuf::from(root),
+                serde_json::from_value(serde_json::Value::String(kind)).unwrap(),
+            );
+        }
+        _ => kill_one_in(Ground::for_kind(PoolKind::Copy).root(), PoolKind::Copy),
+    }
+}
+
+fn play_the_victim(root: &Path, kind: PoolKind) {
+    let pool = Pool::open(root, options(kind)).unwrap();
     let from = root.join("source");
     plant_volume(&from);
     let mut staging = pool.stage("kept").unwrap();
@@ -44,7 +53,7 @@ fn victim() {
 
 fn kill_one_in(root: &Path, kind: PoolKind) {
     let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["crash::victim", "--exact", "--ignored", "--nocapture"])
+        .args(["crash::a_pool_that_another_process_has_open_is_refused", "--exact", "--nocapture"])
         .env(ROOT, root)
         .env(KIND, kind.to_string())
         .stdin(Stdio::piped())

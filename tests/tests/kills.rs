@@ -1,0 +1,102 @@
+//! Real kills: the coordinator again and again, a worker, and a worker that is frozen past its leases and comes back.
+//! Whatever dies, each of two thousand tests has one verdict.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use andon_tests::farm::Farm;
+use andon_tests::project::Project;
+use andon_tests::{eventually, ok};
+use serde_json::Value;
+
+const TESTS: u64 = 2_000;
+/// How long a coordinator lives.
+const LIFE: Duration = Duration::from_secs(5);
+/// In which it has to give out work again after it was killed.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+/// Leases live for 15 s without a heartbeat.
+const PAST_THE_LEASE: Duration = Duration::from_secs(25);
+
+fn started(farm: &Farm) -> (Project, u64) {
+    let project = Project::from_fixture("crowd");
+    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
+    let run = farm.newest();
+    farm.progressed(run, 100);
+    (project, run)
+}
+
+fn decided(farm: &Farm, run: u64) -> u64 {
+    let counts = &farm.show(run)["counts"];
+    counts["total"].as_u64().expect("total") - counts["open"].as_u64().expect("open")
+}
+
+/// How often each test was tried, and that it passed.
+fn attempts_of_passed_tests(shown: &Value) -> BTreeMap<usize, usize> {
+    assert_eq!(
+        (&shown["state"], &shown["counts"]["passed"]),
+        (&"passed".into(), &TESTS.into()),
+        "{}",
+        shown["reason"]
+    );
+    let mut tried = BTreeMap::new();
+    for test in shown["tests"].as_array().expect("tests") {
+        let attempts = test["attempts"].as_array().expect("attempts");
+        let passed = attempts.iter().filter(|attempt| attempt["outcome"] == "passed").count();
+        assert_eq!((&test["verdict"], passed), (&"passed".into(), 1), "one attempt counts: {test:#}");
+        *tried.entry(attempts.len()).or_insert(0) += 1;
+    }
+    tried
+}
+
+#[test]
+fn a_coordinator_that_is_killed_every_few_seconds_costs_no_test_a_second_attempt() {
+    let farm = Farm::up(2, 2, &[]);
+    let (_project, run) = started(&farm);
+    let mut kills = 0;
+    let mut born = Instant::now();
+    let over = || farm.show(run)["over"] == true;
+    loop {
+        eventually("the coordinator has lived for a while", || {
+            (over() || born.elapsed() >= LIFE).then_some(())
+        });
+        if over() {
+            break;
+        }
+        let before = decided(&farm, run);
+        let killed = Instant::now();
+        farm.crash_coordinator();
+        eventually("tests are decided again", || (over() || decided(&farm, run) > before).then_some(()));
+        let back = killed.elapsed();
+        println!("killed at {before} of {TESTS}, going on after {back:.1?}");
+        assert!(back < BACK_WITHIN, "{back:?}");
+        kills += 1;
+        born = Instant::now();
+    }
+    assert!(kills >= 3, "only {kills} kills: the run was too short to show anything");
+    let tried = attempts_of_passed_tests(&farm.show(run));
+    assert_eq!(tried, [(1, 2_000)].into(), "{kills} kills");
+}
+
+#[test]
+fn a_killed_worker_and_a_frozen_one_that_comes_back_change_no_verdict() {
+    let farm = Farm::up(3, 1, &[]);
+    let (_project, run) = started(&farm);
+    let boxes = farm.boxes();
+    let docker = |arguments: &[&str]| ok(Command::new("docker").args(arguments));
+    docker(&["kill", "-s", "KILL", &boxes[0]]);
+    docker(&["pause", &boxes[1]]);
+    let frozen = Instant::now();
+    // The third goes on alone, and gets what the two others had.
+    eventually("the leases of the dead are over", || {
+        let waited = frozen.elapsed() > PAST_THE_LEASE;
+        (waited && decided(&farm, run) > 100).then_some(())
+    });
+    docker(&["unpause", &boxes[1]]);
+    let shown = farm.ended(run);
+    let tried = attempts_of_passed_tests(&shown);
+    println!("tests by attempts: {tried:?}");
+    assert!(tried.keys().any(|attempts| *attempts > 1), "somebody held something when it died");
+    let came_back = farm.json(&["worker", "list"]);
+    println!("workers: {came_back}");
+}
