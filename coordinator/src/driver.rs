@@ -5,6 +5,7 @@
 //! What a crash may cut: commands that were not yet durable are lost unacknowledged; their senders send them again. Work that was
 //! leased but not yet delivered stands in the store; its worker comes back without it, and it is leased again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl Farm {
             commands,
             task: Arc::default(),
         };
-        let driver = Driver { core, farm: farm.clone(), inbox };
+        let driver = Driver { core, farm: farm.clone(), inbox, joined: BTreeMap::new() };
         let task = tokio::spawn(driver.run());
         *farm.task.lock().expect("no holder of this lock panics") = Some(task);
         Ok(farm)
@@ -131,6 +132,8 @@ struct Driver {
     core: Core,
     farm: Farm,
     inbox: mpsc::Receiver<Command>,
+    /// The sessions that the core has been told of; newer ones may be open already.
+    joined: BTreeMap<WorkerId, SessionId>,
 }
 
 /// What a round brought, to be done in this order once the records are durable.
@@ -170,7 +173,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input, round: &mut Round) {
-        round.decided.step(&mut self.core, self.farm.clock.now(), input);
+        round.decided.step(&mut self.core, self.farm.clock.now(), input, &self.joined);
     }
 
     async fn take(&mut self, command: Command, round: &mut Round) {
@@ -185,6 +188,7 @@ impl Driver {
             Command::Joined { worker, session, held, seq } => {
                 if self.farm.sessions.is_current(&worker, session) {
                     round.decided.heard.push((worker.clone(), session, seq));
+                    self.joined.insert(worker.clone(), session);
                     self.step(Input::WorkerJoined { worker, held }, round);
                 }
             }
@@ -285,7 +289,7 @@ impl Driver {
 
     fn act(&self, round: Round) {
         let Round { mut decided, mut submitted, existed, cancelled } = round;
-        for effect in std::mem::take(&mut decided.effects) {
+        for (effect, session) in std::mem::take(&mut decided.effects) {
             match effect {
                 Effect::Persist(_) => unreachable!("records were taken out by the round"),
                 Effect::Accepted { ticket, run } => {
@@ -296,7 +300,9 @@ impl Driver {
                 }
                 Effect::Assign { worker, lane, lease, spec_digest, work } => {
                     let assign = convert::assign(lane, lease, spec_digest, work);
-                    self.farm.sessions.send(&worker, assign);
+                    if session.is_some_and(|session| self.farm.sessions.is_current(&worker, session)) {
+                        self.farm.sessions.send(&worker, assign);
+                    }
                 }
                 Effect::Revoke { worker, lease, reason } => {
                     self.farm.sessions.send(&worker, convert::revoke(lease, reason));

@@ -12,8 +12,9 @@ use andon_core::{Core, Effect, Input};
 pub struct Round<S> {
     /// To be made durable in one transaction, before anything else.
     pub records: Vec<Record>,
-    /// To be done after that, in order. No records are among them.
-    pub effects: Vec<Effect>,
+    /// To be done after that, in order; no records are among them. Beside each assignment the session that its worker had
+    /// when it was decided: with a later one the worker has come back without it, and it is lost already.
+    pub effects: Vec<(Effect, Option<S>)>,
     /// What was heard: from whom, in which session, under which number.
     pub heard: Vec<(WorkerId, S, u64)>,
 }
@@ -25,12 +26,16 @@ impl<S> Default for Round<S> {
 }
 
 impl<S: Copy + Ord> Round<S> {
-    /// Steps the core and keeps what follows.
-    pub fn step(&mut self, core: &mut Core, now: Now, input: Input) {
+    /// Steps the core and keeps what follows. `joined` are the sessions that the core has been told of.
+    pub fn step(&mut self, core: &mut Core, now: Now, input: Input, joined: &BTreeMap<WorkerId, S>) {
         for effect in core.step(now, input) {
+            let session = match &effect {
+                Effect::Assign { worker, .. } => joined.get(worker).copied(),
+                _ => None,
+            };
             match effect {
                 Effect::Persist(record) => self.records.push(record),
-                effect => self.effects.push(effect),
+                effect => self.effects.push((effect, session)),
             }
         }
     }

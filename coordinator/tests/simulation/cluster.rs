@@ -31,26 +31,62 @@ const REST_MS: u64 = 90_000;
 /// Something that happens at a time.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Up { session: SessionId, said: Said },
-    Down { session: SessionId, word: Word },
+    Up {
+        session: SessionId,
+        said: Said,
+    },
+    Down {
+        session: SessionId,
+        word: Word,
+    },
     /// The coordinator sees the end of a stream.
-    StreamEnds { session: SessionId },
+    StreamEnds {
+        session: SessionId,
+    },
     /// The worker sees it.
-    Disconnected { worker: usize, session: SessionId },
-    Dial { worker: usize, life: u64 },
-    Wake { worker: usize, life: u64 },
+    Disconnected {
+        worker: usize,
+        session: SessionId,
+    },
+    Dial {
+        worker: usize,
+        life: u64,
+    },
+    Wake {
+        worker: usize,
+        life: u64,
+    },
     /// A lane's task goes on.
-    Task { worker: usize, life: u64, lane: LaneIx, turn: u64 },
-    Revive { worker: usize, life: u64 },
-    Mended { worker: usize, life: u64 },
+    Task {
+        worker: usize,
+        life: u64,
+        lane: LaneIx,
+        turn: u64,
+    },
+    Revive {
+        worker: usize,
+        life: u64,
+    },
+    Mended {
+        worker: usize,
+        life: u64,
+    },
     Lie,
     /// The driver looks into its inbox.
-    Round { life: u64 },
+    Round {
+        life: u64,
+    },
     /// The store has answered.
-    Stored { life: u64 },
-    Tick { life: u64 },
+    Stored {
+        life: u64,
+    },
+    Tick {
+        life: u64,
+    },
     Restart,
-    Ask { wish: usize },
+    Ask {
+        wish: usize,
+    },
     Blow,
 }
 
@@ -268,7 +304,9 @@ impl Cluster {
             let attempts: usize = tests.iter().map(|test| test.attempts.len()).sum();
             let fits = tests.len() == book.tests.len()
                 && attempts == book.attempts.len()
-                && tests.iter().all(|test| book.tests.get(&test.test).is_some_and(|t| t.verdict == test.verdict))
+                && tests
+                    .iter()
+                    .all(|test| book.tests.get(&test.test).is_some_and(|t| t.verdict == test.verdict))
                 && tests.iter().flat_map(|test| &test.attempts).all(|attempt| {
                     book.attempts.get(&attempt.attempt).is_some_and(|a| a.outcome == attempt.outcome)
                 });
@@ -438,7 +476,7 @@ impl Cluster {
         }
         let session = self.links.keys().next_back().map_or(1, |last| last + 1);
         let name = machine.agent.name.clone();
-        self.links.insert(session, Link::new(session, name, life));
+        self.links.insert(session, Link::new(name, life));
         self.machines[worker].session = Some(session);
         let clock = self.worker_clock(worker);
         let acts = self.machines[worker].agent.connected(clock);

@@ -46,8 +46,6 @@ pub(crate) struct Open {
     existed: Vec<(usize, RunId)>,
     /// By ticket.
     submitted: Vec<usize>,
-    /// For each effect: the sessions that the core knew of when it was decided.
-    joined: Vec<Option<SessionId>>,
 }
 
 /// See the module.
@@ -82,7 +80,8 @@ impl Coordinator {
         plans: &BTreeMap<String, Plan>,
     ) -> Result<Self, StoreError> {
         let active = block_on(store.active())?;
-        let mut stored = Stored { last_run: active.last_run, last_fence: active.last_fence, runs: Vec::new() };
+        let mut stored =
+            Stored { last_run: active.last_run, last_fence: active.last_fence, runs: Vec::new() };
         for run in active.runs {
             let plan = plans[&run.row.header.spec_digest].clone();
             let mut histories = Histories::new();
@@ -96,7 +95,13 @@ impl Coordinator {
     }
 
     /// A stream begins with Hello.
-    pub(crate) fn hello(&mut self, worker: &WorkerId, session: SessionId, held: Vec<Lease>, seq: u64) -> Word {
+    pub(crate) fn hello(
+        &mut self,
+        worker: &WorkerId,
+        session: SessionId,
+        held: Vec<Lease>,
+        seq: u64,
+    ) -> Word {
         self.sessions.insert(worker.clone(), session);
         self.inbox.push_back(Command::Joined { worker: worker.clone(), session, held, seq });
         let lease_ttl_ms = self.config.lease_ttl_ms;
@@ -162,16 +167,9 @@ impl Coordinator {
     }
 
     fn step(&mut self, now: Now, input: Input, open: &mut Open, watch: &mut Watch) -> Kept {
-        let Open { round, joined, .. } = open;
+        let round = &mut open.round;
         let (records, effects) = (round.records.len(), round.effects.len());
-        round.step(&mut self.core, now, input.clone());
-        for effect in &round.effects[effects..] {
-            let to = match effect {
-                Effect::Assign { worker, .. } => self.joined.get(worker).copied(),
-                _ => None,
-            };
-            joined.push(to);
-        }
+        round.step(&mut self.core, now, input.clone(), &self.joined);
         watch.step(now, &input, &round.records[records..], &round.effects[effects..])
     }
 
@@ -179,7 +177,9 @@ impl Coordinator {
         if let Some(key) = &asked.header.dedup_key {
             let known = block_on(store.find_dedup(key)).ok().flatten();
             let in_round = open.round.records.iter().find_map(|record| match record {
-                Record::RunCreated { run, header, .. } if header.dedup_key.as_ref() == Some(key) => Some(*run),
+                Record::RunCreated { run, header, .. } if header.dedup_key.as_ref() == Some(key) => {
+                    Some(*run)
+                }
                 _ => None,
             });
             if let Some(run) = known.or(in_round) {
@@ -199,9 +199,10 @@ impl Coordinator {
             Body::Heartbeat { held } => Input::Heartbeat { worker, held },
             Body::Unfit { reason } => Input::WorkerFitness { worker, unfit: reason },
             Body::Report { lease, report: Report::Discovered { tests } } => {
-                let history = self.core.discovery(lease).map(|(project, suite)| {
-                    block_on(store.history(project, suite)).unwrap_or_default()
-                });
+                let history = self
+                    .core
+                    .discovery(lease)
+                    .map(|(project, suite)| block_on(store.history(project, suite)).unwrap_or_default());
                 let tests = tests.into_iter().map(|test| candidate(test.id, history.as_ref())).collect();
                 Input::Reported { worker, lease, report: Report::Discovered { tests } }
             }
@@ -229,7 +230,7 @@ impl Coordinator {
     fn leaving(&self, open: Open) -> VecDeque<Leaving> {
         let acknowledgements = open.round.acknowledgements();
         let mut leaving = VecDeque::new();
-        for (effect, joined) in open.round.effects.into_iter().zip(open.joined) {
+        for (effect, decided_for) in open.round.effects {
             let (worker, word) = match effect {
                 Effect::Accepted { ticket, run } => {
                     let place = usize::try_from(ticket).expect("tickets are places");
@@ -237,8 +238,10 @@ impl Coordinator {
                     continue;
                 }
                 Effect::Assign { worker, lane, lease, work, .. } => {
-                    let raced = self.sessions.get(&worker).copied() != joined;
-                    (worker, Word::Assign { lease, lane, work, raced })
+                    if self.sessions.get(&worker).copied() != decided_for {
+                        continue;
+                    }
+                    (worker, Word::Assign { lease, lane, work })
                 }
                 Effect::Revoke { worker, lease, .. } => (worker, Word::Revoke { lease }),
                 Effect::Superseded { worker, lease, .. } => (worker, Word::Superseded { lease }),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkerId};
+use andon_core::ids::{AttemptId, Fence, Lease, RunId, TestIx, WorkerId};
 use andon_core::model::{Ended, LeaseKind, Outcome, Plan, Record, RunEnd, RunState, Verdict};
 
 use crate::rule::{Budget, Due, Tally};
@@ -36,8 +36,6 @@ pub(crate) struct AttemptBook {
     pub(crate) test: TestIx,
     pub(crate) fence: Fence,
     pub(crate) outcome: Option<Outcome>,
-    /// It ran in another run.
-    pub(crate) shared: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +56,6 @@ pub(crate) struct RunBook {
 pub(crate) struct LeaseBook {
     pub(crate) lease: Lease,
     pub(crate) worker: WorkerId,
-    pub(crate) lane: LaneIx,
     pub(crate) kind: LeaseKind,
     pub(crate) attempts: BTreeSet<AttemptId>,
     /// By the checks' own reckoning.
@@ -109,7 +106,9 @@ impl Ledger {
                 Err(Broken { promise: "an ended run never changes", how: format!("run {run}: {what}") })
             }
             Some(book) => Ok(book),
-            None => Err(Broken { promise: "records are of runs that exist", how: format!("run {run}: {what}") }),
+            None => {
+                Err(Broken { promise: "records are of runs that exist", how: format!("run {run}: {what}") })
+            }
         }
     }
 
@@ -159,9 +158,9 @@ impl Ledger {
                     }
                 }
             }
-            Record::Leased { lease, kind, worker, lane, attempts } => {
+            Record::Leased { lease, kind, worker, attempts, .. } => {
                 let attempts = attempts.iter().map(|(attempt, test, ..)| (*attempt, *test)).collect();
-                self.leased(*lease, kind, worker, *lane, attempts)?;
+                self.leased(*lease, kind, worker, attempts)?;
             }
             Record::LeaseClosed { fence } => {
                 if self.leases.remove(fence).is_none() {
@@ -192,7 +191,8 @@ impl Ledger {
             return broken("no verdict is lost", format!("run {id} ended, {test:?} {} has none", book.id));
         }
         run.state = state;
-        let any = |wanted: &[Verdict]| run.tests.values().any(|t| t.verdict.is_some_and(|v| wanted.contains(&v)));
+        let any =
+            |wanted: &[Verdict]| run.tests.values().any(|t| t.verdict.is_some_and(|v| wanted.contains(&v)));
         let failed = any(&[Verdict::Failed, Verdict::TimedOut]);
         let not_known = any(&[Verdict::NotRun, Verdict::Infrastructure]);
         let complete = run.plan.suites.len() == run.suites.len();
@@ -215,7 +215,6 @@ impl Ledger {
         lease: Lease,
         kind: &LeaseKind,
         worker: &WorkerId,
-        lane: LaneIx,
         attempts: Vec<(AttemptId, TestIx)>,
     ) -> Kept {
         if lease.fence.0 <= self.last_fence {
@@ -234,7 +233,7 @@ impl Ledger {
         let places_max = if run.plan.policy.hedge { 2 } else { 1 };
         for (attempt, test) in &attempts {
             let at = || format!("run {} {test:?} {attempt:?}", lease.run);
-            let book = AttemptBook { test: *test, fence: lease.fence, outcome: None, shared: false };
+            let book = AttemptBook { test: *test, fence: lease.fence, outcome: None };
             if run.attempts.insert(*attempt, book).is_some() {
                 return broken("an attempt is opened once", at());
             }
@@ -251,7 +250,7 @@ impl Ledger {
         }
         let attempts = attempts.into_iter().map(|(attempt, _)| attempt).collect();
         let (worker, kind) = (worker.clone(), kind.clone());
-        let book = LeaseBook { lease, worker, lane, kind, attempts, expires_mono_ms: u64::MAX };
+        let book = LeaseBook { lease, worker, kind, attempts, expires_mono_ms: u64::MAX };
         self.leases.insert(lease.fence, book);
         Ok(())
     }
@@ -286,17 +285,22 @@ impl Ledger {
         let leader = self.runs.get(&of).and_then(|run| {
             let attempt = run.attempts.get(&of_attempt)?;
             let test = run.tests.get(&attempt.test)?;
-            Some((attempt.outcome?, attempt.fence, (run.project.clone(), test.suite.clone(), test.id.clone())))
+            Some((
+                attempt.outcome?,
+                attempt.fence,
+                (run.project.clone(), test.suite.clone(), test.id.clone()),
+            ))
         });
         let Some((outcome, fence, executed)) = leader else {
             return broken("shared attempts have ended", at());
         };
         let run = self.run(id, "a shared attempt")?;
-        let wanted = run.tests.get(&test).map(|book| (run.project.clone(), book.suite.clone(), book.id.clone()));
+        let wanted =
+            run.tests.get(&test).map(|book| (run.project.clone(), book.suite.clone(), book.id.clone()));
         if wanted.as_ref() != Some(&executed) {
             return broken("shared attempts are of the same test", at());
         }
-        let book = AttemptBook { test, fence, outcome: Some(outcome), shared: true };
+        let book = AttemptBook { test, fence, outcome: Some(outcome) };
         if run.attempts.insert(attempt, book).is_some() {
             return broken("an attempt is opened once", at());
         }

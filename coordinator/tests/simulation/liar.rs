@@ -71,7 +71,8 @@ impl Cluster {
     fn a_report(&mut self) -> Report {
         let attempt = AttemptId(self.dice.below(60));
         let classes = [FailureClass::Infrastructure, FailureClass::Baseline, FailureClass::Config];
-        let outcomes = [Outcome::Passed, Outcome::Failed, Outcome::Skipped, Outcome::TimedOut, Outcome::Cancelled];
+        let outcomes =
+            [Outcome::Passed, Outcome::Failed, Outcome::Skipped, Outcome::TimedOut, Outcome::Cancelled];
         match self.dice.below(12) {
             0 => Report::BaselineReady { key: "forged".to_owned(), manifest: vec![6] },
             1 => {

@@ -3,12 +3,9 @@
 
 use andon_core::ids::WorkerId;
 
-use crate::coordinator::SessionId;
-
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) session: SessionId,
     pub(crate) worker: WorkerId,
     /// The worker's process that dialled.
     pub(crate) life: u64,
@@ -41,8 +38,8 @@ impl Direction {
 }
 
 impl Link {
-    pub(crate) fn new(session: SessionId, worker: WorkerId, life: u64) -> Self {
-        Self { session, worker, life, up: Direction::default(), down: Direction::default() }
+    pub(crate) fn new(worker: WorkerId, life: u64) -> Self {
+        Self { worker, life, up: Direction::default(), down: Direction::default() }
     }
 
     /// When a message to the coordinator arrives that would take until then on an empty line; `None` where it is lost.

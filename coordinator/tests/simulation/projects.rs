@@ -131,7 +131,13 @@ impl Projects {
     }
 
     /// The same commit once more: some tests of an earlier run, on its baseline.
-    pub(crate) fn rerun(&self, dice: &mut Dice, number: u64, earlier: &Wish, baseline: Option<String>) -> Wish {
+    pub(crate) fn rerun(
+        &self,
+        dice: &mut Dice,
+        number: u64,
+        earlier: &Wish,
+        baseline: Option<String>,
+    ) -> Wish {
         let mut wish = earlier.clone();
         wish.header.trigger = Trigger::Rerun;
         wish.header.spec_digest = format!("spec{number}");

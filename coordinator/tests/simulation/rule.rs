@@ -57,7 +57,8 @@ impl Tally {
             }
             Outcome::Infrastructure => {
                 self.by_the_farm += 1;
-                let real = if self.failures > 0 { failed(self.timed_out_last) } else { Verdict::Infrastructure };
+                let real =
+                    if self.failures > 0 { failed(self.timed_out_last) } else { Verdict::Infrastructure };
                 (self.by_the_farm >= FARM_FAILURES).then_some(real)
             }
         };

@@ -153,8 +153,9 @@ impl Cluster {
                 self.skew_ms = hours * HOUR_MS;
             }
             Some(Blow::Daemon) => {
-                let (clock, life) = (self.worker_clock(worker), self.machines[worker].life);
+                let life = self.machines[worker].life;
                 if self.machines[worker].alive && self.machines[worker].frozen_until_ms <= self.now_ms {
+                    let clock = self.worker_clock(worker);
                     let reason = Some("the daemon is away".to_owned());
                     let acts = self.machines[worker].agent.fitness(clock, reason);
                     self.act(worker, acts)?;
@@ -184,6 +185,7 @@ impl Cluster {
         }
         machine.frozen_until_ms = self.now_ms + sleeps;
         if stands_still {
+            // Looked at only when it has thawed.
             machine.lag_ms += sleeps;
         }
     }
@@ -212,6 +214,7 @@ impl Cluster {
         let (name, lanes) = (machine.agent.name.clone(), machine.turns.len());
         machine.agent = Worker::new(name, u32::try_from(lanes).expect("few lanes"));
         machine.alive = true;
+        machine.frozen_until_ms = 0;
         self.dial_soon(worker);
     }
 

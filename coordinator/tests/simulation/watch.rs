@@ -7,6 +7,7 @@ use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, Now, RunId, WorkerId};
 use andon_core::model::{LeaseKind, Outcome, Plan, Record, Report, Start};
 use andon_core::{Config, Effect, Input};
 
+use crate::coordinator::SessionId;
 use crate::ledger::{Broken, Kept, LeaseBook, Ledger, broken};
 use crate::rule::Due;
 
@@ -25,6 +26,9 @@ pub(crate) struct Watch {
     last_assigned: Fence,
     pub(crate) superseded: u64,
 }
+
+/// An effect, and the session that an assignment was decided for.
+type Said = (Effect, Option<SessionId>);
 
 /// What was true before a step.
 struct Before {
@@ -91,7 +95,8 @@ impl Watch {
 
     /// A worker was told that this report is durable.
     pub(crate) fn known(&self, worker: &WorkerId, lease: Lease, report: &Report) -> Kept {
-        let lost = |what: &str| broken("what is acknowledged is durable", format!("{worker} {lease:?}: {what}"));
+        let lost =
+            |what: &str| broken("what is acknowledged is durable", format!("{worker} {lease:?}: {what}"));
         let out = self.durable.current(lease, worker);
         match report {
             Report::TestEnded { attempt, .. } => {
@@ -103,7 +108,8 @@ impl Watch {
             }
             Report::Footprint { .. } => {}
             Report::UnitEnded | Report::WorkFailed { .. } => {
-                if out.is_some_and(|l| l.kind != LeaseKind::Unit || !self.durable.open_attempts(l).is_empty()) {
+                if out.is_some_and(|l| l.kind != LeaseKind::Unit || !self.durable.open_attempts(l).is_empty())
+                {
                     return lost("the lease is still out");
                 }
             }
@@ -136,7 +142,7 @@ impl Watch {
     }
 
     /// Takes a step: `input` went in, `records` and `effects` came out.
-    pub(crate) fn step(&mut self, now: Now, input: &Input, records: &[Record], effects: &[Effect]) -> Kept {
+    pub(crate) fn step(&mut self, now: Now, input: &Input, records: &[Record], effects: &[Said]) -> Kept {
         let before = self.before(input);
         self.hear(now, input, &before);
         self.void(input, &before, records, effects)?;
@@ -202,9 +208,9 @@ impl Watch {
     }
 
     /// A report under a lease that is not out, or not the reporter's, changes nothing and is answered so.
-    fn void(&mut self, input: &Input, before: &Before, records: &[Record], effects: &[Effect]) -> Kept {
+    fn void(&mut self, input: &Input, before: &Before, records: &[Record], effects: &[Said]) -> Kept {
         let Input::Reported { worker, lease, report } = input else { return Ok(()) };
-        let told = effects.iter().any(|effect| {
+        let told = effects.iter().any(|(effect, _)| {
             matches!(effect, Effect::Superseded { worker: to, lease: of, .. } if to == worker && of == lease)
         });
         self.superseded += u64::from(told);
@@ -307,7 +313,9 @@ impl Watch {
             _ => None,
         };
         match outcome {
-            Outcome::Passed | Outcome::Failed | Outcome::Skipped | Outcome::TimedOut if said != Some(outcome) => {
+            Outcome::Passed | Outcome::Failed | Outcome::Skipped | Outcome::TimedOut
+                if said != Some(outcome) =>
+            {
                 broken("an attempt ends as its holder said", how())
             }
             _ => Ok(()),
@@ -327,7 +335,9 @@ impl Watch {
         let by_the_farm: BTreeSet<_> = records
             .iter()
             .filter_map(|record| match record {
-                Record::AttemptEnded { run, attempt, ended, .. } if ended.outcome == Outcome::Infrastructure => {
+                Record::AttemptEnded { run, attempt, ended, .. }
+                    if ended.outcome == Outcome::Infrastructure =>
+                {
                     self.decided.runs.get(run)?.attempts.get(attempt).map(|book| book.fence)
                 }
                 _ => None,
@@ -336,7 +346,10 @@ impl Watch {
         for fence in by_the_farm {
             // A worker in quarantine loses all it has, with the lease that was one too many.
             if before.leases.get(&fence).is_some_and(|lease| !is_over(lease) && !lost.contains(&lease.0)) {
-                return broken("a lease lives as long as it was given", format!("{fence:?} at {}", now.mono_ms));
+                return broken(
+                    "a lease lives as long as it was given",
+                    format!("{fence:?} at {}", now.mono_ms),
+                );
             }
         }
         Ok(())

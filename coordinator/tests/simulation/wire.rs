@@ -22,24 +22,9 @@ pub(crate) enum Body {
 /// To a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Word {
-    Welcome {
-        lease_ttl_ms: u64,
-        heartbeat_ms: u64,
-    },
-    Ack {
-        seq: u64,
-    },
-    Assign {
-        lease: Lease,
-        lane: LaneIx,
-        work: Work,
-        /// It was decided for an earlier session of the worker than the one that brings it. For the checks alone.
-        raced: bool,
-    },
-    Revoke {
-        lease: Lease,
-    },
-    Superseded {
-        lease: Lease,
-    },
+    Welcome { lease_ttl_ms: u64, heartbeat_ms: u64 },
+    Ack { seq: u64 },
+    Assign { lease: Lease, lane: LaneIx, work: Work },
+    Revoke { lease: Lease },
+    Superseded { lease: Lease },
 }

@@ -21,7 +21,7 @@ pub(crate) enum Act {
     /// The lane's task begins, or turns to something else: work, stopping, settling.
     Turn(LaneIx),
     HangUp,
-    /// The lane was busy, and the assignment was not the session's own fault.
+    /// The lane was busy.
     Refused(Lease),
     /// The coordinator says that this is durable.
     Known(Lease, Report),
@@ -300,7 +300,7 @@ impl Worker {
                     self.renewed = self.renewed.max(sent);
                 }
             }
-            Word::Assign { lease, lane, work, raced } => self.assigned(now, lease, lane, work, raced, out),
+            Word::Assign { lease, lane, work } => self.assigned(now, lease, lane, work, out),
             Word::Revoke { lease } | Word::Superseded { lease } => self.stop(lease, out),
             Word::Ack { seq } => {
                 while let Some((_, sent)) = up.renewals.front().filter(|(of, _)| *of <= seq) {
@@ -315,15 +315,7 @@ impl Worker {
         }
     }
 
-    fn assigned(
-        &mut self,
-        now: u64,
-        lease: Lease,
-        lane: LaneIx,
-        work: Work,
-        raced: bool,
-        out: &mut Vec<Act>,
-    ) {
+    fn assigned(&mut self, now: u64, lease: Lease, lane: LaneIx, work: Work, out: &mut Vec<Act>) {
         let place = lane.0 as usize;
         if let Some(Lane::Idle { offered, .. }) = self.lanes.get_mut(place) {
             *offered = false;
@@ -336,9 +328,7 @@ impl Worker {
         let refusal = match self.lanes.get(place) {
             Some(Lane::Idle { .. }) => self.unfit.clone(),
             _ => {
-                if !raced {
-                    out.push(Act::Refused(lease));
-                }
+                out.push(Act::Refused(lease));
                 Some(format!("lane {} is busy", lane.0))
             }
         };
