@@ -56,6 +56,23 @@ fn retries_end_with_the_runs_budget() {
 }
 
 #[test]
+fn a_retry_that_was_granted_is_not_taken_back_by_the_farm() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    let mut thrifty = plan(1, Grain::Test);
+    thrifty.policy.retry_budget = Some(1);
+    let run = farm.submit(thrifty, chosen(&["a"]));
+    for outcome in [Outcome::Failed, Outcome::Infrastructure] {
+        let given = farm.take();
+        farm.finish(&given, outcome);
+        assert_eq!(farm.verdict(run, 0), None, "{outcome:?}");
+    }
+    let given = farm.take();
+    farm.finish(&given, Outcome::Passed);
+    assert_eq!(farm.verdict(run, 0), Some(Verdict::Flaky));
+}
+
+#[test]
 fn a_projects_quota_leaves_lanes_to_others() {
     let mut farm = Farm::new();
     let quotas = [("shop".to_owned(), 2)].into();
