@@ -170,7 +170,11 @@ impl Coordinator {
         let round = &mut open.round;
         let (records, effects) = (round.records.len(), round.effects.len());
         round.step(&mut self.core, now, input.clone(), &self.joined);
-        watch.step(now, &input, &round.records[records..], &round.effects[effects..])
+        let (records, effects) = (&round.records[records..], &round.effects[effects..]);
+        watch.step(now, &input, records, effects).map_err(|broken| {
+            let how = format!("{}\n    on {input:?}\n    came {records:?}\n    and {effects:?}", broken.how);
+            Broken { how, ..broken }
+        })
     }
 
     fn submit(&mut self, wish: usize, asked: Wish, open: &mut Open, store: &Memory) -> Option<Input> {

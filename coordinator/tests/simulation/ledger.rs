@@ -334,10 +334,14 @@ impl Ledger {
 
 impl RunBook {
     fn count(&mut self, ix: TestIx, outcome: Outcome, shared: bool) {
-        let budget = if shared { Budget::Unsure } else { self.budget() };
+        let budget = self.budget();
         let Some(test) = self.tests.get_mut(&ix) else { return };
         let retries = self.plan.suites.iter().find(|suite| suite.name == test.suite);
-        let due = test.tally.count(outcome, retries.map_or(0, |suite| suite.retries), budget);
+        let retries = retries.map_or(0, |suite| suite.retries);
+        let due = match shared {
+            true => test.tally.count_shared(outcome, retries),
+            false => test.tally.count(outcome, retries, budget),
+        };
         test.due = Some(due);
         if matches!(outcome, Outcome::Failed | Outcome::TimedOut) {
             // A restart counts from the attempts, and cannot tell a failure that was retried from one that was not.

@@ -66,4 +66,12 @@ impl Tally {
         self.verdict = self.verdict.or(verdict);
         self.verdict.map_or(Due::Attempt, Due::Verdict)
     }
+
+    /// Counts an attempt that ran in another run. They come all at once, with the verdict that the other gave.
+    pub(crate) fn count_shared(&mut self, outcome: Outcome, retries: u32) -> Due {
+        self.verdict = None;
+        let due = self.count(outcome, retries, Budget::Unsure);
+        self.verdict = None;
+        due
+    }
 }

@@ -215,6 +215,7 @@ impl Cluster {
         machine.agent = Worker::new(name, u32::try_from(lanes).expect("few lanes"));
         machine.alive = true;
         machine.frozen_until_ms = 0;
+        machine.lag_ms = 0;
         self.dial_soon(worker);
     }
 
