@@ -1,7 +1,6 @@
 //! The whole cluster and its virtual time: one queue of events, one thing at a time, nothing that is not in the seed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use andon_coordinator::store::memory::Memory;
 use andon_core::ids::{LaneIx, Lease, Now, RunId, WorkerId};
@@ -136,7 +135,7 @@ pub(crate) struct Cluster {
     scheduled: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) links: BTreeMap<SessionId, Link>,
-    store: Arc<Memory>,
+    store: Memory,
     config: Config,
     pub(crate) coordinator: Option<Coordinator>,
     /// Grows with each process of the coordinator.
@@ -188,7 +187,7 @@ impl Cluster {
             scheduled: 0,
             machines,
             links: BTreeMap::new(),
-            store: Arc::default(),
+            store: Memory::default(),
             coordinator: Some(Coordinator::new(config.clone(), core)),
             config,
             process: 0,
@@ -250,7 +249,11 @@ impl Cluster {
         let mut rest_at_ms = None;
         while let Some(((at, _), event)) = self.queue.pop_first() {
             if rest_at_ms.is_some_and(|rest| at > rest) {
-                break;
+                if self.everything_ended() {
+                    break;
+                }
+                // Somebody's request had waited for the store.
+                rest_at_ms = None;
             }
             self.now_ms = at;
             self.summary.events += 1;
@@ -578,7 +581,8 @@ impl Cluster {
             self.crash("before a write");
             return Ok(());
         }
-        let mut leaving = coordinator.persist(&self.store, &mut self.watch)?;
+        coordinator.persist(&self.store, &mut self.watch)?;
+        let mut leaving = coordinator.close();
         let all = leaving.len();
         if moment == 1 {
             leaving.clear();

@@ -2,7 +2,6 @@
 //! model of `driver.rs`, `rpc/work.rs` and `sessions.rs` without tasks and sockets.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use andon_coordinator::store::memory::Memory;
 use andon_coordinator::store::{Store, StoreError};
@@ -214,24 +213,21 @@ impl Coordinator {
         })
     }
 
-    /// The records of the open round become durable; what may leave now, in order.
-    pub(crate) fn persist(
-        &mut self,
-        store: &Arc<Memory>,
-        watch: &mut Watch,
-    ) -> Result<VecDeque<Leaving>, Broken> {
-        let Some(open) = self.open.take() else { return Ok(VecDeque::new()) };
-        if !open.round.records.is_empty() {
-            block_on(store.apply(&open.round.records)).map_err(|error| Broken {
-                promise: "the store takes what the core decides",
-                how: format!("{error:?}"),
-            })?;
-            watch.stored(&open.round.records)?;
-        }
-        Ok(self.leaving(open))
+    /// The records of the open round become durable.
+    pub(crate) fn persist(&mut self, store: &Memory, watch: &mut Watch) -> Kept {
+        let Some(open) = self.open.as_ref().filter(|open| !open.round.records.is_empty()) else {
+            return Ok(());
+        };
+        block_on(store.apply(&open.round.records)).map_err(|error| Broken {
+            promise: "the store takes what the core decides",
+            how: format!("{error:?}"),
+        })?;
+        watch.stored(&open.round.records)
     }
 
-    fn leaving(&self, open: Open) -> VecDeque<Leaving> {
+    /// The round is done: what leaves now, in order.
+    pub(crate) fn close(&mut self) -> VecDeque<Leaving> {
+        let Some(open) = self.open.take() else { return VecDeque::new() };
         let acknowledgements = open.round.acknowledgements();
         let mut leaving = VecDeque::new();
         for (effect, decided_for) in open.round.effects {
