@@ -162,15 +162,15 @@ impl Coordinator {
             }
             Command::Tick => Input::Tick,
         };
-        self.step(now, input, open, watch)
+        self.step(now, &input, open, watch)
     }
 
-    fn step(&mut self, now: Now, input: Input, open: &mut Open, watch: &mut Watch) -> Kept {
+    fn step(&mut self, now: Now, input: &Input, open: &mut Open, watch: &mut Watch) -> Kept {
         let round = &mut open.round;
         let (records, effects) = (round.records.len(), round.effects.len());
         round.step(&mut self.core, now, input.clone(), &self.joined);
         let (records, effects) = (&round.records[records..], &round.effects[effects..]);
-        watch.step(now, &input, records, effects).map_err(|broken| {
+        watch.step(now, input, records, effects).map_err(|broken| {
             let how = format!("{}\n    on {input:?}\n    came {records:?}\n    and {effects:?}", broken.how);
             Broken { how, ..broken }
         })

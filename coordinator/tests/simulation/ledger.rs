@@ -163,9 +163,10 @@ impl Ledger {
                 self.leased(*lease, kind, worker, attempts)?;
             }
             Record::LeaseClosed { fence } => {
-                if self.leases.remove(fence).is_none() {
-                    return broken("a lease is closed once", format!("{fence:?}"));
-                }
+                let known = self.leases.remove(fence);
+                known
+                    .map(|_| ())
+                    .ok_or_else(|| Broken { promise: "a lease is closed once", how: format!("{fence:?}") })?;
             }
             Record::AttemptEnded { run, attempt, ended, .. } => self.attempt_ended(*run, *attempt, ended)?,
             Record::AttemptShared { run, attempt, test, of, of_attempt } => {

@@ -95,26 +95,24 @@ impl Watch {
 
     /// A worker was told that this report is durable.
     pub(crate) fn known(&self, worker: &WorkerId, lease: Lease, report: &Report) -> Kept {
-        let lost =
-            |what: &str| broken("what is acknowledged is durable", format!("{worker} {lease:?}: {what}"));
         let out = self.durable.current(lease, worker);
-        match report {
+        let is_out = match report {
             Report::TestEnded { attempt, .. } => {
                 let run = self.durable.runs.get(&lease.run);
                 let book = run.and_then(|run| run.attempts.get(attempt));
-                if book.is_some_and(|book| book.outcome.is_none()) {
-                    return lost("the attempt is still open");
-                }
+                book.is_some_and(|book| book.outcome.is_none())
             }
-            Report::Footprint { .. } => {}
+            Report::Footprint { .. } => false,
             Report::UnitEnded | Report::WorkFailed { .. } => {
-                if out.is_some_and(|l| l.kind != LeaseKind::Unit || !self.durable.open_attempts(l).is_empty())
-                {
-                    return lost("the lease is still out");
-                }
+                let decided =
+                    |l: &LeaseBook| l.kind == LeaseKind::Unit && self.durable.open_attempts(l).is_empty();
+                out.is_some_and(|lease| !decided(lease))
             }
-            _ if out.is_some() => return lost("the lease is still out"),
-            _ => {}
+            _ => out.is_some(),
+        };
+        if is_out {
+            let how = format!("{worker} {lease:?}: {report:?}, which the store does not know");
+            return broken("what is acknowledged is durable", how);
         }
         Ok(())
     }
