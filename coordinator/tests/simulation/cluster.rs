@@ -628,6 +628,7 @@ impl Cluster {
             return;
         }
         self.trace.note(self.now_ms, format_args!("the coordinator crashes {when}"));
+        self.watch.saw(format!("crash {when}"));
         self.summary.crashes += 1;
         self.process += 1;
         for session in self.links.keys().copied().collect::<Vec<_>>() {

@@ -17,6 +17,7 @@ mod weather;
 mod wire;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cluster::{Cluster, Summary};
@@ -75,6 +76,61 @@ fn a_seed_is_one_storm_and_no_other() {
     }
     assert_ne!(hash(1), hash(2));
 }
+
+/// A storm that never comes proves nothing.
+#[test]
+fn everything_that_can_happen_does() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..400 {
+        let mut cluster = Cluster::new(seed, Trace::Off);
+        // Whether it ends well is another test's business.
+        let _ = cluster.play();
+        seen.append(&mut cluster.watch.seen);
+    }
+    let missing: Vec<_> = EXPECTED.iter().filter(|what| !seen.contains(**what)).collect();
+    assert!(missing.is_empty(), "never happened: {missing:?}\nhappened: {seen:#?}");
+}
+
+const EXPECTED: [&str; 38] = [
+    "verdict Passed",
+    "verdict Failed",
+    "verdict Flaky",
+    "verdict TimedOut",
+    "verdict Skipped",
+    "verdict Infrastructure",
+    "verdict NotRun",
+    "run Preparing",
+    "run Discovering",
+    "run Running",
+    "run Ended(Passed)",
+    "run Ended(Failed)",
+    "run Ended(NoTests)",
+    "run Ended(ConfigError)",
+    "run Ended(BaselineFailed)",
+    "run Ended(Incomplete)",
+    "attempt Passed",
+    "attempt Failed",
+    "attempt TimedOut",
+    "attempt Skipped",
+    "attempt Infrastructure",
+    "attempt Cancelled",
+    "attempt shared",
+    "attempt hedged",
+    "void NotCurrent",
+    "void NotYours",
+    "void NotCovered",
+    "crash before a write",
+    "crash after a write",
+    "crash with a part of its effects done",
+    "crash in between",
+    "blow BreakSession",
+    "blow Freeze",
+    "blow Kill",
+    "blow JumpClock",
+    "blow Daemon",
+    "blow Cancel",
+    "blow Rerun",
+];
 
 impl Summary {
     fn add(&mut self, other: Self) {

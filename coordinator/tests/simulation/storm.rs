@@ -138,6 +138,9 @@ impl Cluster {
         let blow = self.dice.pick(&self.weather.blows).copied();
         let worker = self.dice.place(self.machines.len());
         self.trace.note(self.now_ms, format_args!("{blow:?} ({worker})"));
+        if let Some(blow) = blow {
+            self.watch.saw(format!("blow {blow:?}"));
+        }
         match blow {
             Some(Blow::BreakSession) => {
                 if let Some(session) = self.machines[worker].session {

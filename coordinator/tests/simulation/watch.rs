@@ -25,6 +25,8 @@ pub(crate) struct Watch {
     unfit: BTreeSet<WorkerId>,
     last_assigned: Fence,
     pub(crate) superseded: u64,
+    /// What has happened at least once, so that a test can see that the storms are storms.
+    pub(crate) seen: BTreeSet<String>,
 }
 
 /// An effect, and the session that an assignment was decided for.
@@ -52,6 +54,7 @@ impl Watch {
             unfit: BTreeSet::new(),
             last_assigned: Fence(0),
             superseded: 0,
+            seen: BTreeSet::new(),
         }
     }
 
@@ -117,6 +120,27 @@ impl Watch {
         Ok(())
     }
 
+    pub(crate) fn saw(&mut self, what: impl Into<String>) {
+        self.seen.insert(what.into());
+    }
+
+    fn see(&mut self, record: &Record) {
+        match record {
+            Record::VerdictGiven { verdict, .. } => self.saw(format!("verdict {verdict:?}")),
+            Record::RunMoved { state, .. } => self.saw(format!("run {state:?}")),
+            Record::AttemptEnded { ended, .. } => self.saw(format!("attempt {:?}", ended.outcome)),
+            Record::AttemptShared { .. } => self.saw("attempt shared"),
+            Record::Leased { lease, .. } => {
+                let runs = &self.decided.runs;
+                let mut tests = runs.get(&lease.run).into_iter().flat_map(|run| run.tests.values());
+                if tests.any(|test| test.open.len() > 1) {
+                    self.saw("attempt hedged");
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// What a step's input says, before it is taken.
     fn before(&self, input: &Input) -> Before {
         let mut before = Before { reported: None, forgotten: Vec::new(), leases: BTreeMap::new() };
@@ -158,6 +182,12 @@ impl Watch {
         });
         self.plans = plans;
         taken?;
+        records.iter().for_each(|record| self.see(record));
+        for (effect, _) in effects {
+            if let Effect::Superseded { reason, .. } = effect {
+                self.saw(format!("void {reason:?}"));
+            }
+        }
         self.timely(now, input, &before, records)?;
         self.decisive(records)?;
         if let Some(fence) = before.forgotten.iter().find(|fence| self.decided.leases.contains_key(fence)) {
