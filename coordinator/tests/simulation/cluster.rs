@@ -6,7 +6,7 @@ use andon_coordinator::store::memory::Memory;
 use andon_core::ids::{LaneIx, Lease, Now, RunId, WorkerId};
 use andon_core::{Config, Core};
 
-use crate::coordinator::{Command, Coordinator, Leaving, SessionId};
+use crate::coordinator::{Command, Coordinator, SessionId};
 use crate::dice::Dice;
 use crate::ledger::{Broken, Kept, broken};
 use crate::network::Link;
@@ -14,14 +14,12 @@ use crate::projects::{Projects, Wish};
 use crate::trace::Trace;
 use crate::watch::Watch;
 use crate::weather::Weather;
-use crate::wire::{Body, Said, Word};
-use crate::worker::{Act, Worker};
+use crate::wire::{Said, Word};
+use crate::worker::Worker;
 
 /// UTC at the beginning.
 const EPOCH_UNIX_MS: u64 = 1_700_000_000_000;
-const TICK_MS: u64 = 500;
-/// A person or a hook asks again where no answer came.
-const ASK_AGAIN_MS: u64 = 5_000;
+pub(crate) const TICK_MS: u64 = 500;
 /// In good weather every run ends within this.
 const LIVENESS_MS: u64 = 3_600_000;
 /// And this later nobody owes anything.
@@ -102,7 +100,7 @@ pub(crate) struct Machine {
     pub(crate) lag_ms: u64,
     /// What each lane's task is at; an event of an earlier turn is void.
     pub(crate) turns: Vec<u64>,
-    wake_ms: Option<u64>,
+    pub(crate) wake_ms: Option<u64>,
 }
 
 /// A wish, and whether it was granted.
@@ -135,13 +133,13 @@ pub(crate) struct Cluster {
     scheduled: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) links: BTreeMap<SessionId, Link>,
-    store: Memory,
-    config: Config,
+    pub(crate) store: Memory,
+    pub(crate) config: Config,
     pub(crate) coordinator: Option<Coordinator>,
     /// Grows with each process of the coordinator.
-    process: u64,
-    booted_ms: u64,
-    mono_base_ms: u64,
+    pub(crate) process: u64,
+    pub(crate) booted_ms: u64,
+    pub(crate) mono_base_ms: u64,
     pub(crate) skew_ms: i64,
     pub(crate) asked: Vec<Asked>,
     pub(crate) watch: Watch,
@@ -211,6 +209,11 @@ impl Cluster {
         for number in 0..self.weather.wishes {
             let wish = self.projects.wish(&mut self.dice, number);
             let at = self.dice.below(self.weather.calm_at_ms);
+            if self.dice.chance(300) {
+                let twin = self.projects.twin(&mut self.dice, number + 50, &wish);
+                let later = self.dice.below(10_000);
+                self.wish(twin, at + later);
+            }
             self.wish(wish, at);
         }
         self.after(TICK_MS, Event::Tick { life: 0 });
@@ -381,292 +384,5 @@ impl Cluster {
 
     pub(crate) fn worker_clock(&self, worker: usize) -> u64 {
         self.now_ms - self.machines[worker].lag_ms
-    }
-
-    // The network.
-
-    pub(crate) fn latency(&mut self) -> u64 {
-        let Weather { latency_ms, latency_max_ms, spike, .. } = self.weather;
-        if !self.is_calm() && self.dice.chance(spike) {
-            self.dice.below(latency_max_ms)
-        } else {
-            self.dice.below(latency_ms + 1)
-        }
-    }
-
-    fn arrives(&mut self, session: SessionId, said: Said) {
-        let Some(link) = self.links.get(&session).filter(|link| link.carries_up(self.now_ms)) else { return };
-        let worker = link.worker.clone();
-        self.trace.note(self.now_ms, format_args!("{worker} -> coordinator, session {session}: {said:?}"));
-        let Some(coordinator) = &mut self.coordinator else { return };
-        match said.body {
-            Body::Hello { held } => {
-                let welcome = coordinator.hello(&worker, session, held, said.seq);
-                self.look();
-                self.send_down(session, welcome);
-            }
-            body => self.command(Command::Said { worker, session, seq: said.seq, body }),
-        }
-    }
-
-    fn delivered(&mut self, session: SessionId, word: Word) -> Kept {
-        let Some(link) = self.links.get(&session).filter(|link| link.carries_down(self.now_ms)) else {
-            return Ok(());
-        };
-        let (worker, life) = (self.place(&link.worker), link.life);
-        if self.machines[worker].life != life || self.machines[worker].session != Some(session) {
-            return Ok(());
-        }
-        let name = &self.machines[worker].agent.name;
-        self.trace.note(self.now_ms, format_args!("coordinator -> {name}, session {session}: {word:?}"));
-        let clock = self.worker_clock(worker);
-        let acts = self.machines[worker].agent.hears(clock, word);
-        self.act(worker, acts)
-    }
-
-    fn send_down(&mut self, session: SessionId, word: Word) {
-        let at = self.now_ms + self.latency();
-        if let Some(at) = self.links.get_mut(&session).and_then(|link| link.down(at)) {
-            self.after(at - self.now_ms, Event::Down { session, word });
-        }
-    }
-
-    /// Breaks a link; each side sees it when it sees it.
-    pub(crate) fn break_link(&mut self, session: SessionId, slow: bool) {
-        let most = if slow { 20_000 } else { 50 };
-        let (up, down) = (self.dice.below(most), self.dice.below(most));
-        let (seen_here, seen_there) = (up + self.dice.below(most), down + self.dice.below(most));
-        let Some(link) = self.links.get_mut(&session).filter(|link| link.is_whole()) else { return };
-        link.break_at(self.now_ms + up, self.now_ms + down);
-        let worker = link.worker.clone();
-        let worker = self.place(&worker);
-        self.summary.breaks += 1;
-        self.trace.note(self.now_ms, format_args!("link {session} breaks: up in {up} ms, down in {down} ms"));
-        self.after(seen_here, Event::StreamEnds { session });
-        self.after(seen_there, Event::Disconnected { worker, session });
-    }
-
-    fn stream_ends(&mut self, session: SessionId) {
-        let Some(worker) = self.links.get(&session).map(|link| link.worker.clone()) else { return };
-        self.command(Command::Left { worker, session });
-    }
-
-    fn disconnected(&mut self, worker: usize, session: SessionId) -> Kept {
-        if !self.machines[worker].alive || self.machines[worker].session != Some(session) {
-            return Ok(());
-        }
-        self.machines[worker].session = None;
-        let clock = self.worker_clock(worker);
-        let acts = self.machines[worker].agent.disconnected(clock);
-        self.act(worker, acts)?;
-        self.dial_soon(worker);
-        Ok(())
-    }
-
-    pub(crate) fn dial_soon(&mut self, worker: usize) {
-        let (wait, life) = (self.dice.below(2_000), self.machines[worker].life);
-        self.after(wait, Event::Dial { worker, life });
-    }
-
-    fn dial(&mut self, worker: usize, life: u64) -> Kept {
-        let machine = &self.machines[worker];
-        if !machine.alive || machine.life != life || machine.agent.is_up() {
-            return Ok(());
-        }
-        if self.coordinator.is_none() {
-            self.dial_soon(worker);
-            return Ok(());
-        }
-        let session = self.links.keys().next_back().map_or(1, |last| last + 1);
-        let name = machine.agent.name.clone();
-        self.links.insert(session, Link::new(name, life));
-        self.machines[worker].session = Some(session);
-        let clock = self.worker_clock(worker);
-        let acts = self.machines[worker].agent.connected(clock);
-        self.act(worker, acts)
-    }
-
-    /// Does what a worker's machine asks for.
-    pub(crate) fn act(&mut self, worker: usize, acts: Vec<Act>) -> Kept {
-        for act in acts {
-            match act {
-                Act::Send(said) => {
-                    let Some(session) = self.machines[worker].session else { continue };
-                    let at = self.now_ms + self.latency();
-                    if let Some(at) = self.links.get_mut(&session).and_then(|link| link.up(at)) {
-                        self.after(at - self.now_ms, Event::Up { session, said });
-                    }
-                }
-                Act::Turn(lane) => self.turn(worker, lane),
-                Act::HangUp => {
-                    if let Some(session) = self.machines[worker].session.take() {
-                        self.break_link(session, false);
-                    }
-                    self.dial_soon(worker);
-                }
-                Act::Refused(lease) => {
-                    if !self.machines[worker].lies {
-                        let how = format!("{} {lease:?}", self.machines[worker].agent.name);
-                        return broken("no lane has two leases at a time", how);
-                    }
-                }
-                Act::Known(lease, report) => {
-                    let name = self.machines[worker].agent.name.clone();
-                    self.watch.known(&name, lease, &report)?;
-                }
-            }
-        }
-        self.wake(worker);
-        Ok(())
-    }
-
-    fn wake(&mut self, worker: usize) {
-        let machine = &mut self.machines[worker];
-        let Some(at) = machine.agent.wake_at().map(|at| at + machine.lag_ms) else { return };
-        let at = at.max(self.now_ms);
-        if machine.wake_ms.is_none_or(|known| known > at) {
-            machine.wake_ms = Some(at);
-            let life = machine.life;
-            self.after(at - self.now_ms, Event::Wake { worker, life });
-        }
-    }
-
-    // The coordinator's process.
-
-    pub(crate) fn command(&mut self, command: Command) {
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.inbox.push_back(command);
-            self.look();
-        }
-    }
-
-    /// The driver looks into its inbox, once it has done what it does.
-    fn look(&mut self) {
-        let waits = |coordinator: &Coordinator| coordinator.open.is_none() && coordinator.inbox.len() == 1;
-        if self.coordinator.as_ref().is_some_and(waits) {
-            let pause = self.dice.below(3);
-            self.after(pause, Event::Round { life: self.process });
-        }
-    }
-
-    fn round(&mut self, life: u64) -> Kept {
-        let now = self.clock();
-        let most = if self.dice.chance(500) { 512 } else { 1 + self.dice.place(4) };
-        let Some(coordinator) = self.coordinator.as_mut().filter(|_| life == self.process) else {
-            return Ok(());
-        };
-        if coordinator.open.is_some() || coordinator.inbox.is_empty() {
-            return Ok(());
-        }
-        coordinator.begin(most, now, &self.store, &mut self.watch)?;
-        if let Some(open) = &coordinator.open {
-            for record in &open.round.records {
-                self.trace.note(self.now_ms, format_args!("decided: {record:?}"));
-            }
-        }
-        let away = !self.is_calm() && self.dice.chance(self.weather.store_away);
-        let writes = if away { 40_000 } else { self.dice.below(self.weather.store_ms + 1) };
-        self.after(writes, Event::Stored { life });
-        Ok(())
-    }
-
-    /// The write of a round, and a crash before, after, or in the middle of what follows it.
-    fn stored(&mut self, life: u64) -> Kept {
-        let crashes = !self.is_calm() && self.dice.chance(self.weather.crash);
-        let moment = if crashes { self.dice.below(3) } else { u64::MAX };
-        let Some(coordinator) = self.coordinator.as_mut().filter(|_| life == self.process) else {
-            return Ok(());
-        };
-        if moment == 0 {
-            self.crash("before a write");
-            return Ok(());
-        }
-        coordinator.persist(&self.store, &mut self.watch)?;
-        let mut leaving = coordinator.close();
-        let all = leaving.len();
-        if moment == 1 {
-            leaving.clear();
-        } else if moment == 2 {
-            leaving.truncate(self.dice.place(all + 1));
-        }
-        for leaving in leaving {
-            self.leaves(leaving)?;
-        }
-        if moment < 3 {
-            self.crash(if moment == 1 { "after a write" } else { "with a part of its effects done" });
-            return Ok(());
-        }
-        if self.coordinator.as_ref().is_some_and(|coordinator| !coordinator.inbox.is_empty()) {
-            self.after(0, Event::Round { life });
-        }
-        Ok(())
-    }
-
-    fn leaves(&mut self, leaving: Leaving) -> Kept {
-        match leaving {
-            Leaving::Word { worker, session, word } => {
-                if let Word::Assign { lease, .. } = &word {
-                    self.watch.assigned(*lease)?;
-                    self.leases.push(*lease);
-                }
-                self.trace.note(self.now_ms, format_args!("leaves for {worker}: {word:?}"));
-                self.send_down(session, word);
-            }
-            Leaving::Submitted { wish, run } => {
-                let asked = &mut self.asked[wish];
-                if asked.run.is_some_and(|before| before != run) {
-                    return broken("one wish, one run", format!("wish {wish}: {:?} and {run}", asked.run));
-                }
-                asked.run = Some(run);
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn crash(&mut self, when: &str) {
-        if self.coordinator.take().is_none() {
-            return;
-        }
-        self.trace.note(self.now_ms, format_args!("the coordinator crashes {when}"));
-        self.watch.saw(format!("crash {when}"));
-        self.summary.crashes += 1;
-        self.process += 1;
-        for session in self.links.keys().copied().collect::<Vec<_>>() {
-            self.break_link(session, false);
-            // What it had not read is gone with it.
-            if let Some(link) = self.links.get_mut(&session) {
-                link.break_at(self.now_ms, u64::MAX);
-            }
-        }
-        let away = self.dice.below(self.weather.downtime_ms);
-        self.after(away, Event::Restart);
-    }
-
-    fn restart(&mut self) -> Kept {
-        self.booted_ms = self.now_ms;
-        self.mono_base_ms = self.dice.below(10_000);
-        let now = self.clock();
-        self.watch.restarted(now);
-        let restored = Coordinator::restored(self.config.clone(), now, &self.store, &self.watch.plans);
-        let restored = restored.map_err(|error| Broken {
-            promise: "the store gives back what it was given",
-            how: format!("{error:?}"),
-        })?;
-        self.trace.note(self.now_ms, format_args!("the coordinator is back"));
-        self.coordinator = Some(restored);
-        self.after(TICK_MS, Event::Tick { life: self.process });
-        Ok(())
-    }
-
-    fn ask(&mut self, wish: usize) {
-        let asked = &self.asked[wish];
-        if asked.run.is_some() {
-            return;
-        }
-        let (again, asked) = (asked.wish.header.dedup_key.is_some(), asked.wish.clone());
-        self.command(Command::Submit { wish, asked });
-        if again {
-            self.after(ASK_AGAIN_MS, Event::Ask { wish });
-        }
     }
 }

@@ -109,7 +109,7 @@ impl Projects {
             suites,
             policy,
             baseline_group: dice.chance(850).then(|| format!("{project}/{commit}")),
-            merge_key: dice.chance(400).then(|| format!("{project}/{commit}")),
+            merge_key: dice.chance(600).then(|| format!("{project}/{commit}")),
         }
     }
 
@@ -128,6 +128,15 @@ impl Projects {
             ..RunHeader::default()
         };
         Wish { header, plan: self.plan(&project, &commit), start: Start::Discover }
+    }
+
+    /// Somebody else asks for the same commit.
+    pub(crate) fn twin(&self, dice: &mut Dice, number: u64, other: &Wish) -> Wish {
+        let mut twin = other.clone();
+        twin.header.trigger = *dice.pick(&[Trigger::Push, Trigger::Person]).expect("there are triggers");
+        twin.header.spec_digest = format!("spec{number}");
+        twin.header.dedup_key = Some(format!("wish{number}"));
+        twin
     }
 
     /// The same commit once more: some tests of an earlier run, on its baseline.
