@@ -251,23 +251,19 @@ impl Cluster {
     pub(crate) fn play(&mut self) -> Result<Summary, Broken> {
         let mut rest_at_ms = None;
         while let Some(((at, _), event)) = self.queue.pop_first() {
-            if rest_at_ms.is_some_and(|rest| at > rest) {
-                if self.everything_ended() {
-                    break;
-                }
-                // Somebody's request had waited for the store.
-                rest_at_ms = None;
+            let too_late = self.weather.calm_at_ms + LIVENESS_MS;
+            if at > rest_at_ms.unwrap_or(too_late) {
+                break;
             }
             self.now_ms = at;
             self.summary.events += 1;
             self.happens(event)?;
-            if self.is_calm() && rest_at_ms.is_none() {
-                if self.everything_ended() {
-                    rest_at_ms = Some(self.now_ms + REST_MS);
-                } else if self.now_ms > self.weather.calm_at_ms + LIVENESS_MS {
-                    break;
-                }
-            }
+            // A request may have waited for the store when all seemed to be over.
+            rest_at_ms = match rest_at_ms {
+                _ if !self.is_calm() || !self.everything_ended() => None,
+                None => Some(self.now_ms + REST_MS),
+                at => at,
+            };
         }
         self.watch.at_the_end()?;
         self.at_rest()?;
