@@ -5,13 +5,12 @@
 //! What a crash may cut: commands that were not yet durable are lost unacknowledged; their senders send them again. Work that was
 //! leased but not yet delivered stands in the store; its worker comes back without it, and it is leased again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
-use andon_core::model::{
-    Candidate, Plan, Record, Report, RunHeader, Start, StoredLease, StoredRun, StoredTest,
-};
+use andon_core::model::{Candidate, Plan, Record, Report, RunHeader, Start, StoredRun};
 use andon_core::{Config, Core, Effect, Input, Stored};
 use andon_proto as wire;
 use prost::Message;
@@ -22,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
 use crate::plan::plan_of;
+use crate::restore::{self, Histories};
+use crate::round;
 use crate::rpc::convert;
 use crate::sessions::{SessionId, Sessions};
 use crate::store::{ActiveRun, Store, StoreError};
@@ -106,7 +107,7 @@ impl Farm {
             commands,
             task: Arc::default(),
         };
-        let driver = Driver { core, farm: farm.clone(), inbox };
+        let driver = Driver { core, farm: farm.clone(), inbox, joined: BTreeMap::new() };
         let task = tokio::spawn(driver.run());
         *farm.task.lock().expect("no holder of this lock panics") = Some(task);
         Ok(farm)
@@ -131,14 +132,14 @@ struct Driver {
     core: Core,
     farm: Farm,
     inbox: mpsc::Receiver<Command>,
+    /// The sessions that the core has been told of; newer ones may be open already.
+    joined: BTreeMap<WorkerId, SessionId>,
 }
 
 /// What a round brought, to be done in this order once the records are durable.
 #[derive(Default)]
 struct Round {
-    records: Vec<Record>,
-    effects: Vec<Effect>,
-    acks: Vec<(WorkerId, SessionId, u64)>,
+    decided: round::Round<SessionId>,
     submitted: Vec<(u64, Option<String>, oneshot::Sender<Submitted>)>,
     existed: Vec<(RunId, oneshot::Sender<Submitted>)>,
     cancelled: Vec<(bool, oneshot::Sender<bool>)>,
@@ -164,7 +165,7 @@ impl Driver {
                     }
                 }
             }
-            if !self.persist(&round.records).await {
+            if !self.persist(&round.decided.records).await {
                 return;
             }
             self.act(round);
@@ -172,12 +173,7 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input, round: &mut Round) {
-        for effect in self.core.step(self.farm.clock.now(), input) {
-            match effect {
-                Effect::Persist(record) => round.records.push(record),
-                effect => round.effects.push(effect),
-            }
-        }
+        round.decided.step(&mut self.core, self.farm.clock.now(), input, &self.joined);
     }
 
     async fn take(&mut self, command: Command, round: &mut Round) {
@@ -191,7 +187,8 @@ impl Driver {
             }
             Command::Joined { worker, session, held, seq } => {
                 if self.farm.sessions.is_current(&worker, session) {
-                    round.acks.push((worker.clone(), session, seq));
+                    round.decided.heard.push((worker.clone(), session, seq));
+                    self.joined.insert(worker.clone(), session);
                     self.step(Input::WorkerJoined { worker, held }, round);
                 }
             }
@@ -202,7 +199,7 @@ impl Driver {
             }
             Command::Said { worker, session, seq, words } => {
                 if self.farm.sessions.is_current(&worker, session) {
-                    round.acks.push((worker.clone(), session, seq));
+                    round.decided.heard.push((worker.clone(), session, seq));
                     self.hear(worker, words, round).await;
                 }
             }
@@ -223,7 +220,7 @@ impl Driver {
                 if self.core.is_active(lease.run) {
                     let at_unix_ms = self.farm.clock.now().unix_ms;
                     let text = format!("{worker}: {text}");
-                    round.records.push(Record::Noted {
+                    round.decided.records.push(Record::Noted {
                         run: lease.run,
                         text,
                         log_zstd: Vec::new(),
@@ -240,7 +237,7 @@ impl Driver {
     async fn with_history(&self, lease: Lease, tests: Vec<Candidate>) -> Vec<Candidate> {
         let Some((project, suite)) = self.core.discovery(lease) else { return tests };
         let history = self.farm.store.history(project, suite).await.unwrap_or_default();
-        tests.into_iter().map(|test| convert::candidate(test.id, Some(&history))).collect()
+        tests.into_iter().map(|test| restore::candidate(test.id, Some(&history))).collect()
     }
 
     async fn submit(
@@ -254,7 +251,7 @@ impl Driver {
         if let Some(key) = &header.dedup_key {
             // In the store, or in this very round.
             let known = self.farm.store.find_dedup(key).await.ok().flatten();
-            let in_round = round.records.iter().find_map(|record| match record {
+            let in_round = round.decided.records.iter().find_map(|record| match record {
                 Record::RunCreated { run, header, .. } if header.dedup_key.as_ref() == Some(key) => {
                     Some(*run)
                 }
@@ -296,10 +293,10 @@ impl Driver {
     }
 
     fn act(&self, round: Round) {
-        let Round { records, effects, acks, mut submitted, existed, cancelled } = round;
-        for effect in effects {
+        let Round { mut decided, mut submitted, existed, cancelled } = round;
+        for (effect, session) in std::mem::take(&mut decided.effects) {
             match effect {
-                Effect::Persist(_) => unreachable!("records were taken out in `step`"),
+                Effect::Persist(_) => unreachable!("records were taken out by the round"),
                 Effect::Accepted { ticket, run } => {
                     if let Some(place) = submitted.iter().position(|(known, ..)| *known == ticket) {
                         let (.., reply) = submitted.swap_remove(place);
@@ -308,7 +305,9 @@ impl Driver {
                 }
                 Effect::Assign { worker, lane, lease, spec_digest, work } => {
                     let assign = convert::assign(lane, lease, spec_digest, work);
-                    self.farm.sessions.send(&worker, assign);
+                    if session.is_some_and(|session| self.farm.sessions.is_current(&worker, session)) {
+                        self.farm.sessions.send(&worker, assign);
+                    }
                 }
                 Effect::Revoke { worker, lease, reason } => {
                     self.farm.sessions.send(&worker, convert::revoke(lease, reason));
@@ -325,22 +324,16 @@ impl Driver {
         for (was_running, reply) in cancelled {
             let _ = reply.send(was_running);
         }
-        self.acknowledge(acks);
-        self.tell(&records);
+        self.acknowledge(&decided);
+        self.tell(&decided.records);
         self.farm.sessions.each(|worker, view| {
             view.lanes_busy = u32::try_from(self.core.busy_lanes(worker)).unwrap_or(u32::MAX);
             view.unfit = self.core.unfit(worker).unwrap_or_default().to_owned();
         });
     }
 
-    /// One acknowledgement a worker: the highest number says it for all before.
-    fn acknowledge(&self, acks: Vec<(WorkerId, SessionId, u64)>) {
-        let mut highest: std::collections::BTreeMap<WorkerId, (SessionId, u64)> = Default::default();
-        for (worker, session, seq) in acks {
-            let entry = highest.entry(worker).or_insert((session, seq));
-            *entry = (*entry).max((session, seq));
-        }
-        for (worker, (session, seq)) in highest {
+    fn acknowledge(&self, decided: &round::Round<SessionId>) {
+        for (worker, (session, seq)) in decided.acknowledgements() {
             if self.farm.sessions.is_current(&worker, session) {
                 self.farm.sessions.send(&worker, convert::ack(seq));
             }
@@ -397,50 +390,10 @@ async fn plan_again(blobs: &Blobs, run: &ActiveRun) -> Option<Plan> {
 }
 
 async fn stored_run(store: &dyn Store, run: ActiveRun, plan: Plan) -> Result<StoredRun, StoreError> {
-    let mut histories = std::collections::HashMap::new();
+    let mut histories = Histories::new();
     for suite in &plan.suites {
         let known = store.history(&run.row.header.project, &suite.name).await?;
         histories.insert(suite.name.clone(), known);
     }
-    let open_of = |lease: &Lease| {
-        let out =
-            |attempt: &crate::store::AttemptRow| attempt.fence == lease.fence && attempt.outcome.is_none();
-        let of_test = |test: &crate::store::TestRow| {
-            test.attempts.iter().filter(|a| out(a)).map(|a| (a.attempt, test.test)).collect::<Vec<_>>()
-        };
-        run.tests.iter().flat_map(of_test).collect()
-    };
-    let leases = run
-        .leases
-        .iter()
-        .map(|lease| StoredLease {
-            lease: lease.lease,
-            kind: lease.kind.clone(),
-            worker: lease.worker.clone(),
-            lane: lease.lane,
-            open: open_of(&lease.lease),
-        })
-        .collect();
-    let tests = run
-        .tests
-        .iter()
-        .map(|test| StoredTest {
-            suite: test.suite.clone(),
-            candidate: convert::candidate(test.id.clone(), histories.get(&test.suite)),
-            verdict: test.verdict,
-            attempts: test.attempts.iter().map(|a| (a.attempt, a.outcome)).collect(),
-        })
-        .collect();
-    let baseline = (!run.row.baseline_key.is_empty()).then(|| run.row.baseline_key.clone());
-    Ok(StoredRun {
-        run: run.row.run,
-        header: run.row.header,
-        plan,
-        state: run.row.state,
-        baseline,
-        discovered: run.discovered,
-        tests,
-        leases,
-        last_work: andon_core::ids::WorkId(run.last_work),
-    })
+    Ok(restore::stored_run(run, plan, &histories))
 }

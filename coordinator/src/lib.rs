@@ -5,9 +5,13 @@ mod blobs;
 mod clock;
 mod driver;
 mod plan;
+mod restore;
+mod round;
 mod rpc;
 mod sessions;
 pub mod store;
+#[doc(hidden)]
+pub mod testing;
 mod watch;
 
 use std::net::SocketAddr;

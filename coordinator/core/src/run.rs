@@ -310,7 +310,10 @@ impl Run {
         run_ms: Option<u64>,
     ) -> Decision {
         let retries = self.suite(self.test(ix).suite).retries;
-        let within_budget = self.plan.policy.retry_budget.is_none_or(|most| self.retries_used < most);
+        let is_failure = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
+        // A retry that was granted stays granted, when the farm fails it or does not run it.
+        let within_budget =
+            !is_failure || self.plan.policy.retry_budget.is_none_or(|most| self.retries_used < most);
         let test = self.test_mut(ix);
         if outcome != Outcome::Cancelled {
             test.ended.push((attempt, outcome));
@@ -321,9 +324,7 @@ impl Run {
         let decision = decide(&test.outcomes(), if within_budget { retries } else { 0 });
         match decision {
             Decision::Final(verdict) => self.give_verdict(ix, verdict),
-            Decision::RunAgain => {
-                self.retries_used += u32::from(matches!(outcome, Outcome::Failed | Outcome::TimedOut));
-            }
+            Decision::RunAgain => self.retries_used += u32::from(is_failure),
         }
         decision
     }

@@ -4,6 +4,7 @@
 use crate::ids::{AttemptId, Now, RunId, TestIx};
 use crate::model::{Record, Verdict};
 use crate::run::Run;
+use crate::verdict::{Decision, decide};
 use crate::{Core, Effect, note, persist};
 
 impl Core {
@@ -80,6 +81,12 @@ impl Core {
                 let (of, of_attempt) = (leader, *of_attempt);
                 persist(out, Record::AttemptShared { run: id, attempt, test: follower, of, of_attempt });
             }
+            // What it saw itself before counts as well; else the other's verdict stands, whose budget may be another.
+            let retries = run.suite(run.test(follower).suite).retries;
+            let verdict = match decide(&run.test(follower).outcomes(), retries) {
+                Decision::Final(own) => own,
+                Decision::RunAgain => verdict,
+            };
             run.give_verdict(follower, verdict);
             // The leader's verdict has fed the history already.
             persist(out, Record::VerdictGiven { run: id, test: follower, verdict, run_ms: None });

@@ -248,7 +248,8 @@ impl Core {
     pub(crate) fn pull_the_cord(&mut self, now: Now, id: RunId, out: &mut Vec<Effect>) {
         let Some(run) = self.runs.get(&id) else { return };
         let failures = run.failures;
-        if run.plan.policy.pulls_at(failures) && run.open_tests > 0 {
+        let more_to_come = run.open_tests > 0 || !run.undiscovered.is_empty();
+        if run.plan.policy.pulls_at(failures) && more_to_come {
             let reason = format!("the cord was pulled after {failures} failed tests");
             self.stop(now, id, RunEnd::Incomplete, reason, out);
         }

@@ -1,16 +1,12 @@
 //! Domain types to wire types and back: the coordinator's only place for it.
 
-use std::collections::HashMap;
-
 use andon_core::Void;
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, WorkId};
-use andon_core::model::{
-    Candidate, Ended, FailureClass, Outcome, Report, RunEnd, RunState, Trigger, Verdict, Work,
-};
+use andon_core::model::{Ended, FailureClass, Outcome, Report, RunEnd, RunState, Trigger, Verdict, Work};
 use andon_proto as wire;
 use andon_proto::coordinator_message::Body;
 
-use crate::store::{AttemptRow, Counts, ImageRow, Past, RunRow, TestRow};
+use crate::store::{AttemptRow, Counts, ImageRow, RunRow, TestRow};
 
 /// A failure's message is cut to so many bytes.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -73,15 +69,6 @@ pub(crate) fn assign(
     }))
 }
 
-pub(crate) fn candidate(id: String, history: Option<&HashMap<String, Past>>) -> Candidate {
-    let past = history.and_then(|known| known.get(&id));
-    Candidate {
-        expected_ms: past.map(|past| past.mean_ms),
-        failed_last: past.is_some_and(|past| past.failed_last),
-        id,
-    }
-}
-
 /// A worker's report. Discoveries are enriched with history by the caller; notices are not reports.
 pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
     use wire::report::Body as Wire;
@@ -93,9 +80,9 @@ pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
                 manifest: prost::Message::encode_to_vec(&manifest),
             }
         }
-        Wire::Discovered(found) => {
-            Report::Discovered { tests: found.tests.into_iter().map(|id| candidate(id, None)).collect() }
-        }
+        Wire::Discovered(found) => Report::Discovered {
+            tests: found.tests.into_iter().map(|id| crate::restore::candidate(id, None)).collect(),
+        },
         Wire::TestResult(result) => test_ended(result)?,
         Wire::UnitEnded(_) => Report::UnitEnded,
         Wire::WorkFailed(failed) => Report::WorkFailed {

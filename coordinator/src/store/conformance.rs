@@ -191,6 +191,11 @@ async fn a_footprint_is_taken_once_and_only_with_its_own_fence_and_worker() {
         assert_eq!(dirt().await, None);
         store.apply(&[print(1, "w1", 4), print(1, "w1", 5)]).await.unwrap();
         assert_eq!(dirt().await, Some(4));
+        let lease = Lease { run: RunId(77), ..lease(1, 1) };
+        let worker = WorkerId("w1".into());
+        let of_nothing = Record::Footprint { lease, worker, attempts: vec![AttemptId(1)], dirtied_bytes: 6 };
+        store.apply(&[of_nothing]).await.expect("a forged run is no reason to refuse a round");
+        assert_eq!(dirt().await, Some(4));
     })
     .await;
 }

@@ -56,6 +56,43 @@ fn retries_end_with_the_runs_budget() {
 }
 
 #[test]
+fn a_retry_that_was_granted_is_not_taken_back_by_the_farm() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    let mut thrifty = plan(1, Grain::Test);
+    thrifty.policy.retry_budget = Some(1);
+    let run = farm.submit(thrifty, chosen(&["a"]));
+    for outcome in [Outcome::Failed, Outcome::Infrastructure] {
+        let given = farm.take();
+        farm.finish(&given, outcome);
+        assert_eq!(farm.verdict(run, 0), None, "{outcome:?}");
+    }
+    let given = farm.take();
+    farm.finish(&given, Outcome::Passed);
+    assert_eq!(farm.verdict(run, 0), Some(Verdict::Flaky));
+}
+
+#[test]
+fn the_cord_does_not_wait_for_suites_that_are_still_to_be_found() {
+    let mut farm = Farm::new();
+    let mut two = plan(0, Grain::Test);
+    two.suites.push(SuitePlan { name: "late".into(), ..two.suites[0].clone() });
+    two.policy.fail_fast = true;
+    two.baseline_group = None;
+    let run = farm.submit(two, Start::Discover);
+    farm.join("w1", 1);
+    let discover = farm.take();
+    farm.join("w2", 1);
+    let late = farm.take();
+    farm.report(&discover, Report::Discovered { tests: candidates(&["a"]) });
+    farm.ready("w1", 0);
+    let given = farm.take();
+    farm.finish(&given, Outcome::Failed);
+    assert_eq!(farm.state(run), RunState::Ended(RunEnd::Incomplete));
+    assert_eq!(farm.revoked, [late.lease]);
+}
+
+#[test]
 fn a_projects_quota_leaves_lanes_to_others() {
     let mut farm = Farm::new();
     let quotas = [("shop".to_owned(), 2)].into();

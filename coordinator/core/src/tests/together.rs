@@ -61,6 +61,23 @@ fn retries_are_shared_and_so_is_what_they_show() {
 }
 
 #[test]
+fn what_a_run_saw_itself_is_not_hidden_by_what_it_shares() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    let first = farm.submit(merging(1), chosen(&["a"]));
+    let failed = farm.take();
+    let second = farm.submit_as(Trigger::Person, merging(1), chosen(&["a"]));
+    farm.finish(&failed, Outcome::Failed);
+    let given = farm.take();
+    assert_eq!(given.lease.run, second, "a person's run comes first");
+    farm.join("w2", 1);
+    assert!(farm.given.is_empty(), "the first run's retry follows");
+    farm.finish(&given, Outcome::Passed);
+    assert_eq!(farm.verdict(second, 0), Some(Verdict::Passed));
+    assert_eq!(farm.verdict(first, 0), Some(Verdict::Flaky));
+}
+
+#[test]
 fn a_run_that_is_stopped_sends_its_followers_their_own_way() {
     let mut farm = Farm::new();
     farm.join("w1", 1);
