@@ -218,6 +218,16 @@ async fn history_smooths_durations_and_remembers_failures() {
         store.apply(&run(3, Verdict::NotRun, None)).await.unwrap();
         let past = store.history("shop", "it").await.unwrap()["t"];
         assert_eq!((past.mean_ms, past.failed_last), (175, true), "500 ms counts as 4 times what was known");
+        let quick = |number, seen_ms| {
+            let mut records = run(number, Verdict::Passed, Some(seen_ms));
+            if let Record::TestsAdded { tests, .. } = &mut records[1] {
+                tests[0].1 = "quick".into();
+            }
+            records
+        };
+        store.apply(&quick(4, 0)).await.unwrap();
+        store.apply(&quick(5, 5_000)).await.unwrap();
+        assert_eq!(store.history("shop", "it").await.unwrap()["quick"].mean_ms, 25, "it may grow again");
         assert!(store.history("shop", "other").await.unwrap().is_empty());
     })
     .await;

@@ -286,5 +286,9 @@ pub trait Store: Send + Sync + 'static {
 /// The smoothing of a test's duration: three parts what was known, one part what was seen, as far as that is believed:
 /// a single wild one counts for no more than four times, and no less than a quarter of, what was known.
 pub(crate) fn smoothed(before: Option<u64>, seen_ms: u64) -> u64 {
-    before.map_or(seen_ms, |mean| (3 * mean + seen_ms.min(mean * 4).max(mean / 4)) / 4)
+    before.map_or(seen_ms, |mean| (3 * mean + seen_ms.min((mean * 4).max(TAME_MS)).max(mean / 4)) / 4)
 }
+
+/// Durations up to this are never wild: also a test that took no time at all may come to take some. Stands in
+/// `sql/write.rs` as a number.
+const TAME_MS: u64 = 100;

@@ -83,6 +83,8 @@ const HISTORY: &str = "
     INSERT INTO history (project, suite, id, mean_ms, failed_last)
     SELECT seen.project, seen.suite, seen.id,
            CASE WHEN history.mean_ms IS NULL THEN seen.ms
+                WHEN seen.ms > history.mean_ms * 4 AND history.mean_ms * 4 < 100
+                THEN (3 * history.mean_ms + 100) / 4
                 WHEN seen.ms > history.mean_ms * 4 THEN (3 * history.mean_ms + history.mean_ms * 4) / 4
                 WHEN seen.ms < history.mean_ms / 4 THEN (3 * history.mean_ms + history.mean_ms / 4) / 4
                 ELSE (3 * history.mean_ms + seen.ms) / 4 END,
