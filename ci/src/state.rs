@@ -52,6 +52,9 @@ pub(crate) struct FarmFile {
     /// How projects share the lanes.
     #[serde(default)]
     pub(crate) shares: Shares,
+    /// Where runs are kept: `postgres://…`; absent for SQLite in the state folder. May hold a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<String>,
 }
 
 /// Why the state folder cannot be used.
@@ -253,6 +256,7 @@ mod tests {
             watch: vec![],
             credentials: Whose::None,
             shares: Shares::default(),
+            store: None,
         }
     }
 

@@ -272,6 +272,11 @@ impl Driver {
         while !records.is_empty() {
             match self.farm.store.apply(records).await {
                 Ok(()) => break,
+                Err(error @ StoreError::Superseded) => {
+                    tracing::error!(%error, "stopping: nothing that is heard here counts any more");
+                    self.farm.stop.cancel();
+                    return false;
+                }
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,

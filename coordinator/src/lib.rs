@@ -26,8 +26,10 @@ pub use andon_core::Config as CoreConfig;
 /// Where a coordinator keeps its state and how it is reached.
 #[derive(Debug, Clone)]
 pub struct CoordinatorConfig {
-    /// Database and blobs live here; made where it is missing.
+    /// Blobs live here, and the database unless `store` says otherwise; made where it is missing.
     pub state_dir: PathBuf,
+    /// `postgres://…`; `None` for SQLite in the state folder.
+    pub store: Option<String>,
     /// TCP address; loopback unless the operator says otherwise. `None` for the socket alone.
     pub listen: Option<SocketAddr>,
     /// Unix socket, made (and a stale one replaced) with mode 0600.
@@ -99,8 +101,10 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     let _lock = lock(&config.state_dir)?;
     let blobs = blobs::Blobs::open(config.state_dir.join("blobs"))
         .map_err(|source| io("open", config.state_dir.join("blobs"), source))?;
-    let store: Arc<dyn store::Store> =
-        Arc::new(store::sqlite::Sqlite::open(&config.state_dir.join("farm.db")).await?);
+    let store: Arc<dyn store::Store> = match &config.store {
+        Some(url) => Arc::new(store::postgres::Postgres::open(url).await?),
+        None => Arc::new(store::sqlite::Sqlite::open(&config.state_dir.join("farm.db")).await?),
+    };
     let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
     let services = rpc::services(&farm, &config.client_token, &config.join_token);
 

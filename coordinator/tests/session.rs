@@ -31,6 +31,7 @@ impl Coordinator {
         let socket = folder.join("coordinator.sock");
         let config = CoordinatorConfig {
             state_dir: folder.join("state"),
+            store: None,
             listen: None,
             socket: Some(socket.clone()),
             client_token: CLIENT.into(),

@@ -20,6 +20,12 @@ impl Farm {
     /// Starts coordinator and worker boxes with the database image shared, and waits until they are ready.
     #[must_use]
     pub fn up(workers: u32, lanes: u32, more: &[&str]) -> Self {
+        Self::up_with_store(workers, lanes, more, None)
+    }
+
+    /// The same with its runs in a PostgreSQL database.
+    #[must_use]
+    pub fn up_with_store(workers: u32, lanes: u32, more: &[&str], store: Option<&str>) -> Self {
         let turn =
             File::create(std::env::temp_dir().join("andon-tests.lock")).expect("a lock file can be made");
         turn.lock().expect("the lock can be waited for");
@@ -28,6 +34,7 @@ impl Farm {
         let image = stage("ANDON_TEST_WORKER_IMAGE");
         let (workers, lanes) = (workers.to_string(), lanes.to_string());
         let mut up = farm.andon();
+        up.envs(store.map(|url| ("ANDON_STORE", url)));
         up.args([
             "up",
             "--workers",
@@ -49,6 +56,7 @@ impl Farm {
     pub fn andon(&self) -> Command {
         let mut command = Command::new(stage("ANDON_TEST_BIN"));
         command.env("ANDON_STATE", &self.state).env_remove("ANDON_COORDINATOR").env_remove("ANDON_TOKEN");
+        command.env_remove("ANDON_STORE");
         command
     }
 

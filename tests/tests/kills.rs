@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use andon_tests::farm::Farm;
 use andon_tests::project::Project;
-use andon_tests::{eventually, ok};
+use andon_tests::{eventually, ok, stage};
 use serde_json::Value;
 
 const TESTS: u64 = 2_000;
@@ -99,4 +99,24 @@ fn a_killed_worker_and_a_frozen_one_that_comes_back_change_no_verdict() {
     assert!(tried.keys().any(|attempts| *attempts > 1), "somebody held something when it died");
     let came_back = farm.json(&["worker", "list"]);
     println!("workers: {came_back}");
+}
+
+#[test]
+fn a_database_server_that_is_killed_under_load_costs_no_verdict() {
+    let server = stage("ANDON_TEST_POSTGRES");
+    let name = format!("kills_{}", std::process::id());
+    let psql = |sql: &str| ok(Command::new("psql").args([server.as_str(), "-c", sql]));
+    psql(&format!("CREATE DATABASE {name}"));
+    let (before, _) = server.rsplit_once('/').expect("a URL names a database");
+    let farm = Farm::up_with_store(2, 2, &[], Some(&format!("{before}/{name}")));
+    let (_project, run) = started(&farm);
+    for verdicts in [400, 900] {
+        farm.progressed(run, verdicts);
+        ok(&mut Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/lib/restart-postgres")));
+    }
+    let _ = farm.ended(run);
+    let tried = attempts_of_passed_tests(&farm.show(run));
+    println!("tests by attempts: {tried:?}");
+    drop(farm);
+    psql(&format!("DROP DATABASE {name} WITH (FORCE)"));
 }

@@ -40,16 +40,22 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
     shares: ShareArgs,
 }
 
 pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     log_to_stderr();
     let state = farm.state_dir()?;
-    let file = ensure_farm(&state, &Told { listen: args.listen, shares: args.shares, ..Told::default() })?;
+    let file = ensure_farm(
+        &state,
+        &Told { listen: args.listen, store: args.store.checked()?, shares: args.shares, ..Told::default() },
+    )?;
     let config = CoordinatorConfig {
         state_dir: state.coordinator(),
         listen: Some(listen_address(&file)?),
+        store: file.store,
         socket: Some(state.socket()?),
         client_token: file.client_token,
         join_token: file.join_token,
@@ -65,12 +71,39 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
     Ok(Exit::Passed)
 }
 
+/// Takes the farm back to the database in its own folder.
+const SQLITE: &str = "sqlite";
+
+/// Where a coordinator keeps its runs.
+#[derive(Debug, Default, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// Where runs are kept: postgres://USER:PASSWORD@HOST/DATABASE, or sqlite for a file in the state folder. Better given in
+    /// the environment: others can read arguments
+    #[arg(long, value_name = "URL", env = "ANDON_STORE", hide_env_values = true)]
+    store: Option<String>,
+}
+
+impl StoreArgs {
+    pub(crate) fn checked(&self) -> Result<Option<String>, CliError> {
+        let is_known = |url: &String| {
+            url == SQLITE || url.starts_with("postgres://") || url.starts_with("postgresql://")
+        };
+        match &self.store {
+            Some(url) if !is_known(url) => {
+                Err(CliError::usage("--store is neither sqlite nor a postgres:// URL"))
+            }
+            store => Ok(store.clone()),
+        }
+    }
+}
+
 /// What a farm is told on the command line; what is not given stays as it is.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) watch: Vec<String>,
     pub(crate) credentials: Option<Whose>,
+    pub(crate) store: Option<String>,
     pub(crate) shares: ShareArgs,
 }
 
@@ -93,10 +126,16 @@ pub(crate) fn ensure_farm(state: &StateDir, told: &Told) -> Result<FarmFile, Cli
             watch: Vec::new(),
             credentials: Whose::None,
             shares: Shares::default(),
+            store: None,
         }
     });
     if let Some(whose) = told.credentials {
         file.credentials = whose;
+    }
+    match told.store.as_deref() {
+        Some(SQLITE) => file.store = None,
+        Some(url) => file.store = Some(url.to_owned()),
+        None => {}
     }
     file.shares.take(&told.shares);
     if let Some(listen) = told.listen {
@@ -350,6 +389,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let state = StateDir::choose(Some(temp.path()), None, None).unwrap();
         let ask = |watch: &[&str]| Told {
+            store: None,
             shares: ShareArgs::default(),
             listen: None,
             watch: watch.iter().map(|&watched| watched.to_owned()).collect(),

@@ -16,7 +16,7 @@ use super::boxes::{self, Boxes};
 use super::error::CliError;
 use super::farm::{self, Address, FarmArgs};
 use super::process::{Background, ProcessError};
-use super::servers::{Driver, Told, Whose, absolute_watch, ensure_farm, parse_watch};
+use super::servers::{Driver, StoreArgs, Told, Whose, absolute_watch, ensure_farm, parse_watch};
 use super::shares::ShareArgs;
 use super::{engine, out};
 use crate::report::exit::Exit;
@@ -64,6 +64,8 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "NAME", default_value = "andon-worker")]
     image: String,
     #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
     shares: ShareArgs,
 }
 
@@ -85,6 +87,7 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
         listen: args.listen,
         watch: args.watch.iter().map(|watched| absolute_watch(watched)).collect(),
         credentials: args.credentials,
+        store: args.store.checked()?,
         shares: args.shares.clone(),
     };
     for watched in &told.watch {
@@ -96,8 +99,9 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     let file = ensure_farm(&state, &told)?;
     let processes = Processes::of(&state);
 
-    let moved =
-        before.as_ref().is_some_and(|before| before.listen != file.listen || before.shares != file.shares);
+    let moved = before.as_ref().is_some_and(|before| {
+        (&before.listen, &before.shares, &before.store) != (&file.listen, &file.shares, &file.store)
+    });
     if moved && processes.coordinator.stop().await? {
         out::line("coordinator stopped, to start with its new settings")?;
     }

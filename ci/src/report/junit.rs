@@ -12,7 +12,7 @@ use quick_junit::{
     NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestRerun, TestSuite, XmlString,
 };
 
-use super::{ids, words};
+use super::{attempts, ids, words};
 
 /// Writes the run's report.
 pub(crate) fn write(run: &Run, to: impl io::Write) -> io::Result<()> {
@@ -62,7 +62,7 @@ fn case(run: &Run, test: &Test) -> TestCase {
     if let Some(file) = parts.file {
         case.extra.insert(XmlString::new("file"), xml(file));
     }
-    if let Some(last) = test.attempts.last() {
+    if let Some(last) = attempts::last(test) {
         case.set_time(Duration::from_millis(last.run_ms));
         if !last.worker.is_empty() {
             let lane = format!("{}/{}", last.worker, last.lane);
@@ -73,7 +73,7 @@ fn case(run: &Run, test: &Test) -> TestCase {
 }
 
 fn status(run: &Run, test: &Test) -> TestCaseStatus {
-    let last = test.attempts.last();
+    let last = attempts::last(test);
     let message = last.map_or("", |attempt| attempt.message.as_str());
     match test.verdict() {
         Verdict::Passed => TestCaseStatus::success(),

@@ -3,6 +3,7 @@
 //! Everything here is a function of the `Run` and `RunEvent` messages of the farm: no connection, no terminal, no
 //! clock. It must not know how a run was asked for, nor where its output goes.
 
+pub(crate) mod attempts;
 pub(crate) mod exit;
 pub(crate) mod ids;
 pub(crate) mod json;

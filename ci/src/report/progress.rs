@@ -14,7 +14,7 @@ use andon_proto::{Counts, Run, RunEvent, RunState, Test, Verdict};
 use super::exit;
 use super::summary::{MESSAGE_LINES, Paint};
 use super::text::{cut, head, one_line};
-use super::{ids, words};
+use super::{attempts, ids, words};
 
 /// Failures that are said as they come; the summary and `show --failed` have them all.
 const FAILURES_SAID_MAX: usize = 50;
@@ -179,8 +179,7 @@ impl Progress {
             self.paint.warn(&word)
         };
         let mut lines = vec![format!("{word} {}", one_line(&ids::full(&test.suite, &test.id)))];
-        let speaking = test.attempts.iter().rev().find(|attempt| !attempt.message.is_empty());
-        if let Some(attempt) = speaking {
+        if let Some(attempt) = attempts::speaking(test) {
             lines.extend(head(&attempt.message, MESSAGE_LINES).iter().map(|line| format!("    {line}")));
         }
         lines

@@ -11,7 +11,7 @@ use super::exit::{self, Exit};
 use super::listing::branch;
 use super::stats::Stats;
 use super::text::{cut, head, one_line, shell_word};
-use super::{ids, words};
+use super::{attempts, ids, words};
 
 /// Most tests listed of each kind.
 pub(crate) const LISTED_MAX: usize = 20;
@@ -169,16 +169,14 @@ fn section<'a>(
 pub(crate) fn listed(run: u64, test: &Test, paint: Paint) -> String {
     let full = ids::full(&test.suite, &test.id);
     let mut said = format!("  {}", one_line(&full));
-    if let Some(last) = test.attempts.last() {
-        let attempts = words::plural(test.attempts.len() as u64, "attempt");
+    if let Some(last) = attempts::last(test) {
+        let tries = words::plural(test.attempts.len() as u64, "attempt");
         let place = format!("{}/{}", cut(&last.worker, 40), last.lane);
-        write!(said, "  ({attempts}, last on {place}, {})", words::millis(last.run_ms))
+        write!(said, "  ({tries}, last on {place}, {})", words::millis(last.run_ms))
             .expect("a string takes every write");
     }
     said.push('\n');
-    // Of a flaky test the attempt that failed says something, not the one that passed.
-    let speaking = test.attempts.iter().rev().find(|attempt| !attempt.message.is_empty());
-    if let Some(attempt) = speaking {
+    if let Some(attempt) = attempts::speaking(test) {
         for line in head(&attempt.message, MESSAGE_LINES) {
             writeln!(said, "      {line}").expect("a string takes every write");
         }

@@ -13,7 +13,8 @@
 //!
 //! Happy path: a run is submitted; one ready lane gets `PrepareBaseline`; its report pins the run to a baseline; each
 //! suite is discovered on a lane; units queue, failed ones first and longest first; each ready lane is a credit
-//! and takes one unit; each `TestEnded` may give a verdict; the last verdict ends the run.
+//! and takes one unit; each `TestEnded` may give a verdict; the last verdict ends the run. Runs share the lanes as
+//! `shares.rs` says. A straggler may have a second attempt (`tail.rs`), and a test may count for two runs (`together.rs`).
 //!
 //! Ways it fails: a worker leaves or its lease expires: what it held is counted as infrastructure and waits for another
 //! worker. The same work fails four times by the farm: the test's verdict is *infrastructure*, a baseline or

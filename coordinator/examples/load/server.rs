@@ -19,6 +19,7 @@ const PAGE_BYTES: u64 = 4_096;
 pub(crate) async fn serve(state: &Path, address: SocketAddr) -> Result<(), Failure> {
     let config = CoordinatorConfig {
         state_dir: state.to_owned(),
+        store: None,
         listen: Some(address),
         socket: None,
         client_token: CLIENT.into(),

@@ -17,7 +17,7 @@ use super::{blobs, convert, internal};
 use crate::blobs::Digest;
 use crate::driver::{Command, Farm};
 use crate::plan::plan_of;
-use crate::store::{ImageRow, RunFilter, RunRow, StoreError, TestRow};
+use crate::store::{AttemptRow, ImageRow, RunFilter, RunRow, StoreError, TestRow};
 use crate::watch::Change;
 
 const LIST_DEFAULT: u32 = 20;
@@ -289,13 +289,18 @@ fn choose(request: &wire::RerunRequest, tests: Vec<TestRow>) -> Result<Vec<(Stri
 
 fn chosen(test: TestRow) -> (String, Candidate) {
     let expected_ms = test.attempts.iter().rev().find(|a| a.run_ms > 0).map(|a| a.run_ms);
-    let failed_last = test.attempts.last().is_some_and(|a| a.outcome == Some(Outcome::Failed));
+    let failed_last = counted(&test).is_some_and(|a| a.outcome == Some(Outcome::Failed));
     (test.suite, Candidate { id: test.id, expected_ms, failed_last })
+}
+
+/// The last attempt that has ended and counts.
+fn counted(test: &TestRow) -> Option<&AttemptRow> {
+    test.attempts.iter().rfind(|a| a.outcome.is_some_and(|outcome| outcome != Outcome::Cancelled))
 }
 
 fn pick_attempt(test: &TestRow, wanted: u64) -> Result<AttemptId, Status> {
     let found = match wanted {
-        0 => test.attempts.iter().rev().find(|a| a.outcome.is_some()).or(test.attempts.last()),
+        0 => counted(test).or(test.attempts.last()),
         wanted => test.attempts.iter().find(|a| a.attempt.0 == wanted),
     };
     let numbers: Vec<_> = test.attempts.iter().map(|a| a.attempt.0).collect();

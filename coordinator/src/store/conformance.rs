@@ -4,7 +4,9 @@ use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, Wo
 use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
 
 use super::memory::Memory;
+use super::postgres::Postgres;
 use super::sqlite::Sqlite;
+use super::testing::TestDatabase;
 use super::{AttemptRow, ImageRow, RunFilter, Store};
 
 const RUN: RunId = RunId(1);
@@ -13,6 +15,9 @@ async fn on_each(case: impl AsyncFn(&dyn Store)) {
     case(&Memory::default()).await;
     let folder = tempfile::tempdir().unwrap();
     case(&Sqlite::open(&folder.path().join("farm.db")).await.unwrap()).await;
+    let database = TestDatabase::make().await;
+    case(&Postgres::open(&database.url).await.unwrap()).await;
+    database.remove().await;
 }
 
 fn header() -> RunHeader {

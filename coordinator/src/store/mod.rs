@@ -1,14 +1,19 @@
 //! The store: one narrow seam. Records of the core go in, in one transaction each time; rows come out.
 //!
-//! Implementations: [`sqlite`] (embedded, durable) and [`memory`] (for tests). `conformance.rs` holds the cases that
+//! Implementations: [`sqlite`] (embedded, durable), [`postgres`] (a server's), [`memory`] (for tests). `conformance.rs` holds the cases that
 //! each of them must pass.
 
 mod codes;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod leading;
 pub mod memory;
+pub mod postgres;
 mod round;
 pub mod sqlite;
+#[cfg(test)]
+mod testing;
 
 use std::collections::HashMap;
 
@@ -25,6 +30,12 @@ pub enum StoreError {
     /// The database is of a newer Andon, or its history was changed.
     #[error("the database's schema does not fit this version of andon")]
     Schema(#[from] sqlx::migrate::MigrateError),
+    /// Somebody else owns the database.
+    #[error("another coordinator leads this farm: its database is locked")]
+    Led,
+    /// Somebody else owns the database by now: nothing is written any more.
+    #[error("another coordinator leads this farm now")]
+    Superseded,
     /// A stored number has no meaning.
     #[error("the database holds an unknown {what}: {value}")]
     Unknown {

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use andon_core::model::RunHeader;
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row as _};
 
-use super::super::{
+use super::super::super::{
     Active, ActiveLease, ActiveRun, AttemptRow, Counts, Result, RunFilter, RunRow, TestRow, codes,
 };
+use super::super::{Pool, Row};
 use super::write::number;
 
 /// What we stored as a count comes back as one.
-pub(super) fn natural(value: i64) -> u64 {
+pub(in crate::store) fn natural(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
@@ -67,7 +67,7 @@ impl RawRun {
     }
 }
 
-pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunRow>> {
+pub(in crate::store) async fn run(pool: &Pool, run: RunId) -> Result<Option<RunRow>> {
     let raw: Option<RawRun> =
         sqlx::query_as("SELECT * FROM runs WHERE run = $1").bind(number(run.0)).fetch_optional(pool).await?;
     match raw {
@@ -76,7 +76,7 @@ pub(super) async fn run(pool: &SqlitePool, run: RunId) -> Result<Option<RunRow>>
     }
 }
 
-pub(super) async fn runs(pool: &SqlitePool, filter: &RunFilter) -> Result<Vec<RunRow>> {
+pub(in crate::store) async fn runs(pool: &Pool, filter: &RunFilter) -> Result<Vec<RunRow>> {
     let raws: Vec<RawRun> = sqlx::query_as(
         "SELECT * FROM runs
          WHERE ($1 IS NULL OR project = $1) AND ($2 IS NULL OR substr(commit_id, 1, length($2)) = $2)
@@ -95,7 +95,7 @@ pub(super) async fn runs(pool: &SqlitePool, filter: &RunFilter) -> Result<Vec<Ru
     Ok(rows)
 }
 
-async fn counts(pool: &SqlitePool, run: RunId) -> Result<Counts> {
+async fn counts(pool: &Pool, run: RunId) -> Result<Counts> {
     let verdicts: Vec<(i64, i64)> =
         sqlx::query_as("SELECT verdict, count(*) FROM tests WHERE run = $1 GROUP BY verdict")
             .bind(number(run.0))
@@ -113,7 +113,7 @@ async fn counts(pool: &SqlitePool, run: RunId) -> Result<Counts> {
 }
 
 /// All tests of a run, or one of them.
-pub(super) async fn tests(pool: &SqlitePool, run: RunId, only: Option<TestIx>) -> Result<Vec<TestRow>> {
+pub(in crate::store) async fn tests(pool: &Pool, run: RunId, only: Option<TestIx>) -> Result<Vec<TestRow>> {
     let only = only.map(|test| i64::from(test.0));
     let raws: Vec<(i64, String, String, i64)> = sqlx::query_as(
         "SELECT test, suite, id, verdict FROM tests WHERE run = $1 AND ($2 IS NULL OR test = $2) ORDER BY test",
@@ -146,7 +146,7 @@ pub(super) async fn tests(pool: &SqlitePool, run: RunId, only: Option<TestIx>) -
         .collect()
 }
 
-fn attempt(row: &SqliteRow) -> Result<AttemptRow> {
+fn attempt(row: &Row) -> Result<AttemptRow> {
     let count = |name: &str| row.try_get::<i64, _>(name).map(natural);
     Ok(AttemptRow {
         attempt: AttemptId(count("attempt")?),
@@ -166,7 +166,7 @@ fn attempt(row: &SqliteRow) -> Result<AttemptRow> {
     })
 }
 
-pub(super) async fn active(pool: &SqlitePool) -> Result<Active> {
+pub(in crate::store) async fn active(pool: &Pool) -> Result<Active> {
     let last_run: Option<i64> = sqlx::query_scalar("SELECT max(run) FROM runs").fetch_one(pool).await?;
     let last_fence: i64 =
         sqlx::query_scalar("SELECT value FROM counters WHERE name = 'fence'").fetch_one(pool).await?;
@@ -181,7 +181,7 @@ pub(super) async fn active(pool: &SqlitePool) -> Result<Active> {
     Ok(Active { last_run: natural(last_run.unwrap_or(0)), last_fence: natural(last_fence), runs })
 }
 
-async fn active_run(pool: &SqlitePool, raw: RawRun) -> Result<ActiveRun> {
+async fn active_run(pool: &Pool, raw: RawRun) -> Result<ActiveRun> {
     let run = RunId(natural(raw.run));
     let discovered = sqlx::query_scalar("SELECT suite FROM suites_discovered WHERE run = $1 ORDER BY suite")
         .bind(raw.run)

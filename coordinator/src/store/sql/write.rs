@@ -5,44 +5,50 @@
 
 use andon_core::ids::RunId;
 use andon_core::model::{Record, RunHeader, RunState};
-use sqlx::SqliteConnection;
 
-use super::super::round::{Round, statements, without_nul};
-use super::super::{Result, codes};
+use super::super::super::round::{Round, statements, without_nul};
+use super::super::super::{Result, codes};
+use super::super::Connection;
 
 /// SQLite's integers are signed; every number we store counts something real and fits.
-pub(super) fn number(value: u64) -> i64 {
+pub(in crate::store) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 const SUITES: &str = "
     INSERT INTO suites_discovered (run, suite)
-    SELECT value->>0, value->>1 FROM json_each($1) WHERE true
+    SELECT CAST(value->>0 AS BIGINT), value->>1 FROM json_each($1) WHERE true
     ON CONFLICT DO NOTHING";
 
 const TESTS: &str = "
     INSERT INTO tests (run, test, suite, id)
-    SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each($1)";
+    SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), value->>2, value->>3 FROM json_each($1)";
 
 /// The guard makes a fence that was given before an error here, never a second grant.
 const FENCES: &str = "UPDATE counters SET value = $2 WHERE name = 'fence' AND value < $1";
 
 const LEASES: &str = "
     INSERT INTO leases (fence, run, work, kind, suite, worker, lane)
-    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6 FROM json_each($1)";
+    SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT),
+           CAST(value->>3 AS BIGINT), value->>4, value->>5, CAST(value->>6 AS BIGINT)
+    FROM json_each($1)";
 
 const ATTEMPTS: &str = "
     INSERT INTO attempts (run, attempt, test, work, fence, worker, lane, queue_ms)
-    SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7
+    SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT),
+           CAST(value->>3 AS BIGINT), CAST(value->>4 AS BIGINT), value->>5, CAST(value->>6 AS BIGINT),
+           CAST(value->>7 AS BIGINT)
     FROM json_each($1)";
 
 /// `outcome = 0`: an ended attempt never changes again.
 const ENDS: &str = "
-    UPDATE attempts SET outcome = v.value->>2, prepare_ms = v.value->>3, rebase_us = v.value->>4,
-                        run_ms = v.value->>5, message = v.value->>6, driver = v.value->>7,
-                        started_ms = v.value->>8, ended_ms = v.value->>9
+    UPDATE attempts SET outcome = CAST(v.value->>2 AS BIGINT), prepare_ms = CAST(v.value->>3 AS BIGINT),
+                        rebase_us = CAST(v.value->>4 AS BIGINT), run_ms = CAST(v.value->>5 AS BIGINT),
+                        message = v.value->>6, driver = v.value->>7,
+                        started_ms = CAST(v.value->>8 AS BIGINT), ended_ms = CAST(v.value->>9 AS BIGINT)
     FROM json_each($1) AS v
-    WHERE attempts.run = v.value->>0 AND attempts.attempt = v.value->>1 AND attempts.outcome = 0";
+    WHERE attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
+      AND attempts.outcome = 0";
 
 const LOG: &str = "INSERT INTO logs (run, attempt, zstd) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 
@@ -50,50 +56,60 @@ const LOG: &str = "INSERT INTO logs (run, attempt, zstd) VALUES ($1, $2, $3) ON 
 const SHARED: &str = "
     INSERT INTO attempts (run, attempt, test, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
                           rebase_us, run_ms, message, driver, started_ms, ended_ms)
-    SELECT v.value->>0, v.value->>1, v.value->>2, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
-           rebase_us, run_ms, message, driver, started_ms, ended_ms
+    SELECT CAST(v.value->>0 AS BIGINT), CAST(v.value->>1 AS BIGINT), CAST(v.value->>2 AS BIGINT), work, fence,
+           worker, lane, outcome, queue_ms, prepare_ms, rebase_us, run_ms, message, driver, started_ms, ended_ms
     FROM json_each($1) AS v
-    JOIN attempts ON attempts.run = v.value->>3 AND attempts.attempt = v.value->>4";
+    JOIN attempts ON attempts.run = CAST(v.value->>3 AS BIGINT)
+                 AND attempts.attempt = CAST(v.value->>4 AS BIGINT)";
 
 const SHARED_LOGS: &str = "
     INSERT INTO logs (run, attempt, zstd)
-    SELECT v.value->>0, v.value->>1, zstd
+    SELECT CAST(v.value->>0 AS BIGINT), CAST(v.value->>1 AS BIGINT), zstd
     FROM json_each($1) AS v
-    JOIN logs ON logs.run = v.value->>3 AND logs.attempt = v.value->>4
+    JOIN logs ON logs.run = CAST(v.value->>3 AS BIGINT) AND logs.attempt = CAST(v.value->>4 AS BIGINT)
     WHERE true ON CONFLICT DO NOTHING";
 
 const FOOTPRINTS: &str = "
-    UPDATE attempts SET dirtied_bytes = v.value->>4
+    UPDATE attempts SET dirtied_bytes = CAST(v.value->>4 AS BIGINT)
     FROM json_each($1) AS v
-    WHERE attempts.run = v.value->>0 AND attempts.attempt = v.value->>1 AND attempts.fence = v.value->>2
-      AND attempts.worker = v.value->>3 AND attempts.dirtied_bytes IS NULL AND attempts.outcome <> 0";
+    WHERE attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
+      AND attempts.fence = CAST(v.value->>2 AS BIGINT) AND attempts.worker = v.value->>3
+      AND attempts.dirtied_bytes IS NULL AND attempts.outcome <> 0";
 
-/// Before the verdicts are written: only a test that has none feeds the history. One wild duration moves the mean by no more
-/// than one of four times (or a quarter of) what was known would: see [`super::super::smoothed`].
+/// Before the verdicts are written: only a test that has none feeds the history. One wild duration counts for no more than
+/// four times, and no less than a quarter of, what was known, as in [`super::super::super::smoothed`]. Two runs that end
+/// the same test in one round feed it once.
 const HISTORY: &str = "
     INSERT INTO history (project, suite, id, mean_ms, failed_last)
-    SELECT runs.project, tests.suite, tests.id,
-           coalesce((3 * history.mean_ms
-                     + max(history.mean_ms / 4, min(history.mean_ms * 4, v.value->>2))) / 4, v.value->>2),
-           v.value->>3
-    FROM json_each($1) AS v
-    JOIN tests ON tests.run = v.value->>0 AND tests.test = v.value->>1 AND tests.verdict = 0
-    JOIN runs ON runs.run = tests.run
-    LEFT JOIN history ON history.project = runs.project
-          AND history.suite = tests.suite AND history.id = tests.id
+    SELECT seen.project, seen.suite, seen.id,
+           CASE WHEN history.mean_ms IS NULL THEN seen.ms
+                WHEN seen.ms > history.mean_ms * 4 THEN (3 * history.mean_ms + history.mean_ms * 4) / 4
+                WHEN seen.ms < history.mean_ms / 4 THEN (3 * history.mean_ms + history.mean_ms / 4) / 4
+                ELSE (3 * history.mean_ms + seen.ms) / 4 END,
+           seen.failed
+    FROM (SELECT runs.project AS project, tests.suite AS suite, tests.id AS id,
+                 max(CAST(v.value->>2 AS BIGINT)) AS ms, max(CAST(v.value->>3 AS BIGINT)) AS failed
+          FROM json_each($1) AS v
+          JOIN tests ON tests.run = CAST(v.value->>0 AS BIGINT) AND tests.test = CAST(v.value->>1 AS BIGINT)
+                    AND tests.verdict = 0
+          JOIN runs ON runs.run = tests.run
+          GROUP BY runs.project, tests.suite, tests.id) AS seen
+    LEFT JOIN history ON history.project = seen.project
+          AND history.suite = seen.suite AND history.id = seen.id
     WHERE true
     ON CONFLICT (project, suite, id) DO UPDATE SET
         mean_ms = excluded.mean_ms, failed_last = excluded.failed_last";
 
 /// `verdict = 0`: a given verdict never changes.
 const VERDICTS: &str = "
-    UPDATE tests SET verdict = v.value->>2
+    UPDATE tests SET verdict = CAST(v.value->>2 AS BIGINT)
     FROM json_each($1) AS v
-    WHERE tests.run = v.value->>0 AND tests.test = v.value->>1 AND tests.verdict = 0";
+    WHERE tests.run = CAST(v.value->>0 AS BIGINT) AND tests.test = CAST(v.value->>1 AS BIGINT)
+      AND tests.verdict = 0";
 
-const CLOSED: &str = "DELETE FROM leases WHERE fence IN (SELECT value FROM json_each($1))";
+const CLOSED: &str = "DELETE FROM leases WHERE fence IN (SELECT CAST(value AS BIGINT) FROM json_each($1))";
 
-pub(super) async fn records(db: &mut SqliteConnection, records: &[Record]) -> Result<()> {
+pub(in crate::store) async fn records(db: &mut Connection, records: &[Record]) -> Result<()> {
     let round = Round::of(records);
     for record in &round.first {
         single(db, record).await?;
@@ -119,18 +135,14 @@ pub(super) async fn records(db: &mut SqliteConnection, records: &[Record]) -> Re
     Ok(())
 }
 
-async fn each(
-    db: &mut SqliteConnection,
-    sql: &'static str,
-    rows: impl Iterator<Item = String>,
-) -> Result<()> {
+async fn each(db: &mut Connection, sql: &'static str, rows: impl Iterator<Item = String>) -> Result<()> {
     for rows in rows {
         sqlx::query(sql).bind(rows).execute(&mut *db).await?;
     }
     Ok(())
 }
 
-async fn grant(db: &mut SqliteConnection, round: &Round<'_>) -> Result<()> {
+async fn grant(db: &mut Connection, round: &Round<'_>) -> Result<()> {
     let Some((lowest, highest)) = round.fences().map_err(sqlx::Error::Protocol)? else { return Ok(()) };
     let raised = sqlx::query(FENCES).bind(number(lowest)).bind(number(highest)).execute(db).await?;
     if raised.rows_affected() == 1 {
@@ -140,7 +152,7 @@ async fn grant(db: &mut SqliteConnection, round: &Round<'_>) -> Result<()> {
 }
 
 /// A record of a kind that is rare.
-async fn single(db: &mut SqliteConnection, record: &Record) -> Result<()> {
+async fn single(db: &mut Connection, record: &Record) -> Result<()> {
     match record {
         Record::RunCreated { run, header, at_unix_ms } => run_created(db, *run, header, *at_unix_ms).await,
         Record::RunMoved { run, state, reason, at_unix_ms } => {
@@ -170,7 +182,7 @@ async fn single(db: &mut SqliteConnection, record: &Record) -> Result<()> {
     }
 }
 
-async fn run_created(db: &mut SqliteConnection, run: RunId, header: &RunHeader, at_ms: u64) -> Result<()> {
+async fn run_created(db: &mut Connection, run: RunId, header: &RunHeader, at_ms: u64) -> Result<()> {
     sqlx::query(
         "INSERT INTO runs (run, project, repository, commit_id, git_ref, trigger_kind, requested_by, spec_digest,
                            dedup_key, rerun_of, state, created_ms)
@@ -193,13 +205,7 @@ async fn run_created(db: &mut SqliteConnection, run: RunId, header: &RunHeader, 
     Ok(())
 }
 
-async fn run_moved(
-    db: &mut SqliteConnection,
-    run: RunId,
-    state: RunState,
-    reason: &str,
-    at_ms: u64,
-) -> Result<()> {
+async fn run_moved(db: &mut Connection, run: RunId, state: RunState, reason: &str, at_ms: u64) -> Result<()> {
     let ended = matches!(state, RunState::Ended(_));
     sqlx::query(
         "UPDATE runs SET state = $2, reason = $3,

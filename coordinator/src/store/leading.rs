@@ -1,0 +1,71 @@
+//! Who may write: one coordinator at a time, and none that is older than the database.
+
+use andon_core::ids::RunId;
+use andon_core::model::{Record, RunHeader};
+use sqlx::migrate::MigrateError;
+
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+use super::testing::TestDatabase;
+use super::{Store, StoreError};
+
+fn created(run: u64) -> Record {
+    Record::RunCreated { run: RunId(run), header: RunHeader::default(), at_unix_ms: 1 }
+}
+
+#[tokio::test]
+async fn a_second_coordinator_is_refused_while_the_first_is_well() {
+    let database = TestDatabase::make().await;
+    let first = Postgres::open(&database.url).await.unwrap();
+    assert!(matches!(Postgres::open(&database.url).await, Err(StoreError::Led)));
+    first.apply(&[created(1)]).await.unwrap();
+    first.pool.close().await;
+    drop(first);
+    let second = crate::store::testing::until_open(&database.url).await;
+    assert_eq!(second.runs(&super::RunFilter { limit: 9, ..Default::default() }).await.unwrap().len(), 1);
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_wakes_beside_its_successor_writes_nothing_more() {
+    let database = TestDatabase::make().await;
+    let old = Postgres::open(&database.url).await.unwrap();
+    // The server forgets the old one's lock, as it does when a machine sleeps long enough or a network breaks.
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+        .execute(&old.pool)
+        .await
+        .unwrap();
+    let new = crate::store::testing::until_open(&database.url).await;
+    new.apply(&[created(1)]).await.unwrap();
+    assert!(matches!(old.apply(&[created(2)]).await, Err(StoreError::Superseded)));
+    assert!(new.run(RunId(2)).await.unwrap().is_none());
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_andon_is_refused() {
+    const NEWER: &str =
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                         VALUES (9999, 'of the future', true, $1, 0)";
+    let is_newer = |error| matches!(error, StoreError::Schema(MigrateError::VersionMissing(9999)));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("farm.db");
+    let store = Sqlite::open(&file).await.unwrap();
+    sqlx::query(NEWER).bind(vec![0_u8]).execute(&store.pool).await.unwrap();
+    store.pool.close().await;
+    assert!(is_newer(Sqlite::open(&file).await.unwrap_err()));
+
+    let database = TestDatabase::make().await;
+    let store = Postgres::open(&database.url).await.unwrap();
+    sqlx::query(NEWER).bind(vec![0_u8]).execute(&store.pool).await.unwrap();
+    store.pool.close().await;
+    let refused = loop {
+        match Postgres::open(&database.url).await.unwrap_err() {
+            StoreError::Led => tokio::task::yield_now().await,
+            other => break other,
+        }
+    };
+    assert!(is_newer(refused));
+    database.remove().await;
+}

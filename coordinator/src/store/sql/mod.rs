@@ -1,0 +1,135 @@
+//! The store over SQL: one text for both engines. `sqlite.rs` and `postgres.rs` each compile this folder with types of their
+//! own (`Pool`, `Connection`, `Row`, `BEGIN`), so that nothing is written twice and nothing is decided at run time.
+//!
+//! Both read rows that are given as one JSON text: SQLite by its own `json_each`, PostgreSQL by a function of that name
+//! from our migrations. Only the driver writes; readers have connections of their own and see whole transactions.
+
+pub(super) mod read;
+pub(super) mod write;
+
+use std::collections::HashMap;
+
+use andon_core::ids::{AttemptId, RunId, TestIx};
+use andon_core::model::Record;
+use async_trait::async_trait;
+
+use super::super::{Active, ImageRow, Note, Past, Result, RunFilter, RunRow, Store, TestRow};
+use super::{BEGIN, Pool, check_leader};
+
+/// A database that is open.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub(in crate::store) pool: Pool,
+    /// Who opened it last may write.
+    pub(in crate::store) epoch: i64,
+}
+
+#[async_trait]
+impl Store for Database {
+    async fn apply(&self, records: &[Record]) -> Result<()> {
+        let mut transaction = self.pool.begin_with(BEGIN).await?;
+        check_leader(&mut transaction, self.epoch).await?;
+        write::records(&mut transaction, records).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn active(&self) -> Result<Active> {
+        read::active(&self.pool).await
+    }
+
+    async fn find_dedup(&self, key: &str) -> Result<Option<RunId>> {
+        let found: Option<i64> = sqlx::query_scalar("SELECT run FROM runs WHERE dedup_key = $1")
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(found.map(|run| RunId(read::natural(run))))
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunRow>> {
+        read::run(&self.pool, run).await
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>> {
+        read::runs(&self.pool, filter).await
+    }
+
+    async fn tests(&self, run: RunId) -> Result<Vec<TestRow>> {
+        read::tests(&self.pool, run, None).await
+    }
+
+    async fn test(&self, run: RunId, test: TestIx) -> Result<Option<TestRow>> {
+        Ok(read::tests(&self.pool, run, Some(test)).await?.pop())
+    }
+
+    async fn log(&self, run: RunId, attempt: AttemptId) -> Result<Option<Vec<u8>>> {
+        Ok(sqlx::query_scalar("SELECT zstd FROM logs WHERE run = $1 AND attempt = $2")
+            .bind(write::number(run.0))
+            .bind(write::number(attempt.0))
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
+    async fn notes(&self, run: RunId) -> Result<Vec<Note>> {
+        let rows: Vec<(i64, String, Vec<u8>)> =
+            sqlx::query_as("SELECT at_ms, text, zstd FROM notes WHERE run = $1 ORDER BY note")
+                .bind(write::number(run.0))
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(rows.into_iter().map(|(at, text, zstd)| Note { at_ms: read::natural(at), text, zstd }).collect())
+    }
+
+    async fn history(&self, project: &str, suite: &str) -> Result<HashMap<String, Past>> {
+        let rows: Vec<(String, i64, i64)> =
+            sqlx::query_as("SELECT id, mean_ms, failed_last FROM history WHERE project = $1 AND suite = $2")
+                .bind(project)
+                .bind(suite)
+                .fetch_all(&self.pool)
+                .await?;
+        let past = |mean, failed| Past { mean_ms: read::natural(mean), failed_last: failed != 0 };
+        Ok(rows.into_iter().map(|(id, mean, failed)| (id, past(mean, failed))).collect())
+    }
+
+    async fn baseline(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        Ok(sqlx::query_scalar("SELECT manifest FROM baselines WHERE key = $1")
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
+    async fn baselines(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(sqlx::query_scalar("SELECT manifest FROM baselines ORDER BY at_ms DESC, key")
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
+    async fn put_image(&self, image: &ImageRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO images (reference, image_id, blob_digest, blob_size) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (reference) DO UPDATE SET
+                 image_id = excluded.image_id, blob_digest = excluded.blob_digest, blob_size = excluded.blob_size",
+        )
+        .bind(&image.reference)
+        .bind(&image.image_id)
+        .bind(&image.blob_digest)
+        .bind(write::number(image.blob_size))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<ImageRow>> {
+        let row: Option<(String, String, String, i64)> = sqlx::query_as(
+            "SELECT reference, image_id, blob_digest, blob_size FROM images
+             WHERE reference = $1 OR image_id = $1 ORDER BY reference = $1 DESC LIMIT 1",
+        )
+        .bind(reference)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|(reference, image_id, blob_digest, size)| ImageRow {
+            reference,
+            image_id,
+            blob_digest,
+            blob_size: read::natural(size),
+        }))
+    }
+}

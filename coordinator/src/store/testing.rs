@@ -1,0 +1,48 @@
+//! A PostgreSQL database for one test.
+
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+
+/// Where the server is, which `ci/test` starts.
+const SERVER: &str = "ANDON_TEST_POSTGRES";
+
+/// A database of its own on the test server; drop it with [`TestDatabase::remove`].
+pub(super) struct TestDatabase {
+    server: PgConnectOptions,
+    name: String,
+    pub(super) url: String,
+}
+
+impl TestDatabase {
+    pub(super) async fn make() -> Self {
+        let server = std::env::var(SERVER).unwrap_or_else(|_| {
+            panic!("{SERVER} is not set: run the tests through ci/test, which starts PostgreSQL")
+        });
+        let name = format!("test_{:032x}", rand::random::<u128>());
+        let (before, _) = server.rsplit_once('/').expect("a URL names a database");
+        let url = format!("{before}/{name}");
+        let server = PgConnectOptions::from_str(&server).expect("a URL of PostgreSQL");
+        let mut connection = server.connect().await.expect("the test server answers");
+        let made = connection.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))).await;
+        made.expect("the test server lets us create databases");
+        Self { server, name, url }
+    }
+
+    pub(super) async fn remove(self) {
+        let mut connection = self.server.connect().await.expect("the test server answers");
+        let sql = AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        connection.execute(sqlx::raw_sql(sql)).await.expect("a database that is ours can be dropped");
+    }
+}
+
+/// Opens a database whose last coordinator is just going away.
+pub(super) async fn until_open(url: &str) -> super::postgres::Postgres {
+    loop {
+        match super::postgres::Postgres::open(url).await {
+            Err(super::StoreError::Led) => tokio::task::yield_now().await,
+            opened => return opened.expect("the database opens"),
+        }
+    }
+}
