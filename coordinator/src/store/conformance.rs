@@ -326,3 +326,25 @@ async fn an_attempt_of_another_run_is_copied_with_its_log() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_run_that_has_ended_keeps_its_counts() {
+    on_each(async |store| {
+        let verdict =
+            |test, verdict| Record::VerdictGiven { run: RUN, test: TestIx(test), verdict, run_ms: None };
+        store.apply(&[created(), added(), verdict(0, Verdict::Flaky)]).await.unwrap();
+        let over = Record::RunMoved {
+            run: RUN,
+            state: RunState::Ended(RunEnd::Incomplete),
+            reason: "the cord".into(),
+            at_unix_ms: 50,
+        };
+        // In one round, and in an order that the core does not promise.
+        store.apply(&[over, verdict(1, Verdict::NotRun)]).await.unwrap();
+        let counts = store.run(RUN).await.unwrap().unwrap().counts;
+        assert_eq!((counts.flaky, counts.not_run, counts.open, counts.total()), (1, 1, 0, 2));
+        let filter = RunFilter { limit: 5, ..RunFilter::default() };
+        assert_eq!(store.runs(&filter).await.unwrap()[0].counts, counts);
+    })
+    .await;
+}

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use andon_core::model::{LeaseKind, Outcome, Record, RunHeader, RunState, Verdict};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 /// Why the store could not do what was asked. Nothing of the request was done.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +73,7 @@ pub struct RunRow {
 }
 
 /// Tests by verdict.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the verdicts")]
 pub struct Counts {
     pub passed: u32,

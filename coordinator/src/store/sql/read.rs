@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row as _};
 use super::super::super::{
     Active, ActiveLease, ActiveRun, AttemptRow, Counts, Result, RunFilter, RunRow, TestRow, codes,
 };
-use super::super::{Pool, Row};
+use super::super::{Connection, Pool, Row};
 use super::write::number;
 
 /// What we stored as a count comes back as one.
@@ -39,6 +39,8 @@ struct RawRun {
     created_ms: i64,
     started_ms: i64,
     ended_ms: i64,
+    /// Empty while the run has not ended.
+    counts: String,
 }
 
 impl RawRun {
@@ -71,7 +73,7 @@ pub(in crate::store) async fn run(pool: &Pool, run: RunId) -> Result<Option<RunR
     let raw: Option<RawRun> =
         sqlx::query_as("SELECT * FROM runs WHERE run = $1").bind(number(run.0)).fetch_optional(pool).await?;
     match raw {
-        Some(raw) => raw.into_row(counts(pool, run).await?).map(Some),
+        Some(raw) => with_counts(pool, raw).await.map(Some),
         None => Ok(None),
     }
 }
@@ -89,21 +91,29 @@ pub(in crate::store) async fn runs(pool: &Pool, filter: &RunFilter) -> Result<Ve
     .await?;
     let mut rows = Vec::with_capacity(raws.len());
     for raw in raws {
-        let counts = counts(pool, RunId(natural(raw.run))).await?;
-        rows.push(raw.into_row(counts)?);
+        rows.push(with_counts(pool, raw).await?);
     }
     Ok(rows)
 }
 
-async fn counts(pool: &Pool, run: RunId) -> Result<Counts> {
+/// A run that has ended brings its counts; those of others are counted.
+async fn with_counts(pool: &Pool, raw: RawRun) -> Result<RunRow> {
+    let counts = match serde_json::from_str(&raw.counts) {
+        Ok(counts) => counts,
+        Err(_) => counts(&mut *pool.acquire().await?, RunId(natural(raw.run))).await?,
+    };
+    raw.into_row(counts)
+}
+
+pub(super) async fn counts(db: &mut Connection, run: RunId) -> Result<Counts> {
     let verdicts: Vec<(i64, i64)> =
         sqlx::query_as("SELECT verdict, count(*) FROM tests WHERE run = $1 GROUP BY verdict")
             .bind(number(run.0))
-            .fetch_all(pool)
+            .fetch_all(&mut *db)
             .await?;
     let running: i64 = sqlx::query_scalar("SELECT count(*) FROM attempts WHERE run = $1 AND outcome = 0")
         .bind(number(run.0))
-        .fetch_one(pool)
+        .fetch_one(&mut *db)
         .await?;
     let mut counts = Counts { running: small(running), ..Counts::default() };
     for (verdict, tests) in verdicts {
@@ -207,6 +217,6 @@ async fn active_run(pool: &Pool, raw: RawRun) -> Result<ActiveRun> {
     let tests = tests(pool, run, None).await?;
     let of_attempts = tests.iter().flat_map(|test| &test.attempts).map(|attempt| attempt.work.0);
     let last_work = of_attempts.chain(leases.iter().map(|lease| lease.lease.work.0)).max().unwrap_or(0);
-    let row = raw.into_row(counts(pool, run).await?)?;
+    let row = with_counts(pool, raw).await?;
     Ok(ActiveRun { row, tests, discovered, leases, last_work })
 }

@@ -221,7 +221,15 @@ async fn run_moved(db: &mut Connection, run: RunId, state: RunState, reason: &st
     .execute(&mut *db)
     .await?;
     if ended {
-        sqlx::query("DELETE FROM leases WHERE run = $1").bind(number(run.0)).execute(db).await?;
+        sqlx::query("DELETE FROM leases WHERE run = $1").bind(number(run.0)).execute(&mut *db).await?;
+        // All verdicts of the round are written: from here on nothing of the run changes.
+        let counts =
+            serde_json::to_string(&super::read::counts(db, run).await?).expect("numbers are valid JSON");
+        sqlx::query("UPDATE runs SET counts = $2 WHERE run = $1")
+            .bind(number(run.0))
+            .bind(counts)
+            .execute(&mut *db)
+            .await?;
     }
     Ok(())
 }
