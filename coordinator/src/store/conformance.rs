@@ -279,23 +279,6 @@ async fn baselines_are_immutable_and_images_are_replaced() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_version_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("farm.db");
-    let store = Sqlite::open(&path).await.unwrap();
-    sqlx::query(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (9999, 'of tomorrow', 1, x'00', 0)",
-    )
-    .execute(&store.pool)
-    .await
-    .unwrap();
-    drop(store);
-    let refused = Sqlite::open(&path).await.unwrap_err();
-    assert!(matches!(refused, super::StoreError::Schema(_)), "{refused}");
-}
-
-#[tokio::test]
 async fn an_attempt_of_another_run_is_copied_with_its_log() {
     on_each(async |store| {
         const OTHER: RunId = RunId(8);

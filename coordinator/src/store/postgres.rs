@@ -4,6 +4,7 @@
 //! writer's own, in the same transaction: a coordinator that slept and wakes beside its successor writes nothing more. An
 //! advisory lock, held for as long as its connection lives, refuses a second coordinator while the first is well.
 
+#[allow(clippy::duplicate_mod, reason = "one text for both engines, each with types of its own")]
 #[path = "sql/mod.rs"]
 mod sql;
 

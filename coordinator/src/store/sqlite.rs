@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file in WAL mode, every commit synced before it is acknowledged.
 
+#[allow(clippy::duplicate_mod, reason = "one text for both engines, each with types of its own")]
 #[path = "sql/mod.rs"]
 mod sql;
 
