@@ -1,6 +1,5 @@
 # shellcheck shell=bash source-path=SCRIPTDIR
-# A PostgreSQL server of the tests' own: a cluster in the target folder, on a socket there, as a user that may create
-# databases. Sourced, never run.
+# A PostgreSQL server of the tests' own, on a port of loopback, with a user that may create databases. Sourced, never run.
 
 # shellcheck source=machine.sh
 source "$(dirname "${BASH_SOURCE[0]}")/machine.sh"
@@ -42,13 +41,14 @@ restart_postgres() {
     -l "$(postgres_dir)/log" restart >/dev/null
 }
 
-# The server refuses to be root's, and its user must reach its folder.
-postgres_dir() { echo "/tmp/andon-test-postgres-$(id -u)"; }
+# The server refuses to be root's, and its user must reach its folder. Each working copy has a server of its own.
+postgres_dir() { echo "/tmp/andon-test-postgres-$(id -u)-$(cksum <<<"$ANDON_ROOT" | cut -d' ' -f1)"; }
 
-# stop_postgres: ends the server that start_postgres started, if any.
+# stop_postgres: ends and removes the server that start_postgres started, if any.
 stop_postgres() {
   if [[ -z ${POSTGRES_DIR:-} ]]; then return 0; fi
   as_postgres "$POSTGRES_TOOLS/pg_ctl" -D "$POSTGRES_DIR/data" -m immediate stop >/dev/null 2>&1 || true
+  rm -rf "$POSTGRES_DIR"
 }
 
 as_postgres() {
