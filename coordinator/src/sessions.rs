@@ -65,6 +65,11 @@ impl Sessions {
         self.workers.get(worker).is_some_and(|view| view.session == Some(session))
     }
 
+    /// False for a session that was dropped, because its worker does not read or has a newer one.
+    pub(crate) fn is_open(&self, worker: &WorkerId, session: SessionId) -> bool {
+        self.workers.get(worker).is_some_and(|view| view.session == Some(session) && view.outbox.is_some())
+    }
+
     /// Closes this session; false where a newer one has taken its place.
     pub(crate) fn close(&self, worker: &WorkerId, session: SessionId) -> bool {
         match self.workers.get_mut(worker) {

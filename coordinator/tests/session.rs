@@ -114,8 +114,17 @@ struct Worker {
 
 impl Worker {
     async fn join(channel: &Channel, token: &str, held: Vec<wire::Lease>) -> Result<Self, Status> {
+        Self::join_as("w1", channel, token, held).await
+    }
+
+    async fn join_as(
+        name: &str,
+        channel: &Channel,
+        token: &str,
+        held: Vec<wire::Lease>,
+    ) -> Result<Self, Status> {
         let (say, said) = mpsc::channel(64);
-        let hello = wire::Hello { worker: "w1".into(), lanes: 1, held, ..wire::Hello::default() };
+        let hello = wire::Hello { worker: name.into(), lanes: 1, held, ..wire::Hello::default() };
         say.send(wire::WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) }).await.expect("open");
         let mut work = wire::work_client::WorkClient::new(channel.clone());
         let hear = work.session(with(token, ReceiverStream::new(said))).await?.into_inner();
@@ -328,5 +337,54 @@ async fn hostile_workers_are_refused_by_name() {
     let run = get(&channel, run).await;
     assert_eq!(run.state(), wire::RunState::ConfigError);
     assert!(run.reason.contains("\"twice\" twice"), "{}", run.reason);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_forged_reports_harms_nobody() {
+    const FLOOD: u64 = 1_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let hostile = Worker::join_as("hostile", &coordinator.channel().await, JOIN, vec![]).await.unwrap();
+    let flood = tokio::spawn(async move {
+        let Worker { say, hear, .. } = hostile;
+        let mut sent = 0;
+        for seq in 2..FLOOD {
+            let lease = wire::Lease { run: 1, lease: 1, fence: seq };
+            let result = wire::TestResult {
+                attempt: seq,
+                outcome: wire::Outcome::Passed.into(),
+                ..Default::default()
+            };
+            let body =
+                wire::Report { lease: Some(lease), body: Some(wire::report::Body::TestResult(result)) };
+            let message = wire::WorkerMessage { seq, body: Some(Said::Report(body)) };
+            // It never listens: its session is closed before it has filled anybody's memory.
+            if say.send(message).await.is_err() {
+                break;
+            }
+            sent = seq;
+        }
+        drop(hear);
+        sent
+    });
+    let run = submit(&channel, "").await.run;
+    let mut honest = Worker::join(&channel, JOIN, vec![]).await.unwrap();
+    honest.discover(&["a", "b"]).await;
+    for _ in 0..2 {
+        let (lease, work) = honest.assignment().await;
+        honest.pass(lease, &work).await;
+        honest.ready().await;
+    }
+    let ended = async {
+        while get(&channel, run).await.ended_unix_ms == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the run ends beside the flood");
+    assert_eq!(get(&channel, run).await.state(), wire::RunState::Passed);
+    let sent = tokio::time::timeout(PATIENCE, flood).await.expect("the flood is stopped").unwrap();
+    assert!(sent < FLOOD - 1, "all of it was taken");
     coordinator.stop().await;
 }

@@ -121,6 +121,10 @@ async fn listen(
         };
         match message {
             Ok(Some(wire::WorkerMessage { seq, body: Some(body) })) => {
+                // Who is not answered any more is not listened to either.
+                if !farm.sessions.is_open(&worker, session) {
+                    break;
+                }
                 let Some(words) = words(body) else { continue };
                 let said = Command::Said { worker: worker.clone(), session, seq, words };
                 if !farm.command(said).await {
