@@ -26,8 +26,6 @@ prepare_machine() {
   ensure_mysql
 }
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-
 # farm_up STATE WORKERS LANES [FLAG…]: an older farm of the same state folder goes first, with all that it had.
 farm_up() {
   local state=$1 workers=$2 lanes=$3

@@ -140,3 +140,6 @@ await_docker() {
   done
   return 1
 }
+
+# A TCP port of loopback that nobody listens on right now.
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
