@@ -4,6 +4,7 @@
 mod blobs;
 mod clock;
 mod driver;
+mod lead;
 mod plan;
 mod restore;
 mod round;
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 pub use andon_core::Config as CoreConfig;
+pub use lead::WhereLed;
 
 /// Where a coordinator keeps its state and how it is reached.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct CoordinatorConfig {
     pub join_token: String,
     /// Lease times.
     pub core: CoreConfig,
+    /// What to do where another coordinator leads this farm.
+    pub where_led: WhereLed,
 }
 
 /// Why a coordinator could not start or go on.
@@ -98,13 +102,10 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     if config.listen.is_none() && config.socket.is_none() {
         return Err(CoordinatorError::NowhereToListen);
     }
-    let _lock = lock(&config.state_dir)?;
+    let Some(opened) = stop.run_until_cancelled(open(&config)).await else { return Ok(()) };
+    let (_lock, store) = opened?;
     let blobs = blobs::Blobs::open(config.state_dir.join("blobs"))
         .map_err(|source| io("open", config.state_dir.join("blobs"), source))?;
-    let store: Arc<dyn store::Store> = match &config.store {
-        Some(url) => Arc::new(store::postgres::Postgres::open(url).await?),
-        None => Arc::new(store::sqlite::Sqlite::open(&config.state_dir.join("farm.db")).await?),
-    };
     let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
     let services = rpc::services(&farm, &config.client_token, &config.join_token);
 
@@ -135,13 +136,19 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     Ok(())
 }
 
-/// One coordinator a state folder: two would give the same fence twice.
-fn lock(state_dir: &std::path::Path) -> Result<std::fs::File, CoordinatorError> {
-    std::fs::create_dir_all(state_dir).map_err(|source| io("make", state_dir.to_owned(), source))?;
-    let path = state_dir.join("coordinator.lock");
-    let file = std::fs::File::create(&path).map_err(|source| io("make", path, source))?;
-    file.try_lock().map_err(|_| CoordinatorError::InUse(state_dir.to_owned()))?;
-    Ok(file)
+/// Waits for its turn where that was asked for, and opens the store.
+async fn open(
+    config: &CoordinatorConfig,
+) -> Result<(std::fs::File, Arc<dyn store::Store>), CoordinatorError> {
+    let lock = config.where_led.get(|| std::future::ready(lead::lock(&config.state_dir))).await?;
+    let store: Arc<dyn store::Store> = match &config.store {
+        Some(url) => {
+            let open = || async { Ok(store::postgres::Postgres::open(url).await?) };
+            Arc::new(config.where_led.get(open).await?)
+        }
+        None => Arc::new(store::sqlite::Sqlite::open(&config.state_dir.join("farm.db")).await?),
+    };
+    Ok((lock, store))
 }
 
 fn bind_socket(path: &std::path::Path) -> Result<UnixListener, CoordinatorError> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use andon_coordinator::{CoordinatorConfig, CoreConfig, serve};
+use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed, serve};
 use andon_proto as wire;
 use andon_proto::coordinator_message::Body as Told;
 use andon_proto::worker_message::Body as Said;
@@ -28,6 +28,12 @@ struct Coordinator {
 
 impl Coordinator {
     async fn start(folder: &Path) -> Self {
+        let started = Self::begin(folder, WhereLed::Refuse);
+        started.channel().await;
+        started
+    }
+
+    fn begin(folder: &Path, where_led: WhereLed) -> Self {
         let socket = folder.join("coordinator.sock");
         let config = CoordinatorConfig {
             state_dir: folder.join("state"),
@@ -37,13 +43,12 @@ impl Coordinator {
             client_token: CLIENT.into(),
             join_token: JOIN.into(),
             core: CoreConfig::default(),
+            where_led,
         };
         let stop = CancellationToken::new();
         let serving = serve(config, stop.clone());
         let task = tokio::spawn(async move { serving.await.expect("the coordinator serves") });
-        let started = Self { stop, task, socket };
-        started.channel().await;
-        started
+        Self { stop, task, socket }
     }
 
     async fn channel(&self) -> Channel {
@@ -240,6 +245,18 @@ async fn a_run_is_persisted_before_it_is_acknowledged_and_survives_a_restart() {
     let attempts: Vec<_> = after.tests.iter().map(|test| test.attempts.len()).collect();
     assert_eq!(attempts, [1, 1], "the restart cost no test a second attempt");
     coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_what_the_first_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = Coordinator::start(folder.path()).await;
+    let standby = Coordinator::begin(folder.path(), WhereLed::StandBy);
+    let run = submit(&first.channel().await, "push-1").await.run;
+    assert!(!standby.task.is_finished(), "it waits");
+    first.stop().await;
+    assert_eq!(get(&standby.channel().await, run).await.project, "shop");
+    standby.stop().await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use andon::connect::Connection;
 use andon::gateway::{GatewayConfig, WatchedProject};
 use andon::git::RemoteUrl;
 use andon::git::mirror::Credentials;
-use andon_coordinator::{CoordinatorConfig, CoreConfig};
+use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
 use andon_worker::agent::{DATA_DIR_DEFAULT, WorkerConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ pub(crate) struct CoordinatorArgs {
     store: StoreArgs,
     #[command(flatten)]
     shares: ShareArgs,
+    /// Where another coordinator leads this farm: wait for as long as it does, and take over
+    #[arg(long)]
+    standby: bool,
 }
 
 pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -64,6 +67,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
             weights: file.shares.weights,
             ..CoreConfig::default()
         },
+        where_led: if args.standby { WhereLed::StandBy } else { WhereLed::Refuse },
     };
     andon_coordinator::serve(config, stop_on_signal()?)
         .await

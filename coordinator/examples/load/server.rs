@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use andon_coordinator::{CoordinatorConfig, CoreConfig};
+use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
@@ -25,6 +25,7 @@ pub(crate) async fn serve(state: &Path, address: SocketAddr) -> Result<(), Failu
         client_token: CLIENT.into(),
         join_token: JOIN.into(),
         core: CoreConfig::default(),
+        where_led: WhereLed::Refuse,
     };
     Ok(andon_coordinator::serve(config, CancellationToken::new()).await?)
 }
