@@ -1,4 +1,5 @@
-"""Runs the suites of andon.toml with pytest alone; writes `suite, id, outcome` a line to stdout, all else to stderr."""
+"""Runs the suites of andon.toml with pytest alone; writes `suite, id, outcome, milliseconds` a line to stdout, all else to
+stderr. The time is that of set-up, call and tear-down together."""
 
 import os
 import subprocess
@@ -8,17 +9,18 @@ import tomllib
 PLUGIN = '''
 import os, pytest
 
-seen = {}
+seen, seconds = {}, {}
 
 def pytest_runtest_logreport(report):
     before = seen.get(report.nodeid, "passed")
     now = "passed" if report.passed else "skipped" if report.skipped else "failed"
     seen[report.nodeid] = max(before, now, key=("passed", "skipped", "failed").index)
+    seconds[report.nodeid] = seconds.get(report.nodeid, 0) + report.duration
 
 def pytest_sessionfinish():
     with open(os.environ["PLAIN_VERDICTS"], "w") as out:
         for nodeid, outcome in seen.items():
-            out.write(f"{nodeid}\\t{outcome}\\n")
+            out.write(f"{nodeid}\\t{outcome}\\t{seconds[nodeid] * 1000:.1f}\\n")
 '''
 
 with open("/tmp/plain_plugin.py", "w") as plugin:

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::estimate::ClassIx;
 use crate::ids::{AttemptId, Fence, Lease, Now, RunId, TestIx, WorkId};
 use crate::lanes::Choice;
 use crate::model::{Grain, Record, RunState};
@@ -91,7 +92,7 @@ impl Core {
                 avoided.clear();
             }
             let choice = self.workers.choose(run.baseline_key(), &avoided, is_wanted)?;
-            let cost_ms = work.expected_ms + if choice.fits { 0 } else { MOVE_COST_MS };
+            let cost_ms = work.guess.expected_ms + if choice.fits { 0 } else { MOVE_COST_MS };
             Some(Match { run: id, rank, choice, cost_ms })
         })
     }
@@ -183,17 +184,29 @@ fn pack(run: &mut Run, work: &mut Pending, lanes: u64) {
     if run.suite(suite).grain != Grain::Batch || work.alone {
         return;
     }
-    let share = (run.queue.expected_ms() + work.expected_ms) / (lanes.max(1) * BATCHES_TO_COME);
+    let share = (run.queue.expected_ms() + work.guess.expected_ms) / (lanes.max(1) * BATCHES_TO_COME);
     let target = share.clamp(BATCH_MIN_MS, BATCH_TARGET_MS);
     let fits = |next: &Pending| {
         matches!(next.kind, PendingKind::Unit { suite: of, .. } if of == suite) && !next.alone
     };
+    // Of a class of which little has been seen a batch takes no more than that: its tests may all be long.
+    let mut new_of: BTreeMap<ClassIx, usize> = work.line.into_iter().map(|class| (class, 1)).collect();
     while tests.len() < BATCH_TESTS_MAX {
-        let room = target.saturating_sub(work.expected_ms);
-        let next = run.queue.iter().next().filter(|(_, next)| fits(next) && next.expected_ms <= room);
-        let Some(rank) = next.map(|(rank, _)| rank) else { break };
+        let room = target.saturating_sub(work.guess.claim_ms);
+        let is_enough = |class| new_of.get(&class).is_some_and(|taken| *taken >= run.seen_of(class));
+        let next = run
+            .queue
+            .iter()
+            .take(LOOK_MAX)
+            .find(|(_, next)| !next.line.is_some_and(is_enough))
+            .filter(|(_, next)| fits(next) && next.guess.claim_ms <= room)
+            .map(|(rank, _)| rank);
+        let Some(rank) = next else { break };
         let Some((_, next)) = run.queue.take(rank) else { break };
-        work.expected_ms += next.expected_ms;
+        work.guess += next.guess;
+        if let Some(class) = next.line {
+            *new_of.entry(class).or_default() += 1;
+        }
         if let PendingKind::Unit { tests: more, .. } = next.kind {
             tests.extend(more);
         }

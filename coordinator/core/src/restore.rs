@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::estimate::UNKNOWN_MS;
+use crate::estimate::{Guess, UNKNOWN_MS};
 use crate::ids::{Now, TestIx};
 use crate::model::{LeaseKind, Outcome, StoredLease, StoredRun, StoredTest, Verdict};
 use crate::queue::{Pending, PendingKind};
@@ -92,14 +92,17 @@ impl Core {
                     kind,
                     infra_failures: 0,
                     failed_on: BTreeSet::new(),
-                    expected_ms: lease
-                        .open
-                        .iter()
-                        .map(|(_, test)| run.test(*test).expected_ms)
-                        .sum::<u64>()
-                        .max(UNKNOWN_MS),
+                    guess: Guess::known(
+                        lease
+                            .open
+                            .iter()
+                            .map(|(_, test)| run.test(*test).expected_ms)
+                            .sum::<u64>()
+                            .max(UNKNOWN_MS),
+                    ),
                     choosy_until_mono_ms: 0,
                     alone: false,
+                    line: None,
                 },
                 covers: None,
                 open: lease.open.into_iter().collect(),

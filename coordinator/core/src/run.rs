@@ -3,19 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::estimate::{Estimates, UNKNOWN_MS};
+use crate::estimate::{ClassIx, Classes, Estimates, Guess, UNKNOWN_MS};
 use crate::ids::{AttemptId, Fence, Lease, RunId, TestIx, WorkId, WorkerId};
 use crate::model::{
     Candidate, Grain, LeaseKind, Outcome, Plan, RunEnd, RunHeader, RunState, SuitePlan, Verdict, Work,
 };
-use crate::queue::{Pending, PendingKind, Queue, Urgency};
+use crate::queue::{Pending, PendingKind, Queue};
 use crate::shares::Flow;
 use crate::trust::Trust;
 use crate::units;
 use crate::verdict::{Decision, decide};
 
-/// How much longer than expected a new test claims to take: what it brings is not known, so it starts early.
-const NEW_TEST_CLAIM: u64 = 4;
 /// How long work that a worker failed waits for another one before it takes the same again.
 const CHOOSY_MS: u64 = 60_000;
 
@@ -25,7 +23,8 @@ pub(crate) struct Test {
     pub(crate) suite: usize,
     pub(crate) id: String,
     pub(crate) expected_ms: u64,
-    pub(crate) is_new: bool,
+    /// Where it is new: what is learned of this class in this run is about it.
+    pub(crate) new_in: Option<ClassIx>,
     pub(crate) failed_last: bool,
     pub(crate) verdict: Option<Verdict>,
     /// Ended attempts that count, oldest first.
@@ -77,6 +76,8 @@ pub(crate) struct Run {
     pub(crate) followers: BTreeMap<TestIx, Vec<(RunId, TestIx)>>,
     /// Workers that failed a test by the farm's fault, or were lost with it.
     pub(crate) lost_on: BTreeMap<TestIx, BTreeSet<WorkerId>>,
+    /// Those with new tests.
+    classes: Classes,
     pub(crate) trust: Trust,
     pub(crate) last_work: u64,
     pub(crate) last_attempt: u64,
@@ -107,6 +108,7 @@ impl Run {
             out: BTreeMap::new(),
             followers: BTreeMap::new(),
             lost_on: BTreeMap::new(),
+            classes: Classes::default(),
             trust: Trust::default(),
             last_work: 0,
             last_attempt: 0,
@@ -144,10 +146,11 @@ impl Run {
             .map(|candidate| {
                 let ix =
                     TestIx(u32::try_from(self.tests.len()).expect("discovery limits the number of tests"));
+                let is_new = candidate.expected_ms.is_none();
                 self.tests.push(Test {
                     suite,
                     expected_ms: estimates.expected_ms(&candidate),
-                    is_new: candidate.expected_ms.is_none(),
+                    new_in: is_new.then(|| self.classes.of_new(suite, &candidate.id, &estimates)),
                     id: candidate.id,
                     failed_last: candidate.failed_last,
                     verdict: None,
@@ -166,9 +169,33 @@ impl Run {
         let grain = self.suite(suite).grain;
         let named: Vec<_> = tests.iter().map(|ix| self.test(*ix).id.as_str()).collect();
         for unit in units::group(&named, grain) {
-            let tests = unit.into_iter().map(|place| tests[place]).collect();
-            self.queue_unit(suite, tests, false, 0);
+            let tests: Vec<_> = unit.into_iter().map(|place| tests[place]).collect();
+            match (grain, &*tests) {
+                (Grain::Test | Grain::Batch, [test]) if self.is_unknown(*test) => {
+                    self.queue_new(suite, *test)
+                }
+                _ => self.queue_unit(suite, tests, false, 0),
+            }
         }
+    }
+
+    /// Nothing of the test itself is known, from this run or from another.
+    fn is_unknown(&self, ix: TestIx) -> bool {
+        let test = self.test(ix);
+        test.new_in.is_some() && !test.failed_last && test.ended.is_empty()
+    }
+
+    /// So many new tests of this class have ended.
+    pub(crate) fn seen_of(&self, class: ClassIx) -> usize {
+        self.classes.seen_of(class)
+    }
+
+    fn queue_new(&mut self, suite: usize, ix: TestIx) {
+        let test = self.test(ix);
+        let class = test.new_in.expect("unknown tests are new");
+        let pending = pending_unit(suite, vec![ix], test.guess());
+        let work = self.next_work();
+        self.queue.push_new(work, pending, class);
     }
 
     /// Queues tests that must run once more. Those that were lost with a worker before are split up, so that one that
@@ -199,18 +226,14 @@ impl Run {
     fn queue_unit(&mut self, suite: usize, tests: Vec<TestIx>, alone: bool, now_mono_ms: u64) {
         let members = tests.iter().map(|ix| self.test(*ix));
         let failed_before = members.clone().any(|test| test.failed_last || !test.ended.is_empty());
-        let claim = |test: &Test| test.expected_ms * if test.is_new { NEW_TEST_CLAIM } else { 1 };
-        let urgency = Urgency { failed_before, claim_ms: members.clone().map(claim).sum() };
+        let guess = members.map(Test::guess).sum();
         let pending = Pending {
-            expected_ms: members.map(|test| test.expected_ms).sum(),
-            kind: PendingKind::Unit { suite, tests },
-            infra_failures: 0,
-            failed_on: BTreeSet::new(),
             choosy_until_mono_ms: now_mono_ms + CHOOSY_MS,
             alone,
+            ..pending_unit(suite, tests, guess)
         };
         let work = self.next_work();
-        self.queue.push(work, pending, urgency);
+        self.queue.push(work, pending, failed_before);
     }
 
     /// Queues a baseline or a discovery.
@@ -219,12 +242,13 @@ impl Run {
             kind,
             infra_failures: 0,
             failed_on: BTreeSet::new(),
-            expected_ms: UNKNOWN_MS,
+            guess: Guess::known(UNKNOWN_MS),
             choosy_until_mono_ms: 0,
             alone: true,
+            line: None,
         };
         let work = self.next_work();
-        self.queue.push(work, pending, Urgency::default());
+        self.queue.push(work, pending, false);
     }
 
     /// The same once more, after a worker failed it.
@@ -234,7 +258,7 @@ impl Run {
         again.failed_on.insert(failed_on);
         again.choosy_until_mono_ms = now_mono_ms + CHOOSY_MS;
         let work = self.next_work();
-        self.queue.push(work, again, Urgency::default());
+        self.queue.push(work, again, false);
     }
 
     fn next_work(&mut self) -> WorkId {
@@ -318,10 +342,16 @@ impl Run {
         if outcome != Outcome::Cancelled {
             test.ended.push((attempt, outcome));
         }
+        let new_in = test.new_in;
         if run_ms.is_some() {
             test.last_run_ms = run_ms;
         }
         let decision = decide(&test.outcomes(), if within_budget { retries } else { 0 });
+        if let (Some(class), Some(ms)) = (new_in, run_ms) {
+            for (class, guess) in self.classes.learn(class, ms) {
+                self.queue.learn(class, guess);
+            }
+        }
         match decision {
             Decision::Final(verdict) => self.give_verdict(ix, verdict),
             Decision::RunAgain => self.retries_used += u32::from(is_failure),
@@ -366,7 +396,23 @@ impl Run {
     }
 }
 
+fn pending_unit(suite: usize, tests: Vec<TestIx>, guess: Guess) -> Pending {
+    Pending {
+        kind: PendingKind::Unit { suite, tests },
+        infra_failures: 0,
+        guess,
+        failed_on: BTreeSet::new(),
+        choosy_until_mono_ms: 0,
+        alone: false,
+        line: None,
+    }
+}
+
 impl Test {
+    fn guess(&self) -> Guess {
+        if self.new_in.is_some() { Guess::of_new(self.expected_ms) } else { Guess::known(self.expected_ms) }
+    }
+
     pub(crate) fn outcomes(&self) -> Vec<Outcome> {
         self.ended.iter().map(|(_, outcome)| *outcome).collect()
     }

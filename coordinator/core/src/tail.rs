@@ -54,6 +54,6 @@ fn overdue_ms(now: Now, run: &Run, held: &Held) -> Option<u64> {
     if !run.plan.policy.hedge || !run.queue.is_empty() || !is_unit || held.open.is_empty() || is_hedged() {
         return None;
     }
-    let patience = OVERDUE_MIN_MS.max(OVERDUE_TIMES * held.work.expected_ms);
+    let patience = OVERDUE_MIN_MS.max(OVERDUE_TIMES * held.work.guess.expected_ms);
     now.mono_ms.checked_sub(held.granted_mono_ms + patience)
 }

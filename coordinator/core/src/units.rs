@@ -31,7 +31,7 @@ fn by_key<'a>(ids: &[&'a str], key: fn(&'a str) -> &'a str) -> Vec<Vec<usize>> {
 }
 
 /// `tests/test_a.py::TestB::test_c[x::y]` is of the class `tests/test_a.py::TestB`: parameters may hold anything.
-fn class_of(id: &str) -> &str {
+pub(crate) fn class_of(id: &str) -> &str {
     let name = &id[..id.find('[').unwrap_or(id.len())];
     name.rfind("::").map_or(id, |end| &id[..end])
 }
