@@ -34,7 +34,7 @@ async fn main() -> Result<(), Failure> {
         }
     }
     let store: Arc<dyn Store> = if place.starts_with("postgres") {
-        Arc::new(Postgres::open(&place).await?)
+        Arc::new(Postgres::open(&place, &std::env::temp_dir().join("andon-fill-outputs")).await?)
     } else {
         Arc::new(Sqlite::open(Path::new(&place)).await?)
     };

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
 use crate::plan::plan_of;
+use crate::printed::Budgets;
 use crate::restore::{self, Histories};
 use crate::round;
 use crate::rpc::convert;
@@ -59,6 +60,7 @@ pub(crate) enum Words {
     Fitness { unfit: Option<String> },
     Report { lease: Lease, report: Report },
     Notice { lease: Lease, text: String },
+    Printed { lease: Lease, starts: u64, raw_bytes: u32, zstd: Vec<u8> },
 }
 
 /// A run's number, and whether it was there before.
@@ -107,7 +109,8 @@ impl Farm {
             commands,
             task: Arc::default(),
         };
-        let driver = Driver { core, farm: farm.clone(), inbox, joined: BTreeMap::new() };
+        let driver =
+            Driver { core, farm: farm.clone(), inbox, joined: BTreeMap::new(), printed: Budgets::default() };
         let task = tokio::spawn(driver.run());
         *farm.task.lock().expect("no holder of this lock panics") = Some(task);
         Ok(farm)
@@ -134,6 +137,7 @@ struct Driver {
     inbox: mpsc::Receiver<Command>,
     /// The sessions that the core has been told of; newer ones may be open already.
     joined: BTreeMap<WorkerId, SessionId>,
+    printed: Budgets,
 }
 
 /// What a round brought, to be done in this order once the records are durable.
@@ -216,6 +220,13 @@ impl Driver {
                 Input::Reported { worker, lease, report }
             }
             Words::Report { lease, report } => Input::Reported { worker, lease, report },
+            Words::Printed { lease, starts, raw_bytes, zstd } => {
+                // Of no grant that is out it says nothing; then it is acknowledged, and no more comes.
+                if self.core.holds(&worker, lease) && self.printed.spend(lease.fence, zstd.len()) {
+                    round.decided.records.push(Record::Printed { lease, starts, raw_bytes, zstd });
+                }
+                return;
+            }
             Words::Notice { lease, text } => {
                 if self.core.is_active(lease.run) {
                     let at_unix_ms = self.farm.clock.now().unix_ms;
@@ -292,7 +303,7 @@ impl Driver {
         true
     }
 
-    fn act(&self, round: Round) {
+    fn act(&mut self, round: Round) {
         let Round { mut decided, mut submitted, existed, cancelled } = round;
         for (effect, session) in std::mem::take(&mut decided.effects) {
             match effect {
@@ -340,9 +351,10 @@ impl Driver {
         }
     }
 
-    fn tell(&self, records: &[Record]) {
+    fn tell(&mut self, records: &[Record]) {
         for record in records {
             match record {
+                Record::LeaseClosed { fence } => self.printed.close(*fence),
                 Record::RunMoved { run, state, .. } => self.farm.watchers.tell(*run, Change::Moved(*state)),
                 Record::VerdictGiven { run, test, .. } => {
                     self.farm.watchers.tell(*run, Change::Verdict(*test));

@@ -6,6 +6,7 @@ mod clock;
 mod driver;
 mod lead;
 mod plan;
+mod printed;
 mod restore;
 mod round;
 mod rpc;
@@ -143,7 +144,8 @@ async fn open(
     let lock = config.where_led.get(|| std::future::ready(lead::lock(&config.state_dir))).await?;
     let store: Arc<dyn store::Store> = match &config.store {
         Some(url) => {
-            let open = || async { Ok(store::postgres::Postgres::open(url).await?) };
+            let outputs = config.state_dir.join("outputs");
+            let open = || async { Ok(store::postgres::Postgres::open(url, &outputs).await?) };
             Arc::new(config.where_led.get(open).await?)
         }
         None => Arc::new(store::sqlite::Sqlite::open(&config.state_dir.join("farm.db")).await?),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use andon_proto::{
     BaselineManifest, BaselineSpec, CommandRunner, Healthcheck, Image, KeyValue, Mount, Outcome,
-    PytestRunner, RunSpec, Service, Stack, Suite, TestCase, TestResult, image, mount, suite,
+    PytestRunner, RunSpec, Service, Stack, Suite, TestCase, image, mount, suite,
 };
 use andon_snapshot::{Pool, PoolOptions};
 use andon_worker::engine::SharedEngine;
@@ -17,6 +17,7 @@ use andon_worker::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
 use andon_worker::nested::{NestedConfig, NestedDaemon};
+use andon_worker::runner::UnitNews;
 use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -281,14 +282,15 @@ async fn run_unit(
     quiet: bool,
     times: &mut Times,
 ) {
-    let (sender, mut results) = mpsc::channel::<TestResult>(256);
+    let (sender, mut results) = mpsc::channel(256);
     let names: std::collections::HashMap<u64, String> =
         unit.iter().map(|test| (test.attempt, test.id.clone())).collect();
     let began = Instant::now();
     let cancel = CancellationToken::new();
     let executing = hands.execute(lane, 1, spec, "proof", key, unit, sender, cancel);
     let reading = async {
-        while let Some(result) = results.recv().await {
+        while let Some(news) = results.recv().await {
+            let UnitNews::Result(result) = news else { continue };
             let name = names.get(&result.attempt).map_or("?", String::as_str);
             if result.rebase_us > 0 {
                 times.rebase.push(Duration::from_micros(result.rebase_us));

@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use andon_proto::work_failed::Class;
-use andon_proto::{
-    BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, TestResult, WorkFailed,
-};
+use andon_proto::{BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, WorkFailed};
 use andon_snapshot::{Footprint, Pool};
 use async_trait::async_trait;
 use thiserror::Error;
@@ -29,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::SharedEngine;
 use crate::lane::{Lane, UnitWork, Workshop};
+use crate::runner::UnitNews;
 
 /// Lines for a person, about what is being prepared. Sent without waiting; lost where nobody takes them.
 pub type Notices = mpsc::Sender<String>;
@@ -290,14 +289,14 @@ impl Hands {
         suite: &str,
         baseline_key: &str,
         tests: Vec<TestCase>,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         cancel: CancellationToken,
     ) -> Result<(), WorkFailure> {
         let arrived = Instant::now();
         let (notices, _) = mpsc::channel(1);
         let mut own = self.lane(lane).await?;
         let place = self.workshop.place(lane, run, spec, suite, baseline_key, &notices).await?;
-        own.execute(UnitWork { run, place, arrived, tests }, results, &cancel).await
+        own.execute(UnitWork { run, place, arrived, tests }, news, &cancel).await
     }
 
     /// Puts the lane back after `discover` or `execute`, verifies it, and measures what had been dirtied. Call it before

@@ -261,6 +261,12 @@ impl Core {
         }
     }
 
+    /// Whether the worker works under this grant.
+    #[must_use]
+    pub fn holds(&self, worker: &WorkerId, lease: Lease) -> bool {
+        self.leases.get(&lease.fence).is_some_and(|held| held.lease == lease && held.worker == *worker)
+    }
+
     /// Why the worker takes no work, where it does not.
     #[must_use]
     pub fn unfit(&self, worker: &WorkerId) -> Option<&str> {

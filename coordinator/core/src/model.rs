@@ -388,6 +388,17 @@ pub enum Record {
         /// Bytes that the rebase had to put back.
         dirtied_bytes: u64,
     },
+    /// A unit printed this while it ran. What begins where another piece of the grant began is dropped.
+    Printed {
+        /// The grant that it ran under.
+        lease: Lease,
+        /// Where it begins in what the unit printed, in bytes.
+        starts: u64,
+        /// How much it is before compression.
+        raw_bytes: u32,
+        /// The piece.
+        zstd: Vec<u8>,
+    },
     /// A baseline is published. It never changes: a second one under the same key is dropped.
     BaselinePublished {
         /// Its key.

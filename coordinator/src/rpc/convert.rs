@@ -69,7 +69,7 @@ pub(crate) fn assign(
     }))
 }
 
-/// A worker's report. Discoveries are enriched with history by the caller; notices are not reports.
+/// A worker's report. Discoveries are enriched with history by the caller; notices and output are not reports.
 pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
     use wire::report::Body as Wire;
     Some(match body {
@@ -100,7 +100,7 @@ pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
             attempts: print.attempts.into_iter().map(AttemptId).collect(),
             dirtied_bytes: print.dirtied_bytes,
         },
-        Wire::Notice(_) => return None,
+        Wire::Notice(_) | Wire::Output(_) => return None,
     })
 }
 

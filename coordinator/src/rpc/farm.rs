@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use andon_core::ids::{AttemptId, RunId};
+use andon_core::ids::RunId;
 use andon_core::model::{Candidate, Outcome, RunHeader, RunState, Start, Trigger, Verdict};
 use andon_proto as wire;
 use andon_proto::farm_server::Farm as FarmApi;
@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{blobs, convert, internal};
+use super::{blobs, convert, internal, log_text};
 use crate::blobs::Digest;
 use crate::driver::{Command, Farm};
 use crate::plan::plan_of;
@@ -24,7 +24,6 @@ const LIST_DEFAULT: u32 = 20;
 const LIST_MAX: u32 = 1_000;
 const EVENTS_AHEAD: usize = 256;
 const DEDUP_KEY_MAX: usize = 512;
-const LOG_BYTES_MAX: usize = 32 << 20;
 
 pub(super) struct FarmService {
     farm: Farm,
@@ -160,7 +159,7 @@ impl FarmApi for FarmService {
         let row = self.row(request.run).await?;
         if request.test.is_empty() {
             let notes = self.farm.store.notes(row.run).await.map_err(|error| internal(&error))?;
-            return Ok(Response::new(wire::GetLogResponse { text: run_log(notes), attempt: 0 }));
+            return Ok(Response::new(wire::GetLogResponse { text: log_text::of_run(notes), attempt: 0 }));
         }
         let tests = self.farm.store.tests(row.run).await.map_err(|error| internal(&error))?;
         let test = tests
@@ -168,9 +167,11 @@ impl FarmApi for FarmService {
             .find(|test| is_named(test, &request.test))
             .ok_or_else(|| Status::not_found(format!("run {} has no test {:?}", row.run, request.test)))?;
         let attempt = pick_attempt(&test, request.attempt)?;
-        let zstd = self.farm.store.log(row.run, attempt).await.map_err(|error| internal(&error))?;
-        let text = unpacked(&zstd.unwrap_or_default());
-        Ok(Response::new(wire::GetLogResponse { text, attempt: attempt.0 }))
+        let output =
+            self.farm.store.output(row.run, attempt.attempt).await.map_err(|error| internal(&error))?;
+        let broke_off = attempt.outcome == Some(Outcome::Infrastructure);
+        let text = log_text::of_attempt(output, broke_off);
+        Ok(Response::new(wire::GetLogResponse { text, attempt: attempt.attempt.0 }))
     }
 
     async fn cancel_run(
@@ -298,40 +299,13 @@ fn counted(test: &TestRow) -> Option<&AttemptRow> {
     test.attempts.iter().rfind(|a| a.outcome.is_some_and(|outcome| outcome != Outcome::Cancelled))
 }
 
-fn pick_attempt(test: &TestRow, wanted: u64) -> Result<AttemptId, Status> {
+fn pick_attempt(test: &TestRow, wanted: u64) -> Result<&AttemptRow, Status> {
     let found = match wanted {
         0 => counted(test).or(test.attempts.last()),
         wanted => test.attempts.iter().find(|a| a.attempt.0 == wanted),
     };
     let numbers: Vec<_> = test.attempts.iter().map(|a| a.attempt.0).collect();
-    found.map(|a| a.attempt).ok_or_else(|| Status::not_found(format!("its attempts are {numbers:?}")))
-}
-
-fn unpacked(zstd: &[u8]) -> Vec<u8> {
-    use std::io::Read;
-    if zstd.is_empty() {
-        return Vec::new();
-    }
-    let mut text = Vec::new();
-    let read = zstd::Decoder::new(zstd)
-        .and_then(|decoder| decoder.take(LOG_BYTES_MAX as u64).read_to_end(&mut text));
-    match read {
-        Ok(_) => text,
-        Err(error) => format!("(the stored log cannot be read: {error})").into_bytes(),
-    }
-}
-
-fn run_log(notes: Vec<crate::store::Note>) -> Vec<u8> {
-    let mut text = Vec::new();
-    for note in notes {
-        text.extend_from_slice(note.text.as_bytes());
-        text.push(b'\n');
-        text.extend(unpacked(&note.zstd));
-        if text.last() != Some(&b'\n') {
-            text.push(b'\n');
-        }
-    }
-    text
+    found.ok_or_else(|| Status::not_found(format!("its attempts are {numbers:?}")))
 }
 
 type Events = mpsc::Sender<Result<wire::RunEvent, Status>>;

@@ -3,6 +3,7 @@
 mod blobs;
 pub(crate) mod convert;
 mod farm;
+mod log_text;
 mod work;
 
 use andon_proto::blobs_server::BlobsServer;

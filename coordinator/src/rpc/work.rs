@@ -26,6 +26,8 @@ const TESTS_MAX: usize = 200_000;
 const TEST_ID_BYTES_MAX: usize = 4_096;
 const LOG_BYTES_MAX: usize = 4 << 20;
 const NOTICE_BYTES_MAX: usize = 4_096;
+/// Of a piece of output as it is sent; a worker's pieces are at most 64 KiB before compression.
+const PIECE_BYTES_MAX: usize = 256 << 10;
 
 pub(super) struct WorkService {
     farm: Farm,
@@ -157,6 +159,13 @@ fn words(body: Body) -> Option<Words> {
                 wire::report::Body::Notice(mut text) => {
                     text.truncate(text.floor_char_boundary(NOTICE_BYTES_MAX));
                     Words::Notice { lease, text }
+                }
+                wire::report::Body::Output(piece) => {
+                    if piece.zstd.len() > PIECE_BYTES_MAX {
+                        return None;
+                    }
+                    let wire::OutputPiece { starts, raw_bytes, zstd } = piece;
+                    Words::Printed { lease, starts, raw_bytes, zstd }
                 }
                 body => Words::Report { lease, report: checked(convert::report(body)?) },
             }

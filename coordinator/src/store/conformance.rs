@@ -4,10 +4,9 @@ use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, Wo
 use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
 
 use super::memory::Memory;
-use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::testing::TestDatabase;
-use super::{AttemptRow, ImageRow, RunFilter, Store};
+use super::{AttemptRow, ImageRow, Output, Piece, RunFilter, Store};
 
 const RUN: RunId = RunId(1);
 
@@ -16,7 +15,7 @@ async fn on_each(case: impl AsyncFn(&dyn Store)) {
     let folder = tempfile::tempdir().unwrap();
     case(&Sqlite::open(&folder.path().join("farm.db")).await.unwrap()).await;
     let database = TestDatabase::make().await;
-    case(&Postgres::open(&database.url).await.unwrap()).await;
+    case(&database.open().await.unwrap()).await;
     database.remove().await;
 }
 
@@ -104,7 +103,7 @@ async fn a_run_reads_back_as_it_was_written() {
         assert_eq!((attempt.message.as_str(), attempt.driver.as_str()), ("why", "restart"));
         assert_eq!(attempt.dirtied_bytes, None);
         assert_eq!(store.test(RUN, TestIx(0)).await.unwrap().as_ref(), Some(&tests[0]));
-        assert_eq!(store.log(RUN, AttemptId(1)).await.unwrap(), Some(vec![1, 2]));
+        assert_eq!(store.output(RUN, AttemptId(1)).await.unwrap(), Output::Whole(Ok(vec![1, 2])));
         assert_eq!(store.find_dedup("push:shop:c0ffee").await.unwrap(), Some(RUN));
         assert_eq!(store.find_dedup("push:shop:other").await.unwrap(), None);
     })
@@ -315,7 +314,32 @@ async fn an_attempt_of_another_run_is_copied_with_its_log() {
         let original = store.test(RUN, TestIx(0)).await.unwrap().unwrap().attempts.remove(0);
         let copy = store.test(OTHER, TestIx(1)).await.unwrap().unwrap().attempts.remove(0);
         assert_eq!(copy, AttemptRow { attempt: AttemptId(5), ..original });
-        assert_eq!(store.log(OTHER, AttemptId(5)).await.unwrap(), Some(vec![1, 2]));
+        assert_eq!(store.output(OTHER, AttemptId(5)).await.unwrap(), Output::Whole(Ok(vec![1, 2])));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pieces_of_a_grant_are_shown_until_the_attempt_has_its_own_output() {
+    on_each(async |store| {
+        let printed = |fence, starts, raw_bytes, byte: u8| Record::Printed {
+            lease: lease(2, fence),
+            starts,
+            raw_bytes,
+            zstd: vec![byte],
+        };
+        let before = [created(), added(), leased(2, 1, &[(1, 0)]), leased(3, 2, &[(2, 1)])];
+        store.apply(&before).await.unwrap();
+        assert_eq!(store.output(RUN, AttemptId(1)).await.unwrap(), Output::Nothing);
+        store.apply(&[printed(1, 0, 10, 7), printed(2, 0, 5, 8)]).await.unwrap();
+        // Sent again under another number, as after a broken connection; and one after a gap.
+        store.apply(&[printed(1, 0, 10, 7), printed(1, 99, 1, 9)]).await.unwrap();
+        let piece = |starts, raw_bytes, byte: u8| Piece { starts, raw_bytes, content: Ok(vec![byte]) };
+        let of_grant = Output::Pieces(vec![piece(0, 10, 7), piece(99, 1, 9)]);
+        assert_eq!(store.output(RUN, AttemptId(1)).await.unwrap(), of_grant);
+        store.apply(&[ended(1, Outcome::Passed)]).await.unwrap();
+        assert_eq!(store.output(RUN, AttemptId(1)).await.unwrap(), Output::Whole(Ok(vec![1, 2])));
+        assert_eq!(store.output(RUN, AttemptId(2)).await.unwrap(), Output::Pieces(vec![piece(0, 5, 8)]));
     })
     .await;
 }

@@ -4,7 +4,6 @@ use andon_core::ids::RunId;
 use andon_core::model::{Record, RunHeader};
 use sqlx::migrate::MigrateError;
 
-use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::testing::TestDatabase;
 use super::{Store, StoreError};
@@ -16,12 +15,12 @@ fn created(run: u64) -> Record {
 #[tokio::test]
 async fn a_second_coordinator_is_refused_while_the_first_is_well() {
     let database = TestDatabase::make().await;
-    let first = Postgres::open(&database.url).await.unwrap();
-    assert!(matches!(Postgres::open(&database.url).await, Err(StoreError::Led)));
+    let first = database.open().await.unwrap();
+    assert!(matches!(database.open().await, Err(StoreError::Led)));
     first.apply(&[created(1)]).await.unwrap();
     first.pool.close().await;
     drop(first);
-    let second = crate::store::testing::until_open(&database.url).await;
+    let second = database.until_open().await;
     assert_eq!(second.runs(&super::RunFilter { limit: 9, ..Default::default() }).await.unwrap().len(), 1);
     database.remove().await;
 }
@@ -29,14 +28,14 @@ async fn a_second_coordinator_is_refused_while_the_first_is_well() {
 #[tokio::test]
 async fn a_coordinator_that_wakes_beside_its_successor_writes_nothing_more() {
     let database = TestDatabase::make().await;
-    let old = Postgres::open(&database.url).await.unwrap();
+    let old = database.open().await.unwrap();
     // The server forgets the old one's lock, as it does when a machine sleeps long enough or a network breaks.
     // Of this database alone: the server has others, of tests that run beside this one.
     let forget = "SELECT pg_terminate_backend(pid) FROM pg_locks
                   WHERE locktype = 'advisory' AND granted
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     sqlx::query(forget).execute(&old.pool).await.unwrap();
-    let new = crate::store::testing::until_open(&database.url).await;
+    let new = database.until_open().await;
     new.apply(&[created(1)]).await.unwrap();
     assert!(matches!(old.apply(&[created(2)]).await, Err(StoreError::Superseded)));
     assert!(new.run(RunId(2)).await.unwrap().is_none());
@@ -58,11 +57,11 @@ async fn a_database_of_a_newer_andon_is_refused() {
     assert!(is_newer(Sqlite::open(&file).await.unwrap_err()));
 
     let database = TestDatabase::make().await;
-    let store = Postgres::open(&database.url).await.unwrap();
+    let store = database.open().await.unwrap();
     sqlx::query(NEWER).bind(vec![0_u8]).execute(&store.pool).await.unwrap();
     store.pool.close().await;
     let refused = loop {
-        match Postgres::open(&database.url).await.unwrap_err() {
+        match database.open().await.unwrap_err() {
             StoreError::Led => tokio::task::yield_now().await,
             other => break other,
         }

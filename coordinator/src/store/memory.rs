@@ -8,8 +8,8 @@ use andon_core::model::{Record, RunState, Verdict};
 use async_trait::async_trait;
 
 use super::{
-    Active, ActiveLease, ActiveRun, AttemptRow, Counts, ImageRow, Note, Past, Result, RunFilter, RunRow,
-    Store, StoreError, TestRow, smoothed,
+    Active, ActiveLease, ActiveRun, AttemptRow, Counts, ImageRow, Note, Output, Past, Piece, Result,
+    RunFilter, RunRow, Store, StoreError, TestRow, smoothed,
 };
 
 /// A store that lives as long as the process.
@@ -33,7 +33,8 @@ struct Stored {
     row: RunRow,
     tests: BTreeMap<TestIx, TestRow>,
     discovered: Vec<String>,
-    logs: HashMap<AttemptId, Vec<u8>>,
+    outputs: HashMap<AttemptId, Vec<u8>>,
+    pieces: BTreeMap<(Fence, u64), Piece>,
     notes: Vec<Note>,
 }
 
@@ -82,7 +83,8 @@ impl State {
                     row,
                     tests: BTreeMap::new(),
                     discovered: Vec::new(),
-                    logs: HashMap::new(),
+                    outputs: HashMap::new(),
+                    pieces: BTreeMap::new(),
                     notes: Vec::new(),
                 };
                 self.runs.insert(run, stored);
@@ -115,7 +117,7 @@ impl State {
             Record::AttemptEnded { run, attempt, ended, at_unix_ms: _ } => {
                 let stored = self.run(run)?;
                 if !ended.log_zstd.is_empty() {
-                    stored.logs.entry(attempt).or_insert_with(|| ended.log_zstd.clone());
+                    stored.outputs.entry(attempt).or_insert_with(|| ended.log_zstd.clone());
                 }
                 if let Some(row) = stored.attempt(attempt).filter(|row| row.outcome.is_none()) {
                     row.outcome = Some(ended.outcome);
@@ -129,10 +131,10 @@ impl State {
             }
             Record::AttemptShared { run, attempt, test, of, of_attempt } => {
                 let leader = self.run(of)?;
-                let log = leader.logs.get(&of_attempt).cloned();
+                let output = leader.outputs.get(&of_attempt).cloned();
                 let copied = leader.attempt(of_attempt).map(|row| AttemptRow { attempt, ..row.clone() });
                 let stored = self.run(run)?;
-                stored.logs.extend(log.map(|log| (attempt, log)));
+                stored.outputs.extend(output.map(|output| (attempt, output)));
                 if let Some(row) = stored.tests.get_mut(&test) {
                     row.attempts.extend(copied);
                 }
@@ -151,6 +153,10 @@ impl State {
                         row.dirtied_bytes = Some(dirtied_bytes);
                     }
                 }
+            }
+            Record::Printed { lease, starts, raw_bytes, zstd } => {
+                let piece = Piece { starts, raw_bytes: raw_bytes.into(), content: Ok(zstd) };
+                self.run(lease.run)?.pieces.entry((lease.fence, starts)).or_insert(piece);
             }
             Record::BaselinePublished { key, manifest, at_unix_ms } => {
                 if !self.baselines.iter().any(|(_, known, _)| *known == key) {
@@ -279,8 +285,16 @@ impl Store for Memory {
         Ok(self.state().runs.get(&run).and_then(|stored| stored.tests.get(&test).cloned()))
     }
 
-    async fn log(&self, run: RunId, attempt: AttemptId) -> Result<Option<Vec<u8>>> {
-        Ok(self.state().runs.get(&run).and_then(|stored| stored.logs.get(&attempt).cloned()))
+    async fn output(&self, run: RunId, attempt: AttemptId) -> Result<Output> {
+        let mut state = self.state();
+        let Some(stored) = state.runs.get_mut(&run) else { return Ok(Output::Nothing) };
+        if let Some(whole) = stored.outputs.get(&attempt) {
+            return Ok(Output::Whole(Ok(whole.clone())));
+        }
+        let Some(fence) = stored.attempt(attempt).map(|row| row.fence) else { return Ok(Output::Nothing) };
+        let of_grant = stored.pieces.range((fence, 0)..=(fence, u64::MAX));
+        let pieces: Vec<_> = of_grant.map(|(_, piece)| piece.clone()).collect();
+        Ok(if pieces.is_empty() { Output::Nothing } else { Output::Pieces(pieces) })
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

@@ -9,6 +9,7 @@ mod conformance;
 #[cfg(test)]
 mod leading;
 pub mod memory;
+mod outputs;
 pub mod postgres;
 mod round;
 pub mod sqlite;
@@ -31,6 +32,9 @@ pub enum StoreError {
     /// The database is of a newer Andon, or its history was changed.
     #[error("the database's schema does not fit this version of andon")]
     Schema(#[from] sqlx::migrate::MigrateError),
+    /// What tests print could not be written beside the database.
+    #[error("the output of tests cannot be written")]
+    Outputs(#[source] std::io::Error),
     /// Somebody else owns the database.
     #[error("another coordinator leads this farm: its database is locked")]
     Led,
@@ -167,6 +171,31 @@ pub struct AttemptRow {
     pub started_ms: u64,
 }
 
+/// What is kept of an attempt's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// It printed nothing, or nothing of it came.
+    Nothing,
+    /// All of it; head and tail where it was too much.
+    Whole(Content),
+    /// What its unit had printed by the time it was last heard of, in order. Between pieces something may be missing.
+    Pieces(Vec<Piece>),
+}
+
+/// Compressed with zstd; or why it is lost.
+pub type Content = std::result::Result<Vec<u8>, String>;
+
+/// A part of what a unit printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it begins, in bytes.
+    pub starts: u64,
+    /// How much it is before compression.
+    pub raw_bytes: u64,
+    /// The bytes.
+    pub content: Content,
+}
+
 /// Which runs to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
@@ -267,8 +296,8 @@ pub trait Store: Send + Sync + 'static {
     async fn tests(&self, run: RunId) -> Result<Vec<TestRow>>;
     /// One test.
     async fn test(&self, run: RunId, test: TestIx) -> Result<Option<TestRow>>;
-    /// An attempt's output, zstd.
-    async fn log(&self, run: RunId, attempt: AttemptId) -> Result<Option<Vec<u8>>>;
+    /// What an attempt printed.
+    async fn output(&self, run: RunId, attempt: AttemptId) -> Result<Output>;
     /// A run's own log.
     async fn notes(&self, run: RunId) -> Result<Vec<Note>>;
     /// What is known of a suite's tests, by id.

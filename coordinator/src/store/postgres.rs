@@ -8,6 +8,7 @@
 #[path = "sql/mod.rs"]
 mod sql;
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection as Connection, PgPool as Pool, postgres::PgRow as Row};
 
+use super::outputs::Outputs;
 use super::{Result, StoreError};
 
 const BEGIN: &str = "BEGIN";
@@ -27,11 +29,13 @@ const LOCK: i64 = 0x61_6e_64_6f_6e;
 pub type Postgres = sql::Database;
 
 impl Postgres {
-    /// Opens the database at `postgres://…`, brings its schema up to date, and leads from here on.
+    /// Opens the database at `postgres://…`, brings its schema up to date, and leads from here on. What tests print goes to
+    /// `outputs`.
     ///
     /// # Errors
     /// Where it cannot be reached, is of a newer version of Andon, or another coordinator leads.
-    pub async fn open(url: &str) -> Result<Self> {
+    pub async fn open(url: &str, outputs: &Path) -> Result<Self> {
+        let outputs = Outputs::open(outputs).map_err(StoreError::Outputs)?;
         let options = PgConnectOptions::from_str(url)?.application_name("andon");
         let mut guard = options.clone().connect().await?;
         let is_ours: bool =
@@ -57,7 +61,7 @@ impl Postgres {
                 drop(guard);
             }
         });
-        Ok(Self { pool, epoch })
+        Ok(Self { pool, epoch, outputs })
     }
 }
 

@@ -11,6 +11,7 @@ use andon_core::model::{Record, Verdict};
 use serde::Serialize;
 
 use super::codes;
+use super::outputs::Place;
 
 /// Rows of one statement.
 const ROWS_MAX: usize = 5_000;
@@ -35,7 +36,9 @@ pub(super) struct Round<'a> {
     pub(super) attempts: Vec<Attempt<'a>>,
     pub(super) ends: Vec<End<'a>>,
     /// (run, attempt, zstd)
-    pub(super) logs: Vec<(u64, u64, &'a [u8])>,
+    outputs: Vec<(u64, u64, &'a [u8])>,
+    /// (run, fence, starts, raw_bytes, zstd)
+    pieces: Vec<(u64, u64, u64, u32, &'a [u8])>,
     /// (run, attempt, test, of, of_attempt)
     pub(super) shared: Vec<(u64, u64, u32, u64, u64)>,
     /// (run, attempt, fence, worker, dirtied_bytes)
@@ -97,7 +100,7 @@ impl<'a> Round<'a> {
                     *at_unix_ms,
                 ));
                 if !ended.log_zstd.is_empty() {
-                    self.logs.push((run.0, attempt.0, &ended.log_zstd));
+                    self.outputs.push((run.0, attempt.0, &ended.log_zstd));
                 }
             }
             Record::AttemptShared { run, attempt, test, of, of_attempt } => {
@@ -106,6 +109,9 @@ impl<'a> Round<'a> {
             Record::Footprint { lease, worker, attempts, dirtied_bytes } => {
                 let row = |attempt| (lease.run.0, attempt, lease.fence.0, worker.0.as_str(), *dirtied_bytes);
                 self.footprints.extend(attempts.iter().map(|attempt| row(attempt.0)));
+            }
+            Record::Printed { lease, starts, raw_bytes, zstd } => {
+                self.pieces.push((lease.run.0, lease.fence.0, *starts, *raw_bytes, zstd));
             }
             Record::VerdictGiven { run, test, verdict, run_ms } => {
                 self.verdicts.push((run.0, test.0, codes::from_verdict(*verdict)));
@@ -123,6 +129,37 @@ impl<'a> Round<'a> {
             (None, Some(first), Some(last)) => Ok(Some((first.0, last.0))),
             _ => Ok(None),
         }
+    }
+}
+
+/// (run, attempt, segment, at, bytes, digest)
+type OutputRow = (u64, u64, u64, u64, u64, String);
+/// (run, fence, starts, raw_bytes, segment, at, bytes, digest)
+type PieceRow = (u64, u64, u64, u32, u64, u64, u64, String);
+
+impl Round<'_> {
+    /// What goes beside the database.
+    pub(super) fn printed(&self) -> Vec<Vec<u8>> {
+        let outputs = self.outputs.iter().map(|output| output.2);
+        outputs.chain(self.pieces.iter().map(|piece| piece.4)).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Its rows, once it lies in these places.
+    pub(super) fn placed(&self, places: Vec<Place>) -> (Vec<OutputRow>, Vec<PieceRow>) {
+        let mut places = places.into_iter();
+        let outputs = self.outputs.iter().zip(places.by_ref());
+        let outputs = outputs
+            .map(|((run, attempt, _), place)| {
+                (*run, *attempt, place.segment, place.at, place.bytes, place.digest)
+            })
+            .collect();
+        let pieces = self.pieces.iter().zip(places);
+        let pieces = pieces
+            .map(|((run, fence, starts, raw, _), place)| {
+                (*run, *fence, *starts, *raw, place.segment, place.at, place.bytes, place.digest)
+            })
+            .collect();
+        (outputs, pieces)
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection as Connection, SqlitePool as Pool, sqlite::SqliteRow as Row};
 
-use super::Result;
+use super::outputs::Outputs;
+use super::{Result, StoreError};
 
 /// Takes the write lock at once: a transaction that reads first and then writes could not be sure of it.
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -21,7 +22,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub type Sqlite = sql::Database;
 
 impl Sqlite {
-    /// Opens the file, makes it where it is missing, and brings its schema up to date.
+    /// Opens the file, makes it where it is missing, and brings its schema up to date. What tests print goes to the folder
+    /// `outputs` beside it.
     ///
     /// # Errors
     /// Where the file cannot be opened, or is of a newer version of Andon.
@@ -34,7 +36,8 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new().max_connections(READERS_MAX + 1).connect_with(options).await?;
         sqlx::migrate!("migrations/sqlite").run(&pool).await?;
-        Ok(Self { pool, epoch: 0 })
+        let outputs = Outputs::open(&path.with_file_name("outputs")).map_err(StoreError::Outputs)?;
+        Ok(Self { pool, epoch: 0, outputs })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::postgres::Postgres;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
@@ -12,7 +13,8 @@ const SERVER: &str = "ANDON_TEST_POSTGRES";
 pub(super) struct TestDatabase {
     server: PgConnectOptions,
     name: String,
-    pub(super) url: String,
+    url: String,
+    outputs: tempfile::TempDir,
 }
 
 impl TestDatabase {
@@ -27,7 +29,7 @@ impl TestDatabase {
         let mut connection = server.connect().await.expect("the test server answers");
         let made = connection.execute(sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))).await;
         made.expect("the test server lets us create databases");
-        Self { server, name, url }
+        Self { server, name, url, outputs: tempfile::tempdir().expect("a folder") }
     }
 
     pub(super) async fn remove(self) {
@@ -35,14 +37,18 @@ impl TestDatabase {
         let sql = AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name));
         connection.execute(sqlx::raw_sql(sql)).await.expect("a database that is ours can be dropped");
     }
-}
 
-/// Opens a database whose last coordinator is just going away.
-pub(super) async fn until_open(url: &str) -> super::postgres::Postgres {
-    loop {
-        match super::postgres::Postgres::open(url).await {
-            Err(super::StoreError::Led) => tokio::task::yield_now().await,
-            opened => return opened.expect("the database opens"),
+    pub(super) async fn open(&self) -> super::Result<Postgres> {
+        Postgres::open(&self.url, self.outputs.path()).await
+    }
+
+    /// Opens it while its last coordinator is just going away.
+    pub(super) async fn until_open(&self) -> Postgres {
+        loop {
+            match self.open().await {
+                Err(super::StoreError::Led) => tokio::task::yield_now().await,
+                opened => return opened.expect("the database opens"),
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The worker's hands as the link's crew.
 
-use andon_proto::{BaselineReady, Discovered, TestResult};
+use andon_proto::{BaselineReady, Discovered};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::{Hands, Settled, Unfit, WorkFailure};
 use crate::link::{Crew, Job, Unit};
+use crate::runner::UnitNews;
 
 #[async_trait]
 impl Crew for Hands {
@@ -32,11 +33,11 @@ impl Crew for Hands {
         &self,
         job: Job<'_>,
         unit: Unit,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         cancel: CancellationToken,
     ) -> Result<(), WorkFailure> {
         let Unit { lane, suite, baseline_key, tests } = unit;
-        Hands::execute(self, lane, job.run, job.spec, &suite, &baseline_key, tests, results, cancel).await
+        Hands::execute(self, lane, job.run, job.spec, &suite, &baseline_key, tests, news, cancel).await
     }
 
     async fn distrust(&self, lane: u32) {

@@ -114,6 +114,28 @@ impl HeadTail {
         self.dropped
     }
 
+    /// How many bytes came so far.
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.head.len() as u64 + self.dropped + self.tail.len() as u64
+    }
+
+    /// At most `bytes_max` of the bytes from `from` on, and where they begin: later than `from` where what was there is gone.
+    /// `None` where nothing came after `from`.
+    #[must_use]
+    pub fn after(&self, from: u64, bytes_max: usize) -> Option<(u64, Vec<u8>)> {
+        let head = self.head.len() as u64;
+        if from < head {
+            let bytes = &self.head[usize::try_from(from).ok()?..];
+            return Some((from, bytes[..bytes.len().min(bytes_max)].to_vec()));
+        }
+        let tail_starts = head + self.dropped;
+        let starts = from.max(tail_starts);
+        let skipped = usize::try_from(starts - tail_starts).ok()?;
+        let bytes: Vec<u8> = self.tail.iter().skip(skipped).take(bytes_max).copied().collect();
+        (!bytes.is_empty()).then_some((starts, bytes))
+    }
+
     /// What was kept, with one line that says how much is missing where something is.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -157,6 +179,20 @@ mod tests {
         let mut kept = HeadTail::with_limit(4);
         kept.push(b"abcdefgh");
         assert_eq!(kept.to_text(), "ab\n[… 4 bytes left out …]\ngh");
+    }
+
+    #[test]
+    fn what_came_after_a_place_is_had_or_begins_where_it_is_still_there() {
+        let mut kept = HeadTail::with_limit(6);
+        kept.push(b"abcd");
+        assert_eq!(kept.after(0, 2), Some((0, b"ab".to_vec())));
+        assert_eq!(kept.after(2, 9), Some((2, b"c".to_vec())), "the head first");
+        assert_eq!(kept.after(3, 9), Some((3, b"d".to_vec())));
+        assert_eq!(kept.after(4, 9), None);
+        kept.push(b"efghij");
+        assert_eq!(kept.after(4, 9), Some((7, b"hij".to_vec())), "`efg` is gone");
+        assert_eq!(kept.after(9, 1), Some((9, b"j".to_vec())));
+        assert_eq!(kept.after(11, 9), None);
     }
 
     proptest! {

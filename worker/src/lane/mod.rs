@@ -19,12 +19,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use andon_proto::{Discovered, TestCase, TestResult};
+use andon_proto::{Discovered, TestCase};
 use andon_snapshot::Footprint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::{Driver, Settled, Unfit, WorkFailure, compress_log};
+use crate::runner::UnitNews;
 use crate::runner::{self, Reporter, UnitFacts};
 use crate::stack::StackFault;
 use stand::{Ground, Rebased, Stand, StandFault};
@@ -101,7 +102,7 @@ impl Lane {
     pub(crate) async fn execute(
         &mut self,
         work: UnitWork,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         cancel: &CancellationToken,
     ) -> Result<(), WorkFailure> {
         let UnitWork { run, place, arrived, tests } = work;
@@ -123,7 +124,7 @@ impl Lane {
             rebase_us: u64::try_from(self.rebase.as_micros()).unwrap_or(u64::MAX),
             driver: driver.to_owned(),
         };
-        let mut reporter = Reporter::new(results, facts);
+        let mut reporter = Reporter::new(news, facts);
         let witness = self.witness();
         runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel).await
     }

@@ -19,6 +19,7 @@ use crate::engine::{EngineError, ImageInfo};
 use crate::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
+use crate::runner::UnitNews;
 
 /// A farm in memory.
 #[derive(Debug, Default)]
@@ -121,8 +122,10 @@ impl Bench {
         let cancel = CancellationToken::new();
         let ended = self.hands.execute(0, 1, &spec(), "s", key, tests, sender, cancel).await;
         let mut all = Vec::new();
-        while let Some(result) = results.recv().await {
-            all.push(result);
+        while let Some(news) = results.recv().await {
+            if let UnitNews::Result(result) = news {
+                all.push(result);
+            }
         }
         (ended, all)
     }

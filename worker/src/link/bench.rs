@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::{Lease, TestResult, WorkFailed, assign};
+use andon_proto::{Lease, WorkFailed, assign};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,11 +16,12 @@ use super::crew::{Crew, Job, Unit};
 use super::session::{Fruit, LaneEvent};
 use super::specs::Specs;
 use crate::hands::{Notices, Unfit, WorkFailure};
+use crate::runner::UnitNews;
 
 /// Events of all lanes that may wait for the session.
 const EVENTS_MAX: usize = 256;
-/// Results of one unit that may wait to be told.
-const RESULTS_MAX: usize = 64;
+/// Results and output of one unit that may wait to be told.
+const NEWS_MAX: usize = 64;
 /// Notices of one piece of work that may wait; more are lost.
 const NOTICES_MAX: usize = 64;
 /// How long cancelled work may take to end by itself before it is dropped.
@@ -104,27 +105,27 @@ struct Piece {
 
 impl Piece {
     async fn run(&self, work: assign::Work, events: &Events) -> Result<Fruit, WorkFailed> {
-        let (result_in, mut results) = mpsc::channel(RESULTS_MAX);
+        let (news_in, mut news) = mpsc::channel(NEWS_MAX);
         let (notice_in, mut notices) = mpsc::channel(NOTICES_MAX);
         let tell = async |event| {
             // Where nobody listens any more the task is about to be dropped.
             let _ = events.send((self.lane, event)).await;
         };
         let end = {
-            let work = AssertUnwindSafe(self.perform(work, result_in, &notice_in)).catch_unwind();
+            let work = AssertUnwindSafe(self.perform(work, news_in, &notice_in)).catch_unwind();
             let mut work = std::pin::pin!(work);
             loop {
                 tokio::select! {
                     biased;
-                    Some(result) = results.recv() => tell(LaneEvent::Result(result)).await,
+                    Some(news) = news.recv() => tell(LaneEvent::News(news)).await,
                     Some(notice) = notices.recv() => tell(LaneEvent::Notice(notice)).await,
                     end = &mut work => break end,
                 }
             }
         };
         // What was sent before the end is told before it.
-        while let Ok(result) = results.try_recv() {
-            tell(LaneEvent::Result(result)).await;
+        while let Ok(news) = news.try_recv() {
+            tell(LaneEvent::News(news)).await;
         }
         while let Ok(notice) = notices.try_recv() {
             tell(LaneEvent::Notice(notice)).await;
@@ -136,7 +137,7 @@ impl Piece {
     async fn perform(
         &self,
         work: assign::Work,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         notices: &Notices,
     ) -> Result<Fruit, WorkFailure> {
         let spec = self.unless_cancelled(self.specs.get(&self.spec_digest)).await?;
@@ -156,7 +157,7 @@ impl Piece {
                     baseline_key: what.baseline_key,
                     tests: what.tests,
                 };
-                let running = self.crew.execute(job, unit, results, self.cancel.clone());
+                let running = self.crew.execute(job, unit, news, self.cancel.clone());
                 let overdue = async {
                     self.cancel.cancelled().await;
                     tokio::time::sleep(CANCEL_LIMIT).await;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use andon_proto::{BaselineReady, Discovered, RunSpec, TestCase, TestResult};
+use andon_proto::{BaselineReady, Discovered, RunSpec, TestCase};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::{Notices, Settled, Unfit, WorkFailure};
+use crate::runner::UnitNews;
 
 /// What every piece of work is about.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,7 @@ pub trait Crew: Send + Sync + fmt::Debug + 'static {
         &self,
         job: Job<'_>,
         unit: Unit,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         cancel: CancellationToken,
     ) -> Result<(), WorkFailure>;
     /// The daemon under the lane was replaced: nothing of what stood there is there any more. Settling follows.

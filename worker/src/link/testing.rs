@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::crew::{Crew, Job, Unit};
 use super::dial::Coordinator;
 use crate::hands::{Settled, Unfit, WorkFailure};
+use crate::runner::UnitNews;
 
 pub(super) const TOKEN: &str = "a-token-of-some-length";
 /// No step of a test takes longer, on whatever machine.
@@ -313,7 +314,7 @@ pub(super) enum Call {
     Execute {
         unit: Unit,
         project: String,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         cancel: CancellationToken,
         done: oneshot::Sender<Result<(), WorkFailure>>,
     },
@@ -365,13 +366,13 @@ impl Crew for FakeCrew {
         &self,
         job: Job<'_>,
         unit: Unit,
-        results: mpsc::Sender<TestResult>,
+        news: mpsc::Sender<UnitNews>,
         cancel: CancellationToken,
     ) -> Result<(), WorkFailure> {
         let project = job.spec.project.clone();
         let asked = {
             let cancel = cancel.clone();
-            self.ask(|done| Call::Execute { unit, project, results, cancel, done })
+            self.ask(|done| Call::Execute { unit, project, news, cancel, done })
         };
         tokio::select! {
             () = cancel.cancelled() => Ok(()),

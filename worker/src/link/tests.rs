@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::testing::{Call, Calls, FakeCoordinator, FakeCrew, TOKEN, Talk, soon};
 use super::*;
 use crate::hands::{Farm, FarmError, Settled, Unfit};
+use crate::runner::UnitNews;
 
 struct Scene {
     farm: FakeCoordinator,
@@ -59,9 +60,9 @@ impl Scene {
     async fn execute(&mut self, talk: &Talk, fence: u64, lane: u32, attempts: &[u64]) -> Running {
         self.assign_unit(talk, fence, lane, attempts).await;
         match self.call().await {
-            Call::Execute { unit, project, results, cancel, done } => {
+            Call::Execute { unit, project, news, cancel, done } => {
                 assert_eq!((project.as_str(), unit.suite.as_str(), unit.lane), ("shop", "it", lane));
-                Running { results, cancel, done }
+                Running { news, cancel, done }
             }
             other => panic!("expected Execute, got {other:?}"),
         }
@@ -90,14 +91,14 @@ impl Scene {
 }
 
 struct Running {
-    results: mpsc::Sender<TestResult>,
+    news: mpsc::Sender<UnitNews>,
     cancel: CancellationToken,
     done: oneshot::Sender<Result<(), crate::hands::WorkFailure>>,
 }
 
 impl Running {
     async fn result(&self, attempt: u64) {
-        self.results.send(TestResult { attempt, ..TestResult::default() }).await.unwrap();
+        self.news.send(UnitNews::Result(TestResult { attempt, ..TestResult::default() })).await.unwrap();
     }
 }
 

@@ -54,6 +54,16 @@ impl SharedOutput {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).to_bytes()
     }
 
+    /// All that was printed so far, in bytes; not all of it is still there.
+    pub(crate) fn printed(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pushed()
+    }
+
+    /// See [`HeadTail::after`].
+    pub(crate) fn after(&self, from: u64, bytes_max: usize) -> Option<(u64, Vec<u8>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).after(from, bytes_max)
+    }
+
     pub(crate) fn to_text(&self) -> String {
         String::from_utf8_lossy(&self.to_bytes()).into_owned()
     }

@@ -105,6 +105,7 @@ async fn call(
     let (began, started_unix_ms) = (Instant::now(), clock::unix_ms());
     reporter.started();
     let words = cell.shell("run.sh", script)?;
+    let _live = reporter.follow(&output);
     let mut sink = output.clone();
     let end = tokio::select! {
         ended = cell.exec(words, limit + ENGINE_MARGIN, &mut sink) => Call::Exit(match ended {

@@ -17,6 +17,7 @@ mod command;
 mod event;
 mod ids;
 mod junit;
+mod live;
 mod matching;
 mod progress;
 mod pytest;
@@ -26,7 +27,7 @@ mod template;
 use std::time::Duration;
 
 use andon_proto::suite::Runner as SuiteRunner;
-use andon_proto::{Suite, TestCase};
+use andon_proto::{OutputPiece, Suite, TestCase, TestResult};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,15 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 pub const STARTUP_LIMIT_MIN: Duration = Duration::from_secs(120);
 /// The limit of a discovery.
 pub const DISCOVERY_LIMIT: Duration = Duration::from_secs(600);
+
+/// What a unit tells while it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UnitNews {
+    /// One test has ended.
+    Result(TestResult),
+    /// It printed this.
+    Output(OutputPiece),
+}
 
 /// Knows whether a failure is the farm's.
 #[async_trait]

@@ -272,6 +272,7 @@ pub(crate) async fn run(
     job.timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
     let limit_ms = job.timeout_ms;
     let _job = process.give(&job);
+    let _live = reporter.follow(&process.output);
     let mut unit = Progress::new(tests.clone());
     let mut deadline = tokio::time::Instant::now() + view.startup_limit();
     loop {

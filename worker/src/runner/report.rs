@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use andon_proto::{Outcome, TestResult};
 use tokio::sync::mpsc;
 
-use super::Witness;
+use super::cell::SharedOutput;
+use super::live::Live;
 use super::progress::Ended;
+use super::{UnitNews, Witness};
 use crate::hands::{WorkFailure, compress_log};
 
 /// What is true of a unit before its first test.
@@ -25,8 +27,10 @@ pub struct UnitFacts {
 /// Sends results as they come.
 #[derive(Debug)]
 pub struct Reporter {
-    results: mpsc::Sender<TestResult>,
+    news: mpsc::Sender<UnitNews>,
     facts: UnitFacts,
+    /// What earlier commands of the unit printed, in bytes, and what the last one prints.
+    printed: (u64, Option<SharedOutput>),
     first_started: Option<Instant>,
     first_sent: bool,
 }
@@ -34,8 +38,15 @@ pub struct Reporter {
 impl Reporter {
     /// For one unit.
     #[must_use]
-    pub fn new(results: mpsc::Sender<TestResult>, facts: UnitFacts) -> Self {
-        Self { results, facts, first_started: None, first_sent: false }
+    pub fn new(news: mpsc::Sender<UnitNews>, facts: UnitFacts) -> Self {
+        Self { news, facts, printed: (0, None), first_started: None, first_sent: false }
+    }
+
+    /// Sends what a command of the unit prints, for as long as the answer lives.
+    pub(crate) fn follow(&mut self, output: &SharedOutput) -> Live {
+        let (before, last) = &mut self.printed;
+        *before += last.replace(output.clone()).map_or(0, |last| last.printed());
+        Live::of(output.clone(), *before, self.news.clone())
     }
 
     /// A test started.
@@ -63,7 +74,7 @@ impl Reporter {
             driver: self.facts.driver.clone(),
         };
         // Nobody takes results any more: the link has let go of the lease, and will cancel.
-        let _ = self.results.send(result).await;
+        let _ = self.news.send(UnitNews::Result(result)).await;
         Ok(())
     }
 }
@@ -90,12 +101,19 @@ mod tests {
         Ended { attempt, outcome, run_ms: 1, message: String::new(), log: Vec::new(), started_unix_ms: 7 }
     }
 
-    fn reporter() -> (Reporter, mpsc::Receiver<TestResult>) {
+    fn reporter() -> (Reporter, mpsc::Receiver<UnitNews>) {
         let (sender, receiver) = mpsc::channel(8);
         let arrived = Instant::now();
         let facts =
             UnitFacts { arrived, rebased_within: Duration::ZERO, rebase_us: 42, driver: "restart".into() };
         (Reporter::new(sender, facts), receiver)
+    }
+
+    async fn next(results: &mut mpsc::Receiver<UnitNews>) -> Option<TestResult> {
+        match results.recv().await? {
+            UnitNews::Result(result) => Some(result),
+            UnitNews::Output(piece) => panic!("nothing was printed: {piece:?}"),
+        }
     }
 
     #[tokio::test]
@@ -104,8 +122,8 @@ mod tests {
         for attempt in [1, 2] {
             reporter.ended(ended(attempt, Outcome::Passed), &Says(Ok(()))).await.unwrap();
         }
-        assert_eq!(results.recv().await.unwrap().rebase_us, 42);
-        assert_eq!(results.recv().await.unwrap().rebase_us, 0);
+        assert_eq!(next(&mut results).await.unwrap().rebase_us, 42);
+        assert_eq!(next(&mut results).await.unwrap().rebase_us, 0);
     }
 
     #[tokio::test]
@@ -116,7 +134,7 @@ mod tests {
         reporter.ended(ended(2, Outcome::Failed), &farm).await.unwrap_err();
         reporter.ended(ended(3, Outcome::TimedOut), &farm).await.unwrap_err();
         drop(reporter);
-        assert_eq!(results.recv().await.unwrap().attempt, 1);
-        assert_eq!(results.recv().await, None);
+        assert_eq!(next(&mut results).await.unwrap().attempt, 1);
+        assert_eq!(next(&mut results).await, None);
     }
 }

@@ -13,7 +13,11 @@ use andon_core::ids::{AttemptId, RunId, TestIx};
 use andon_core::model::Record;
 use async_trait::async_trait;
 
-use super::super::{Active, ImageRow, Note, Past, Result, RunFilter, RunRow, Store, TestRow};
+use super::super::outputs::Outputs;
+use super::super::round::Round;
+use super::super::{
+    Active, ImageRow, Note, Output, Past, Result, RunFilter, RunRow, Store, StoreError, TestRow,
+};
 use super::{BEGIN, Pool, check_leader};
 
 /// A database that is open.
@@ -22,14 +26,18 @@ pub struct Database {
     pub(in crate::store) pool: Pool,
     /// Who opened it last may write.
     pub(in crate::store) epoch: i64,
+    /// What tests print, beside it.
+    pub(in crate::store) outputs: Outputs,
 }
 
 #[async_trait]
 impl Store for Database {
     async fn apply(&self, records: &[Record]) -> Result<()> {
+        let round = Round::of(records);
+        let places = self.outputs.keep(round.printed()).await.map_err(StoreError::Outputs)?;
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         check_leader(&mut transaction, self.epoch).await?;
-        write::records(&mut transaction, records).await?;
+        write::round(&mut transaction, &round, places).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -61,12 +69,8 @@ impl Store for Database {
         Ok(read::tests(&self.pool, run, Some(test)).await?.pop())
     }
 
-    async fn log(&self, run: RunId, attempt: AttemptId) -> Result<Option<Vec<u8>>> {
-        Ok(sqlx::query_scalar("SELECT zstd FROM logs WHERE run = $1 AND attempt = $2")
-            .bind(write::number(run.0))
-            .bind(write::number(attempt.0))
-            .fetch_optional(&self.pool)
-            .await?)
+    async fn output(&self, run: RunId, attempt: AttemptId) -> Result<Output> {
+        read::output(&self.pool, &self.outputs, run, attempt).await
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

@@ -6,8 +6,10 @@ use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, Wo
 use andon_core::model::RunHeader;
 use sqlx::{FromRow, Row as _};
 
+use super::super::super::outputs::{Outputs, Place};
 use super::super::super::{
-    Active, ActiveLease, ActiveRun, AttemptRow, Counts, Result, RunFilter, RunRow, TestRow, codes,
+    Active, ActiveLease, ActiveRun, AttemptRow, Content, Counts, Output, Piece, Result, RunFilter, RunRow,
+    TestRow, codes,
 };
 use super::super::{Connection, Pool, Row};
 use super::write::number;
@@ -219,4 +221,41 @@ async fn active_run(pool: &Pool, raw: RawRun) -> Result<ActiveRun> {
     let last_work = of_attempts.chain(leases.iter().map(|lease| lease.lease.work.0)).max().unwrap_or(0);
     let row = with_counts(pool, raw).await?;
     Ok(ActiveRun { row, tests, discovered, leases, last_work })
+}
+
+const OUTPUT: &str = "SELECT segment, at, bytes, digest FROM outputs WHERE run = $1 AND attempt = $2";
+
+const PIECES: &str = "
+    SELECT starts, raw_bytes, segment, at, bytes, digest FROM pieces
+    WHERE run = $1 AND fence = (SELECT fence FROM attempts WHERE run = $1 AND attempt = $2) ORDER BY starts";
+
+pub(in crate::store) async fn output(
+    pool: &Pool,
+    outputs: &Outputs,
+    run: RunId,
+    attempt: AttemptId,
+) -> Result<Output> {
+    let place = |(segment, at, bytes, digest): (i64, i64, i64, String)| Place {
+        segment: natural(segment),
+        at: natural(at),
+        bytes: natural(bytes),
+        digest,
+    };
+    let whole: Option<(i64, i64, i64, String)> =
+        sqlx::query_as(OUTPUT).bind(number(run.0)).bind(number(attempt.0)).fetch_optional(pool).await?;
+    if let Some(whole) = whole {
+        return Ok(Output::Whole(content(outputs, place(whole)).await));
+    }
+    let raws: Vec<(i64, i64, i64, i64, i64, String)> =
+        sqlx::query_as(PIECES).bind(number(run.0)).bind(number(attempt.0)).fetch_all(pool).await?;
+    let mut pieces = Vec::with_capacity(raws.len());
+    for (starts, raw_bytes, segment, at, bytes, digest) in raws {
+        let content = content(outputs, place((segment, at, bytes, digest))).await;
+        pieces.push(Piece { starts: natural(starts), raw_bytes: natural(raw_bytes), content });
+    }
+    Ok(if pieces.is_empty() { Output::Nothing } else { Output::Pieces(pieces) })
+}
+
+async fn content(outputs: &Outputs, place: Place) -> Content {
+    outputs.read(place).await.map_err(|lost| lost.to_string())
 }

@@ -6,6 +6,7 @@
 use andon_core::ids::RunId;
 use andon_core::model::{Record, RunHeader, RunState};
 
+use super::super::super::outputs::Place;
 use super::super::super::round::{Round, statements, without_nul};
 use super::super::super::{Result, codes};
 use super::super::Connection;
@@ -50,7 +51,18 @@ const ENDS: &str = "
     WHERE attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
       AND attempts.outcome = 0";
 
-const LOG: &str = "INSERT INTO logs (run, attempt, zstd) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+const OUTPUTS: &str = "
+    INSERT INTO outputs (run, attempt, segment, at, bytes, digest)
+    SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT),
+           CAST(value->>3 AS BIGINT), CAST(value->>4 AS BIGINT), value->>5
+    FROM json_each($1) WHERE true ON CONFLICT DO NOTHING";
+
+const PIECES: &str = "
+    INSERT INTO pieces (run, fence, starts, raw_bytes, segment, at, bytes, digest)
+    SELECT CAST(value->>0 AS BIGINT), CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT),
+           CAST(value->>3 AS BIGINT), CAST(value->>4 AS BIGINT), CAST(value->>5 AS BIGINT),
+           CAST(value->>6 AS BIGINT), value->>7
+    FROM json_each($1) WHERE true ON CONFLICT DO NOTHING";
 
 /// What is known of one run's attempts, as another run's.
 const SHARED: &str = "
@@ -62,11 +74,11 @@ const SHARED: &str = "
     JOIN attempts ON attempts.run = CAST(v.value->>3 AS BIGINT)
                  AND attempts.attempt = CAST(v.value->>4 AS BIGINT)";
 
-const SHARED_LOGS: &str = "
-    INSERT INTO logs (run, attempt, zstd)
-    SELECT CAST(v.value->>0 AS BIGINT), CAST(v.value->>1 AS BIGINT), zstd
+const SHARED_OUTPUTS: &str = "
+    INSERT INTO outputs (run, attempt, segment, at, bytes, digest)
+    SELECT CAST(v.value->>0 AS BIGINT), CAST(v.value->>1 AS BIGINT), segment, at, bytes, digest
     FROM json_each($1) AS v
-    JOIN logs ON logs.run = CAST(v.value->>3 AS BIGINT) AND logs.attempt = CAST(v.value->>4 AS BIGINT)
+    JOIN outputs ON outputs.run = CAST(v.value->>3 AS BIGINT) AND outputs.attempt = CAST(v.value->>4 AS BIGINT)
     WHERE true ON CONFLICT DO NOTHING";
 
 const FOOTPRINTS: &str = "
@@ -111,22 +123,26 @@ const VERDICTS: &str = "
 
 const CLOSED: &str = "DELETE FROM leases WHERE fence IN (SELECT CAST(value AS BIGINT) FROM json_each($1))";
 
-pub(in crate::store) async fn records(db: &mut Connection, records: &[Record]) -> Result<()> {
-    let round = Round::of(records);
+/// `places`: of what the round [printed](Round::printed).
+pub(in crate::store) async fn round(
+    db: &mut Connection,
+    round: &Round<'_>,
+    places: Vec<Place>,
+) -> Result<()> {
+    let (outputs, pieces) = round.placed(places);
     for record in &round.first {
         single(db, record).await?;
     }
     each(db, SUITES, statements(&round.suites)).await?;
     each(db, TESTS, statements(&round.tests)).await?;
-    grant(db, &round).await?;
+    grant(db, round).await?;
     each(db, LEASES, statements(&round.leases)).await?;
     each(db, ATTEMPTS, statements(&round.attempts)).await?;
     each(db, ENDS, statements(&round.ends)).await?;
-    for (run, attempt, zstd) in &round.logs {
-        sqlx::query(LOG).bind(number(*run)).bind(number(*attempt)).bind(*zstd).execute(&mut *db).await?;
-    }
+    each(db, OUTPUTS, statements(&outputs)).await?;
+    each(db, PIECES, statements(&pieces)).await?;
     each(db, SHARED, statements(&round.shared)).await?;
-    each(db, SHARED_LOGS, statements(&round.shared)).await?;
+    each(db, SHARED_OUTPUTS, statements(&round.shared)).await?;
     each(db, FOOTPRINTS, statements(&round.footprints)).await?;
     each(db, HISTORY, statements(&round.seen)).await?;
     each(db, VERDICTS, statements(&round.verdicts)).await?;

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use andon_proto::{BaselineReady, Discovered, Lease, TestResult, WorkFailed, assign};
+use andon_proto::{BaselineReady, Discovered, Lease, WorkFailed, assign};
 
 use crate::hands::{Settled, Unfit};
+use crate::runner::UnitNews;
 
 /// What comes from a lane's task. A lane has one task at a time, which ends with `Ended` or `Settled`.
 #[derive(Debug)]
 pub(crate) enum LaneEvent {
     /// A line for a person.
     Notice(String),
-    /// One attempt has ended.
-    Result(TestResult),
+    /// One attempt has ended, or something was printed.
+    News(UnitNews),
     /// The work is over, whole or failed.
     Ended(Result<Fruit, WorkFailed>),
     /// The lane was put back, or cannot be.

@@ -9,6 +9,7 @@ use andon_proto::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::runner::UnitNews;
 
 const LANES: u32 = 3;
 const TTL_MS: u64 = 1_000;
@@ -232,9 +233,10 @@ impl World {
     fn progress(&mut self, lane: u32, ends: bool, well: bool) {
         let Some(Some(task)) = self.tasks.get(lane as usize).copied() else { return };
         let event = match task {
-            Task::Work(..) if !ends => {
-                LaneEvent::Result(TestResult { attempt: self.attempts, ..TestResult::default() })
-            }
+            Task::Work(..) if !ends => LaneEvent::News(UnitNews::Result(TestResult {
+                attempt: self.attempts,
+                ..TestResult::default()
+            })),
             Task::Work(..) if !well => LaneEvent::Ended(Err(WorkFailed::default())),
             Task::Work(_, 0) => LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default()))),
             Task::Work(_, 1) => LaneEvent::Ended(Ok(Fruit::Tests(Default::default()))),
@@ -242,7 +244,7 @@ impl World {
             Task::Settle if well => LaneEvent::Settled(Ok(Settled::default())),
             Task::Settle => LaneEvent::Settled(Err(Unfit { reason: "stuck".into() })),
         };
-        if !matches!(event, LaneEvent::Result(_)) {
+        if !matches!(event, LaneEvent::News(_)) {
             self.tasks[lane as usize] = None;
         }
         self.step(Input::Lane(lane, event));

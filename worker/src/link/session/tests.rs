@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use andon_proto::{
-    Ack, BaselineReady, Discovered, Execute, PrepareBaseline, Revoke, Superseded, TestCase, TestResult,
-    Welcome,
+    Ack, BaselineReady, Discovered, Execute, OutputPiece, PrepareBaseline, Revoke, Superseded, TestCase,
+    TestResult, Welcome,
 };
 use andon_snapshot::Footprint as Dirt;
 
 use super::*;
 use crate::link::outbox::UNACKED_MAX;
+use crate::runner::UnitNews;
 
 mod whole;
 
@@ -54,7 +55,7 @@ fn superseded(fence: u64) -> Word {
 }
 
 fn result(attempt: u64) -> LaneEvent {
-    LaneEvent::Result(TestResult { attempt, ..TestResult::default() })
+    LaneEvent::News(UnitNews::Result(TestResult { attempt, ..TestResult::default() }))
 }
 
 fn unit_ended() -> LaneEvent {
@@ -89,6 +90,7 @@ fn name(effect: &Effect) -> String {
                     Fact::BaselineReady(_) => format!("{fence}: baseline"),
                     Fact::Discovered(_) => format!("{fence}: discovered"),
                     Fact::Notice(text) => format!("{fence}: notice {text}"),
+                    Fact::Output(piece) => format!("{fence}: output from {}", piece.starts),
                 }
             }
         },
@@ -263,6 +265,17 @@ fn a_revoked_lease_is_cancelled_and_nothing_more_is_said_of_it() {
     assert_eq!(desk.lane(0, settled("k")), ["ready 0 \"k\""]);
     desk.step(Input::Disconnected);
     assert_eq!(desk.connect(), ["hello[]", "ready 0 \"k\""], "its unacknowledged results are dropped");
+}
+
+#[test]
+fn output_that_was_not_acknowledged_is_sent_again() {
+    let mut desk = Desk::joined(1);
+    desk.hear(unit(5, 0, &[1]));
+    let piece = |starts| LaneEvent::News(UnitNews::Output(OutputPiece { starts, ..OutputPiece::default() }));
+    assert_eq!(desk.lane(0, piece(0)), ["5: output from 0"]);
+    desk.step(Input::Disconnected);
+    assert!(desk.lane(0, piece(9)).is_empty(), "nobody to send to");
+    assert_eq!(desk.connect(), ["hello[5]", "5: output from 0", "5: output from 9"]);
 }
 
 #[test]

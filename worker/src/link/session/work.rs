@@ -1,6 +1,7 @@
 //! Leases and lanes: what is started, what comes of it, and how it is stopped.
 
 use super::*;
+use crate::runner::UnitNews;
 
 impl Session {
     pub(super) fn working(&self) -> impl Iterator<Item = &Working> {
@@ -82,7 +83,12 @@ impl Session {
                     self.report(lease, Fact::Notice(text), out);
                 }
             }
-            LaneEvent::Result(result) => {
+            LaneEvent::News(UnitNews::Output(piece)) => {
+                if let Some(lease) = self.lease_of(lane) {
+                    self.report(lease, Fact::Output(piece), out);
+                }
+            }
+            LaneEvent::News(UnitNews::Result(result)) => {
                 if let Some(Lane::Working(working)) = self.lanes.get_mut(lane as usize) {
                     working.reported.push(result.attempt);
                     let lease = working.lease;
