@@ -55,6 +55,9 @@ pub(crate) struct FarmFile {
     /// Where runs are kept: `postgres://…`; absent for SQLite in the state folder. May hold a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) store: Option<String>,
+    /// How long runs keep their tests and logs; 0 for ever.
+    #[serde(default = "crate::cli::keep_days_default")]
+    pub(crate) keep_runs_days: u32,
 }
 
 /// Why the state folder cannot be used.
@@ -257,6 +260,7 @@ mod tests {
             credentials: Whose::None,
             shares: Shares::default(),
             store: None,
+            keep_runs_days: 90,
         }
     }
 

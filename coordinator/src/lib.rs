@@ -8,6 +8,7 @@ mod lead;
 mod plan;
 mod printed;
 mod restore;
+mod retention;
 mod round;
 mod rpc;
 mod sessions;
@@ -19,6 +20,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,8 @@ pub struct CoordinatorConfig {
     pub join_token: String,
     /// Lease times.
     pub core: CoreConfig,
+    /// Tests, attempts and logs of runs that ended longer ago are deleted; `None` to keep all.
+    pub keep_runs: Option<Duration>,
     /// What to do where another coordinator leads this farm.
     pub where_led: WhereLed,
 }
@@ -107,9 +111,15 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     let (_lock, store) = opened?;
     let blobs = blobs::Blobs::open(config.state_dir.join("blobs"))
         .map_err(|source| io("open", config.state_dir.join("blobs"), source))?;
+    let forgetting = config.keep_runs.map(|keep| (Arc::clone(&store), keep));
     let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
     let services = rpc::services(&farm, &config.client_token, &config.join_token);
 
+    if let Some((store, keep)) = forgetting {
+        let forgetting = retention::run(store, keep, farm.clock);
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(forgetting).await });
+    }
     let mut servers = tokio::task::JoinSet::new();
     if let Some(address) = config.listen {
         let listener =

@@ -45,6 +45,7 @@ impl Coordinator {
             client_token: CLIENT.into(),
             join_token: JOIN.into(),
             core: CoreConfig::default(),
+            keep_runs: None,
             where_led,
         };
         let stop = CancellationToken::new();

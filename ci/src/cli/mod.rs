@@ -30,7 +30,7 @@ use clap_complete::Shell;
 use crate::report::exit::Exit;
 use error::CliError;
 use farm::FarmArgs;
-pub(crate) use servers::Whose;
+pub(crate) use servers::{Whose, keep_days_default};
 
 /// A CI build farm for integration tests: every test starts on the same seeded, live stack.
 #[derive(Debug, Parser)]

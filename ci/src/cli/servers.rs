@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use andon::connect::Connection;
 use andon::gateway::{GatewayConfig, WatchedProject};
@@ -67,12 +68,23 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
             weights: file.shares.weights,
             ..CoreConfig::default()
         },
+        keep_runs: (file.keep_runs_days > 0)
+            .then(|| Duration::from_secs(u64::from(file.keep_runs_days) * 86_400)),
         where_led: if args.standby { WhereLed::StandBy } else { WhereLed::Refuse },
     };
     andon_coordinator::serve(config, stop_on_signal()?)
         .await
         .map_err(|error| CliError::infrastructure("the coordinator cannot go on").because(&error))?;
     Ok(Exit::Passed)
+}
+
+/// How long runs are kept unless told.
+const KEEP_DAYS_DEFAULT: u32 = 90;
+const KEEP_DAYS_MAX: i64 = 36_500;
+
+/// For a `farm.json` that does not say.
+pub(crate) fn keep_days_default() -> u32 {
+    KEEP_DAYS_DEFAULT
 }
 
 /// Takes the farm back to the database in its own folder.
@@ -85,10 +97,14 @@ pub(crate) struct StoreArgs {
     /// the environment: others can read arguments
     #[arg(long, value_name = "URL", env = "ANDON_STORE", hide_env_values = true)]
     store: Option<String>,
+    /// Delete tests, attempts and logs of runs that ended so many days ago; the runs stay listed. 0 keeps all [default: 90]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=KEEP_DAYS_MAX))]
+    keep_runs_days: Option<u32>,
 }
 
 impl StoreArgs {
-    pub(crate) fn checked(&self) -> Result<Option<String>, CliError> {
+    /// What is told of it, where that can be meant.
+    pub(crate) fn checked(&self) -> Result<Self, CliError> {
         let is_known = |url: &String| {
             url == SQLITE || url.starts_with("postgres://") || url.starts_with("postgresql://")
         };
@@ -96,7 +112,7 @@ impl StoreArgs {
             Some(url) if !is_known(url) => {
                 Err(CliError::usage("--store is neither sqlite nor a postgres:// URL"))
             }
-            store => Ok(store.clone()),
+            _ => Ok(self.clone()),
         }
     }
 }
@@ -107,7 +123,7 @@ pub(crate) struct Told {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) watch: Vec<String>,
     pub(crate) credentials: Option<Whose>,
-    pub(crate) store: Option<String>,
+    pub(crate) store: StoreArgs,
     pub(crate) shares: ShareArgs,
 }
 
@@ -131,12 +147,16 @@ pub(crate) fn ensure_farm(state: &StateDir, told: &Told) -> Result<FarmFile, Cli
             credentials: Whose::None,
             shares: Shares::default(),
             store: None,
+            keep_runs_days: KEEP_DAYS_DEFAULT,
         }
     });
     if let Some(whose) = told.credentials {
         file.credentials = whose;
     }
-    match told.store.as_deref() {
+    if let Some(days) = told.store.keep_runs_days {
+        file.keep_runs_days = days;
+    }
+    match told.store.store.as_deref() {
         Some(SQLITE) => file.store = None,
         Some(url) => file.store = Some(url.to_owned()),
         None => {}
@@ -393,7 +413,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let state = StateDir::choose(Some(temp.path()), None, None).unwrap();
         let ask = |watch: &[&str]| Told {
-            store: None,
+            store: StoreArgs::default(),
             shares: ShareArgs::default(),
             listen: None,
             watch: watch.iter().map(|&watched| watched.to_owned()).collect(),

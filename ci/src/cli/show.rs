@@ -96,6 +96,12 @@ pub(crate) async fn show(args: ShowArgs, farm: &FarmArgs) -> Result<Exit, CliErr
     let connection = farm.connect().await?;
     let number = run_or_latest(&connection, args.run, "").await?;
     let run = follow::whole_run(&connection, number).await?;
+    if run.forgotten && (args.junit.is_some() || args.failed) {
+        return Err(CliError::usage(format!(
+            "the tests of run {number} were deleted: it ended too long ago"
+        ))
+        .hint("`andon show` still has its counts"));
+    }
     let keep = |test: &Test| !args.failed || words::is_bad(test.verdict());
     let junit_on_stdout = match &args.junit {
         Some(file) => write_junit(&run, file)?,

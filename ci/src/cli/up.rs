@@ -100,7 +100,10 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     let processes = Processes::of(&state);
 
     let moved = before.as_ref().is_some_and(|before| {
-        (&before.listen, &before.shares, &before.store) != (&file.listen, &file.shares, &file.store)
+        let settings = |file: &FarmFile| {
+            (file.listen.clone(), file.shares.clone(), file.store.clone(), file.keep_runs_days)
+        };
+        settings(before) != settings(&file)
     });
     if moved && processes.coordinator.stop().await? {
         out::line("coordinator stopped, to start with its new settings")?;

@@ -96,6 +96,7 @@ pub(crate) fn mixed() -> Run {
         tests,
         rerun_of: 0,
         requested_by: "ann".to_owned(),
+        forgotten: false,
     }
 }
 

@@ -69,6 +69,9 @@ pub(crate) fn summary(run: &Run, paint: Paint) -> String {
     if !run.reason.is_empty() {
         reason(&mut said, &run.reason);
     }
+    if run.forgotten {
+        push(&mut said, "deleted", "its tests and logs: it ended too long ago (--keep-runs-days)");
+    }
     let failed = |test: &&Test| matches!(test.verdict(), Verdict::Failed | Verdict::TimedOut);
     let infrastructure = |test: &&Test| matches!(test.verdict(), Verdict::Infrastructure);
     let flaky = |test: &&Test| matches!(test.verdict(), Verdict::Flaky);

@@ -172,7 +172,7 @@ impl Run {
             let tests: Vec<_> = unit.into_iter().map(|place| tests[place]).collect();
             match (grain, &*tests) {
                 (Grain::Test | Grain::Batch, [test]) if self.is_unknown(*test) => {
-                    self.queue_new(suite, *test)
+                    self.queue_new(suite, *test);
                 }
                 _ => self.queue_unit(suite, tests, false, 0),
             }

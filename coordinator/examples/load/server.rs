@@ -25,6 +25,7 @@ pub(crate) async fn serve(state: &Path, address: SocketAddr) -> Result<(), Failu
         client_token: CLIENT.into(),
         join_token: JOIN.into(),
         core: CoreConfig::default(),
+        keep_runs: None,
         where_led: WhereLed::Refuse,
     };
     Ok(andon_coordinator::serve(config, CancellationToken::new()).await?)

@@ -156,6 +156,7 @@ pub(crate) fn run(row: RunRow) -> wire::Run {
         tests: Vec::new(),
         rerun_of: header.rerun_of.map_or(0, |run| run.0),
         requested_by: header.requested_by,
+        forgotten: row.forgotten,
     }
 }
 

@@ -39,6 +39,17 @@ impl FarmService {
         row.ok_or_else(|| Status::not_found(format!("there is no run {run}")))
     }
 
+    /// A run with its tests still there.
+    async fn whole_row(&self, run: u64) -> Result<RunRow, Status> {
+        match self.row(run).await? {
+            row if row.forgotten => {
+                let text = format!("the tests and logs of run {run} were deleted: it ended too long ago");
+                Err(Status::failed_precondition(text))
+            }
+            row => Ok(row),
+        }
+    }
+
     /// The specification, checked as far as the coordinator relies on it.
     async fn spec(&self, digest: &str) -> Result<wire::RunSpec, Status> {
         let digest = Digest::parse(digest).map_err(|error| blobs::status(&error))?;
@@ -92,7 +103,7 @@ impl FarmApi for FarmService {
         request: Request<wire::RerunRequest>,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
         let request = request.into_inner();
-        let earlier = self.row(request.run).await?;
+        let earlier = self.whole_row(request.run).await?;
         let same = request.spec_digest.is_empty() || request.spec_digest == earlier.header.spec_digest;
         let spec_digest = if same { earlier.header.spec_digest.clone() } else { request.spec_digest.clone() };
         let spec = self.spec(&spec_digest).await?;
@@ -156,7 +167,7 @@ impl FarmApi for FarmService {
         request: Request<wire::GetLogRequest>,
     ) -> Result<Response<wire::GetLogResponse>, Status> {
         let request = request.into_inner();
-        let row = self.row(request.run).await?;
+        let row = self.whole_row(request.run).await?;
         if request.test.is_empty() {
             let notes = self.farm.store.notes(row.run).await.map_err(|error| internal(&error))?;
             return Ok(Response::new(wire::GetLogResponse { text: log_text::of_run(notes), attempt: 0 }));

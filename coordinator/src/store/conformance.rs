@@ -143,6 +143,63 @@ async fn a_transaction_that_fails_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn of_a_run_that_is_forgotten_its_counts_stay_and_others_are_not_touched() {
+    on_each(async |store| {
+        const LATER: RunId = RunId(2);
+        let over = |run, at_unix_ms| Record::RunMoved {
+            run,
+            state: RunState::Ended(RunEnd::Passed),
+            reason: String::new(),
+            at_unix_ms,
+        };
+        let passed = |run, test| Record::VerdictGiven {
+            run,
+            test: TestIx(test),
+            verdict: Verdict::Passed,
+            run_ms: Some(8),
+        };
+        let later = [
+            Record::RunCreated {
+                run: LATER,
+                header: RunHeader { dedup_key: None, ..header() },
+                at_unix_ms: 50,
+            },
+            Record::TestsAdded {
+                run: LATER,
+                suite: "it".into(),
+                tests: vec![(TestIx(0), "a.py::one".into())],
+            },
+            passed(LATER, 0),
+            over(LATER, 60),
+        ];
+        let note = Record::Noted { run: RUN, text: "half".into(), log_zstd: vec![], at_unix_ms: 1 };
+        let piece = Record::Printed { lease: lease(2, 1), starts: 0, raw_bytes: 1, zstd: vec![3] };
+        let before = [created(), added(), leased(2, 1, &[(1, 0), (2, 1)]), piece, note];
+        store.apply(&before).await.unwrap();
+        store
+            .apply(&[ended(1, Outcome::Passed), passed(RUN, 0), passed(RUN, 1), over(RUN, 40)])
+            .await
+            .unwrap();
+        store.apply(&later).await.unwrap();
+        let kept = store.run(LATER).await.unwrap();
+
+        assert!(!store.forget(40, 9).await.unwrap(), "it ended then, not before");
+        // One row at a time is as good as all at once.
+        while store.forget(41, 1).await.unwrap() {}
+        let row = store.run(RUN).await.unwrap().unwrap();
+        assert_eq!((row.forgotten, row.counts.passed, row.ended_ms), (true, 2, 40));
+        assert!(store.tests(RUN).await.unwrap().is_empty() && store.notes(RUN).await.unwrap().is_empty());
+        assert_eq!(store.output(RUN, AttemptId(1)).await.unwrap(), Output::Nothing);
+        assert_eq!(store.run(LATER).await.unwrap(), kept);
+        assert_eq!(store.tests(LATER).await.unwrap().len(), 1);
+        let known = store.history("shop", "it").await.unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["a.py::one"], "no later run had the other");
+        assert_eq!(known["a.py::one"].runs, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_restart_finds_what_was_out() {
     on_each(async |store| {
         let second = RunId(2);

@@ -23,7 +23,7 @@ struct State {
     runs: BTreeMap<RunId, Stored>,
     leases: BTreeMap<Fence, ActiveLease>,
     last_fence: u64,
-    history: HashMap<(String, String), HashMap<String, Past>>,
+    history: HashMap<(String, String), HashMap<String, (Past, RunId)>>,
     baselines: Vec<(u64, String, Vec<u8>)>,
     images: BTreeMap<String, ImageRow>,
 }
@@ -39,7 +39,19 @@ struct Stored {
 }
 
 impl Stored {
+    fn forget(&mut self) {
+        self.row = RunRow { forgotten: true, ..self.row() };
+        self.tests.clear();
+        self.discovered.clear();
+        self.outputs.clear();
+        self.pieces.clear();
+        self.notes.clear();
+    }
+
     fn row(&self) -> RunRow {
+        if self.row.forgotten {
+            return self.row.clone();
+        }
         let mut counts = Counts::default();
         for test in self.tests.values() {
             counts.add(test.verdict, 1);
@@ -77,6 +89,7 @@ impl State {
                     created_ms: at_unix_ms,
                     started_ms: 0,
                     ended_ms: 0,
+                    forgotten: false,
                     counts: Counts::default(),
                 };
                 let stored = Stored {
@@ -217,9 +230,18 @@ impl State {
         let (suite, id) = (row.suite.clone(), row.id.clone());
         if let Some(seen_ms) = run_ms {
             let known = self.history.entry((project, suite)).or_default();
-            let mean_ms = smoothed(known.get(&id).map(|past| past.mean_ms), seen_ms);
-            let failed_last = matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Flaky);
-            known.insert(id, Past { mean_ms, failed_last });
+            let (failed, flaky) =
+                (matches!(verdict, Verdict::Failed | Verdict::TimedOut), verdict == Verdict::Flaky);
+            let before = known.get(&id).map(|(past, _)| *past);
+            let sum = before.unwrap_or_default();
+            let past = Past {
+                mean_ms: smoothed(before.map(|past| past.mean_ms), seen_ms),
+                failed_last: failed || flaky,
+                runs: sum.runs + 1,
+                failures: sum.failures + u32::from(failed),
+                flakes: sum.flakes + u32::from(flaky),
+            };
+            known.insert(id, (past, run));
         }
         Ok(())
     }
@@ -246,6 +268,19 @@ impl Store for Memory {
         }
         *state = next;
         Ok(())
+    }
+
+    async fn forget(&self, ended_before_ms: u64, _: u32) -> Result<bool> {
+        let state = &mut *self.state();
+        let is_old = |row: &RunRow| !row.forgotten && row.ended_ms > 0 && row.ended_ms < ended_before_ms;
+        let oldest = state.runs.values_mut().filter(|stored| is_old(&stored.row));
+        let Some(stored) = oldest.min_by_key(|stored| stored.row.ended_ms) else { return Ok(false) };
+        stored.forget();
+        let (run, project) = (stored.row.run, stored.row.header.project.clone());
+        for ((of, _), known) in &mut state.history {
+            known.retain(|_, (_, last_run)| *of != project || *last_run != run);
+        }
+        Ok(true)
     }
 
     async fn active(&self) -> Result<Active> {
@@ -303,7 +338,8 @@ impl Store for Memory {
 
     async fn history(&self, project: &str, suite: &str) -> Result<HashMap<String, Past>> {
         let key = (project.to_owned(), suite.to_owned());
-        Ok(self.state().history.get(&key).cloned().unwrap_or_default())
+        let known = self.state().history.get(&key).cloned().unwrap_or_default();
+        Ok(known.into_iter().map(|(id, (past, _))| (id, past)).collect())
     }
 
     async fn baseline(&self, key: &str) -> Result<Option<Vec<u8>>> {

@@ -8,6 +8,7 @@ mod codes;
 mod conformance;
 #[cfg(test)]
 mod leading;
+mod location;
 pub mod memory;
 mod outputs;
 pub mod postgres;
@@ -35,6 +36,14 @@ pub enum StoreError {
     /// What tests print could not be written beside the database.
     #[error("the output of tests cannot be written")]
     Outputs(#[source] std::io::Error),
+    /// SQLite does not work over a network.
+    #[error("{} is on a network file system ({name}), where SQLite loses data: use a folder of this machine, or PostgreSQL (--store)", folder.display())]
+    Remote {
+        /// Where the file was to be.
+        folder: std::path::PathBuf,
+        /// Which file system.
+        name: &'static str,
+    },
     /// Somebody else owns the database.
     #[error("another coordinator leads this farm: its database is locked")]
     Led,
@@ -72,6 +81,8 @@ pub struct RunRow {
     pub started_ms: u64,
     /// 0 while it has not ended.
     pub ended_ms: u64,
+    /// Its tests, attempts and logs were deleted: it ended too long ago.
+    pub forgotten: bool,
     /// Tests by verdict.
     pub counts: Counts,
 }
@@ -271,12 +282,18 @@ pub struct Active {
 }
 
 /// What is known of a test from earlier runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Past {
     /// How long it takes, smoothed.
     pub mean_ms: u64,
-    /// It failed the last time.
+    /// It failed the last time, in at least one attempt.
     pub failed_last: bool,
+    /// In how many runs it ran.
+    pub runs: u32,
+    /// In how many it failed or took too long …
+    pub failures: u32,
+    /// … or was flaky.
+    pub flakes: u32,
 }
 
 /// The seam. Whoever implements it makes the records of one `apply` durable together or not at all.
@@ -284,6 +301,9 @@ pub struct Past {
 pub trait Store: Send + Sync + 'static {
     /// Applies records in order, in one transaction. Durable when it returns.
     async fn apply(&self, records: &[Record]) -> Result<()>;
+    /// Deletes, of one run that ended before that, about so many rows of what it left behind; it stays itself. False where
+    /// nothing is left to do.
+    async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<bool>;
     /// What a restart needs.
     async fn active(&self) -> Result<Active>;
     /// The run that was submitted under this key.

@@ -45,8 +45,8 @@ pub(super) struct Round<'a> {
     pub(super) footprints: Vec<(u64, u64, u64, &'a str, u64)>,
     /// (run, test, verdict)
     pub(super) verdicts: Vec<(u64, u32, i64)>,
-    /// (run, test, run_ms, failed as 0 or 1), for the history
-    pub(super) seen: Vec<(u64, u32, u64, u8)>,
+    /// (run, test, run_ms, failed, flaky), the last two as 0 or 1; for the history
+    pub(super) seen: Vec<(u64, u32, u64, u8, u8)>,
     pub(super) closed: Vec<u64>,
     /// Those that come after all others, in order: notes, run moved.
     pub(super) last: Vec<&'a Record>,
@@ -115,8 +115,9 @@ impl<'a> Round<'a> {
             }
             Record::VerdictGiven { run, test, verdict, run_ms } => {
                 self.verdicts.push((run.0, test.0, codes::from_verdict(*verdict)));
-                let failed = matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Flaky);
-                self.seen.extend(run_ms.map(|ms| (run.0, test.0, ms, u8::from(failed))));
+                let failed = u8::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
+                let flaky = u8::from(*verdict == Verdict::Flaky);
+                self.seen.extend(run_ms.map(|ms| (run.0, test.0, ms, failed, flaky)));
             }
         }
     }

@@ -28,6 +28,7 @@ impl Sqlite {
     /// # Errors
     /// Where the file cannot be opened, or is of a newer version of Andon.
     pub async fn open(path: &Path) -> Result<Self> {
+        super::location::check_local(path.parent().unwrap_or(path))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

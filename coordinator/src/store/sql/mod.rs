@@ -4,6 +4,7 @@
 //! Both read rows that are given as one JSON text: SQLite by its own `json_each`, PostgreSQL by a function of that name
 //! from our migrations. Only the driver writes; readers have connections of their own and see whole transactions.
 
+mod forget;
 pub(super) mod read;
 pub(super) mod write;
 
@@ -39,6 +40,18 @@ impl Store for Database {
         check_leader(&mut transaction, self.epoch).await?;
         write::round(&mut transaction, &round, places).await?;
         Ok(transaction.commit().await?)
+    }
+
+    async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<bool> {
+        let mut transaction = self.pool.begin_with(BEGIN).await?;
+        check_leader(&mut transaction, self.epoch).await?;
+        let before = write::number(ended_before_ms);
+        let is_more = forget::step(&mut transaction, before, i64::from(rows_max)).await?;
+        transaction.commit().await?;
+        if !is_more {
+            forget::unused(&self.pool, &self.outputs).await?;
+        }
+        Ok(is_more)
     }
 
     async fn active(&self) -> Result<Active> {
@@ -83,14 +96,7 @@ impl Store for Database {
     }
 
     async fn history(&self, project: &str, suite: &str) -> Result<HashMap<String, Past>> {
-        let rows: Vec<(String, i64, i64)> =
-            sqlx::query_as("SELECT id, mean_ms, failed_last FROM history WHERE project = $1 AND suite = $2")
-                .bind(project)
-                .bind(suite)
-                .fetch_all(&self.pool)
-                .await?;
-        let past = |mean, failed| Past { mean_ms: read::natural(mean), failed_last: failed != 0 };
-        Ok(rows.into_iter().map(|(id, mean, failed)| (id, past(mean, failed))).collect())
+        read::history(&self.pool, project, suite).await
     }
 
     async fn baseline(&self, key: &str) -> Result<Option<Vec<u8>>> {

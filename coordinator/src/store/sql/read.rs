@@ -8,8 +8,8 @@ use sqlx::{FromRow, Row as _};
 
 use super::super::super::outputs::{Outputs, Place};
 use super::super::super::{
-    Active, ActiveLease, ActiveRun, AttemptRow, Content, Counts, Output, Piece, Result, RunFilter, RunRow,
-    TestRow, codes,
+    Active, ActiveLease, ActiveRun, AttemptRow, Content, Counts, Output, Past, Piece, Result, RunFilter,
+    RunRow, TestRow, codes,
 };
 use super::super::{Connection, Pool, Row};
 use super::write::number;
@@ -41,6 +41,7 @@ struct RawRun {
     created_ms: i64,
     started_ms: i64,
     ended_ms: i64,
+    forgotten: i64,
     /// Empty while the run has not ended.
     counts: String,
 }
@@ -66,6 +67,7 @@ impl RawRun {
             created_ms: natural(self.created_ms),
             started_ms: natural(self.started_ms),
             ended_ms: natural(self.ended_ms),
+            forgotten: self.forgotten != 0,
             counts,
         })
     }
@@ -258,4 +260,27 @@ pub(in crate::store) async fn output(
 
 async fn content(outputs: &Outputs, place: Place) -> Content {
     outputs.read(place).await.map_err(|lost| lost.to_string())
+}
+
+const HISTORY: &str = "
+    SELECT id, mean_ms, failed_last, runs, failures, flakes FROM history WHERE project = $1 AND suite = $2";
+
+pub(in crate::store) async fn history(
+    pool: &Pool,
+    project: &str,
+    suite: &str,
+) -> Result<HashMap<String, Past>> {
+    let raws: Vec<(String, i64, i64, i64, i64, i64)> =
+        sqlx::query_as(HISTORY).bind(project).bind(suite).fetch_all(pool).await?;
+    let past = |(id, mean, failed_last, runs, failures, flakes)| {
+        let past = Past {
+            mean_ms: natural(mean),
+            failed_last: failed_last != 0,
+            runs: small(runs),
+            failures: small(failures),
+            flakes: small(flakes),
+        };
+        (id, past)
+    };
+    Ok(raws.into_iter().map(past).collect())
 }

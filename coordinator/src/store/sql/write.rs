@@ -92,7 +92,7 @@ const FOOTPRINTS: &str = "
 /// four times, and no less than a quarter of, what was known, as in [`super::super::super::smoothed`]. Two runs that end
 /// the same test in one round feed it once.
 const HISTORY: &str = "
-    INSERT INTO history (project, suite, id, mean_ms, failed_last)
+    INSERT INTO history (project, suite, id, mean_ms, failed_last, runs, failures, flakes, last_run)
     SELECT seen.project, seen.suite, seen.id,
            CASE WHEN history.mean_ms IS NULL THEN seen.ms
                 WHEN seen.ms > history.mean_ms * 4 AND history.mean_ms * 4 < 100
@@ -100,9 +100,11 @@ const HISTORY: &str = "
                 WHEN seen.ms > history.mean_ms * 4 THEN (3 * history.mean_ms + history.mean_ms * 4) / 4
                 WHEN seen.ms < history.mean_ms / 4 THEN (3 * history.mean_ms + history.mean_ms / 4) / 4
                 ELSE (3 * history.mean_ms + seen.ms) / 4 END,
-           seen.failed
+           seen.failed + seen.flaky, COALESCE(history.runs, 0) + 1, COALESCE(history.failures, 0) + seen.failed,
+           COALESCE(history.flakes, 0) + seen.flaky, seen.run
     FROM (SELECT runs.project AS project, tests.suite AS suite, tests.id AS id,
-                 max(CAST(v.value->>2 AS BIGINT)) AS ms, max(CAST(v.value->>3 AS BIGINT)) AS failed
+                 max(CAST(v.value->>2 AS BIGINT)) AS ms, max(CAST(v.value->>3 AS BIGINT)) AS failed,
+                 min(CAST(v.value->>4 AS BIGINT)) AS flaky, max(runs.run) AS run
           FROM json_each($1) AS v
           JOIN tests ON tests.run = CAST(v.value->>0 AS BIGINT) AND tests.test = CAST(v.value->>1 AS BIGINT)
                     AND tests.verdict = 0
@@ -112,7 +114,8 @@ const HISTORY: &str = "
           AND history.suite = seen.suite AND history.id = seen.id
     WHERE true
     ON CONFLICT (project, suite, id) DO UPDATE SET
-        mean_ms = excluded.mean_ms, failed_last = excluded.failed_last";
+        mean_ms = excluded.mean_ms, failed_last = excluded.failed_last, runs = excluded.runs,
+        failures = excluded.failures, flakes = excluded.flakes, last_run = excluded.last_run";
 
 /// `verdict = 0`: a given verdict never changes.
 const VERDICTS: &str = "
