@@ -116,6 +116,24 @@ fn a_killed_worker_and_a_frozen_one_that_comes_back_change_no_verdict() {
 }
 
 #[test]
+fn what_a_lost_worker_had_printed_stays() {
+    let farm = Farm::up(1, 1, &[]);
+    let project = Project::from_fixture("talker");
+    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "talker", "--detach"]));
+    let run = farm.newest().to_string();
+    let log = || ok(farm.andon().args(["logs", &run, "talks", "--attempt", "1"]));
+    eventually("the test can be read while it runs", || {
+        // Until discovery has named it there is no such test.
+        let open = farm.show(farm.newest())["counts"]["running"] == 1;
+        (open && log() == "before the end\n").then_some(())
+    });
+    ok(Command::new("docker").args(["kill", "-s", "KILL", &farm.boxes()[0]]));
+    eventually("the farm gives the attempt up", || {
+        log().starts_with("before the end\n[the farm lost the attempt here").then_some(())
+    });
+}
+
+#[test]
 fn a_database_server_that_is_killed_under_load_costs_no_verdict() {
     let server = stage("ANDON_TEST_POSTGRES");
     let name = format!("kills_{}", std::process::id());
