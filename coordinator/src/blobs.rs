@@ -103,6 +103,14 @@ impl Blobs {
         Ok((file, size))
     }
 
+    /// Deletes a blob; fine where it is not there.
+    pub(crate) async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        match fs::remove_file(self.place(digest)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a small blob whole.
     pub(crate) async fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
         let (file, size) = self.open_at(digest, 0).await?;

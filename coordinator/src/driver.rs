@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
-use andon_core::model::{Candidate, Plan, Record, Report, RunHeader, Start, StoredRun};
+use andon_core::model::{Artifacts, Candidate, Plan, Record, Report, RunHeader, Start, StoredRun};
 use andon_core::{Config, Core, Effect, Input, Stored};
 use andon_proto as wire;
 use prost::Message;
@@ -60,6 +60,7 @@ pub(crate) enum Words {
     Fitness { unfit: Option<String> },
     Report { lease: Lease, report: Report },
     Notice { lease: Lease, text: String },
+    Artifacts { lease: Lease, artifacts: Artifacts },
     Printed { lease: Lease, starts: u64, raw_bytes: u32, zstd: Vec<u8> },
 }
 
@@ -220,6 +221,16 @@ impl Driver {
                 Input::Reported { worker, lease, report }
             }
             Words::Report { lease, report } => Input::Reported { worker, lease, report },
+            Words::Artifacts { lease, artifacts } => {
+                let is_here = match Digest::parse(&artifacts.blob_digest) {
+                    Ok(digest) => self.farm.blobs.has(&digest).await,
+                    Err(_) => false,
+                };
+                if is_here && self.core.holds(&worker, lease) {
+                    round.decided.records.push(Record::ArtifactsKept { lease, artifacts });
+                }
+                return;
+            }
             Words::Printed { lease, starts, raw_bytes, zstd } => {
                 // Of no grant that is out it says nothing; then it is acknowledged, and no more comes.
                 if self.core.holds(&worker, lease) && self.printed.spend(lease.fence, zstd.len()) {

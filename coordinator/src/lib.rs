@@ -116,7 +116,7 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     let services = rpc::services(&farm, &config.client_token, &config.join_token);
 
     if let Some((store, keep)) = forgetting {
-        let forgetting = retention::run(store, keep, farm.clock);
+        let forgetting = retention::run(store, farm.blobs.clone(), keep, farm.clock);
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(forgetting).await });
     }

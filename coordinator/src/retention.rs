@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
 use crate::store::Store;
 
@@ -14,19 +15,30 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
 /// Deletes what runs left behind that ended longer ago than `keep`. Never ends.
-pub(crate) async fn run(store: Arc<dyn Store>, keep: Duration, clock: Clock) {
+pub(crate) async fn run(store: Arc<dyn Store>, blobs: Blobs, keep: Duration, clock: Clock) {
     let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
     loop {
         let before_ms = clock.now().unix_ms.saturating_sub(keep_ms);
         let pause = match store.forget(before_ms, ROWS_MAX).await {
-            Ok(true) => PAUSE,
-            Ok(false) => LOOK_EVERY,
+            Ok(forgotten) => {
+                remove(&blobs, &forgotten.blobs).await;
+                if forgotten.is_more { PAUSE } else { LOOK_EVERY }
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot delete what old runs left");
                 LOOK_EVERY
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// A unit that leaves the same files at this very moment loses them: a reader is told that the blob is not there.
+async fn remove(blobs: &Blobs, unused: &[String]) {
+    for digest in unused.iter().filter_map(|digest| Digest::parse(digest).ok()) {
+        if let Err(error) = blobs.remove(&digest).await {
+            tracing::warn!(%error, digest = digest.as_str(), "cannot delete artifacts");
+        }
     }
 }
 
@@ -55,7 +67,9 @@ mod tests {
             ];
             store.apply(&records).await.unwrap();
         }
-        let job = tokio::spawn(run(Arc::clone(&store), 7 * DAY, clock));
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(folder.path().join("blobs")).unwrap();
+        let job = tokio::spawn(run(Arc::clone(&store), blobs, 7 * DAY, clock));
         let forgotten = async {
             for run in [RunId(1), RunId(2)] {
                 while !store.run(run).await.unwrap().unwrap().forgotten {

@@ -188,3 +188,28 @@ fn names_that_shells_and_paths_trip_over_run_right_or_are_refused_by_name() {
         assert_eq!(output.status.code(), Some(16), "{name}: {text}");
     }
 }
+
+#[test]
+fn files_that_a_test_leaves_can_be_fetched() {
+    let farm = Farm::up(1, 1, &[]);
+    let project = Project::from_fixture("leaver");
+    let ended = farm.run(project.copy(), &["--project", "leaver"]);
+    assert_eq!(ended.status.code(), Some(100), "{}", String::from_utf8_lossy(&ended.stderr));
+    let folder = tempfile::tempdir().expect("a folder");
+    let into = folder.path().join("left");
+    let fetch = |test: &str, more: &[&str]| {
+        let mut fetch = farm.andon();
+        run(fetch.args(["artifacts", test, "-o"]).arg(&into).args(more))
+    };
+    let listed = fetch("leaves", &["--list"]);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "shots/page.txt\n");
+    assert!(String::from_utf8_lossy(&listed.stderr).contains("1 more"), "the link is not silently missing");
+    assert!(!into.exists());
+    assert!(fetch("leaves", &[]).status.success());
+    assert_eq!(std::fs::read_to_string(into.join("shots/page.txt")).expect("it was written"), "seen\n");
+    let again = fetch("leaves", &[]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is there already"));
+    let nothing = fetch("keeps", &[]);
+    assert!(!nothing.status.success());
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("left nothing"), "{nothing:?}");
+}

@@ -3,6 +3,7 @@
 //! Each subcommand is a file with its arguments and one function that answers with an exit code or an error. Only
 //! this file knows them all. Every subcommand's help ends with an example (a test holds that).
 
+mod artifacts;
 mod boxes;
 mod clock;
 mod doctor;
@@ -71,6 +72,8 @@ enum Command {
     Cancel(show::CancelArgs),
     /// What a test wrote, or what the run itself did
     Logs(show::LogsArgs),
+    /// Files that a test left for people
+    Artifacts(artifacts::ArtifactsArgs),
     /// A run: verdicts, figures, failures
     Show(show::ShowArgs),
     /// Runs, the latest first
@@ -163,6 +166,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Watch(args) => show::watch(args, farm).await,
         Command::Cancel(args) => show::cancel(args, farm).await,
         Command::Logs(args) => show::logs(args, farm).await,
+        Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
         Command::List(args) => show::list(args, farm).await,
         Command::Hook(command) => hook::hook(command, farm).await,

@@ -189,6 +189,12 @@ impl Farm for Face {
     async fn get_log(&self, _: Request<wire::GetLogRequest>) -> Answer<wire::GetLogResponse> {
         unused()
     }
+    async fn get_artifacts(
+        &self,
+        _: Request<wire::GetArtifactsRequest>,
+    ) -> Answer<wire::GetArtifactsResponse> {
+        unused()
+    }
     async fn cancel_run(&self, _: Request<wire::CancelRunRequest>) -> Answer<wire::CancelRunResponse> {
         unused()
     }

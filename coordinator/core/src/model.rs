@@ -309,6 +309,21 @@ pub enum FailureClass {
     Config,
 }
 
+/// Files that a unit's tests left for people, as one archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifacts {
+    /// tar.zst in the blob store.
+    pub blob_digest: String,
+    /// Of the archive, in bytes.
+    pub blob_size: u64,
+    /// How many files are in it.
+    pub files: u32,
+    /// Their bytes before compression.
+    pub bytes: u64,
+    /// How many are not in it.
+    pub left_out: u32,
+}
+
 /// What must be durable before anything else happens. The store applies the records of one step in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -398,6 +413,13 @@ pub enum Record {
         raw_bytes: u32,
         /// The piece.
         zstd: Vec<u8>,
+    },
+    /// A unit's tests left files; the blob is there.
+    ArtifactsKept {
+        /// The grant that it ran under.
+        lease: Lease,
+        /// What they left.
+        artifacts: Artifacts,
     },
     /// A baseline is published. It never changes: a second one under the same key is dropped.
     BaselinePublished {

@@ -2,7 +2,9 @@
 
 use andon_core::Void;
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, WorkId};
-use andon_core::model::{Ended, FailureClass, Outcome, Report, RunEnd, RunState, Trigger, Verdict, Work};
+use andon_core::model::{
+    Artifacts, Ended, FailureClass, Outcome, Report, RunEnd, RunState, Trigger, Verdict, Work,
+};
 use andon_proto as wire;
 use andon_proto::coordinator_message::Body;
 
@@ -69,7 +71,7 @@ pub(crate) fn assign(
     }))
 }
 
-/// A worker's report. Discoveries are enriched with history by the caller; notices and output are not reports.
+/// A worker's report. Discoveries are enriched with history by the caller; notices, output and artifacts are not reports.
 pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
     use wire::report::Body as Wire;
     Some(match body {
@@ -100,7 +102,7 @@ pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
             attempts: print.attempts.into_iter().map(AttemptId).collect(),
             dirtied_bytes: print.dirtied_bytes,
         },
-        Wire::Notice(_) | Wire::Output(_) => return None,
+        Wire::Notice(_) | Wire::Output(_) | Wire::Artifacts(_) => return None,
     })
 }
 
@@ -158,6 +160,16 @@ pub(crate) fn run(row: RunRow) -> wire::Run {
         requested_by: header.requested_by,
         forgotten: row.forgotten,
     }
+}
+
+pub(crate) fn artifacts(artifacts: wire::Artifacts) -> Artifacts {
+    let wire::Artifacts { blob_digest, blob_size, files, bytes, left_out } = artifacts;
+    Artifacts { blob_digest, blob_size, files, bytes, left_out }
+}
+
+pub(crate) fn artifacts_told(artifacts: Artifacts) -> wire::Artifacts {
+    let Artifacts { blob_digest, blob_size, files, bytes, left_out } = artifacts;
+    wire::Artifacts { blob_digest, blob_size, files, bytes, left_out }
 }
 
 fn trigger(trigger: Trigger) -> wire::Trigger {

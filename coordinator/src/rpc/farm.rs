@@ -50,6 +50,14 @@ impl FarmService {
         }
     }
 
+    /// An attempt of the named test; 0 for the last that counts.
+    async fn attempt(&self, run: RunId, test: &str, attempt: u64) -> Result<AttemptRow, Status> {
+        let tests = self.farm.store.tests(run).await.map_err(|error| internal(&error))?;
+        let named = tests.into_iter().find(|row| is_named(row, test));
+        let named = named.ok_or_else(|| Status::not_found(format!("run {run} has no test {test:?}")))?;
+        pick_attempt(named, attempt)
+    }
+
     /// The specification, checked as far as the coordinator relies on it.
     async fn spec(&self, digest: &str) -> Result<wire::RunSpec, Status> {
         let digest = Digest::parse(digest).map_err(|error| blobs::status(&error))?;
@@ -172,17 +180,28 @@ impl FarmApi for FarmService {
             let notes = self.farm.store.notes(row.run).await.map_err(|error| internal(&error))?;
             return Ok(Response::new(wire::GetLogResponse { text: log_text::of_run(notes), attempt: 0 }));
         }
-        let tests = self.farm.store.tests(row.run).await.map_err(|error| internal(&error))?;
-        let test = tests
-            .into_iter()
-            .find(|test| is_named(test, &request.test))
-            .ok_or_else(|| Status::not_found(format!("run {} has no test {:?}", row.run, request.test)))?;
-        let attempt = pick_attempt(&test, request.attempt)?;
+        let attempt = self.attempt(row.run, &request.test, request.attempt).await?;
         let output =
             self.farm.store.output(row.run, attempt.attempt).await.map_err(|error| internal(&error))?;
         let broke_off = attempt.outcome == Some(Outcome::Infrastructure);
         let text = log_text::of_attempt(output, broke_off);
         Ok(Response::new(wire::GetLogResponse { text, attempt: attempt.attempt.0 }))
+    }
+
+    async fn get_artifacts(
+        &self,
+        request: Request<wire::GetArtifactsRequest>,
+    ) -> Result<Response<wire::GetArtifactsResponse>, Status> {
+        let request = request.into_inner();
+        let run = self.whole_row(request.run).await?.run;
+        let attempt = self.attempt(run, &request.test, request.attempt).await?.attempt;
+        let kept = self.farm.store.artifacts(run, attempt).await.map_err(|error| internal(&error))?;
+        let nothing = || {
+            let text = format!("attempt {} of {} left nothing in $ANDON_ARTIFACTS", attempt.0, request.test);
+            Status::not_found(text)
+        };
+        let artifacts = Some(convert::artifacts_told(kept.ok_or_else(nothing)?));
+        Ok(Response::new(wire::GetArtifactsResponse { artifacts, attempt: attempt.0 }))
     }
 
     async fn cancel_run(
@@ -310,12 +329,12 @@ fn counted(test: &TestRow) -> Option<&AttemptRow> {
     test.attempts.iter().rfind(|a| a.outcome.is_some_and(|outcome| outcome != Outcome::Cancelled))
 }
 
-fn pick_attempt(test: &TestRow, wanted: u64) -> Result<&AttemptRow, Status> {
-    let found = match wanted {
-        0 => counted(test).or(test.attempts.last()),
-        wanted => test.attempts.iter().find(|a| a.attempt.0 == wanted),
-    };
+fn pick_attempt(mut test: TestRow, wanted: u64) -> Result<AttemptRow, Status> {
     let numbers: Vec<_> = test.attempts.iter().map(|a| a.attempt.0).collect();
+    let found = match wanted {
+        0 => counted(&test).cloned().or_else(|| test.attempts.pop()),
+        wanted => test.attempts.into_iter().find(|a| a.attempt.0 == wanted),
+    };
     found.ok_or_else(|| Status::not_found(format!("its attempts are {numbers:?}")))
 }
 

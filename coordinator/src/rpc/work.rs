@@ -167,6 +167,9 @@ fn words(body: Body) -> Option<Words> {
                     let wire::OutputPiece { starts, raw_bytes, zstd } = piece;
                     Words::Printed { lease, starts, raw_bytes, zstd }
                 }
+                wire::report::Body::Artifacts(left) => {
+                    Words::Artifacts { lease, artifacts: convert::artifacts(left) }
+                }
                 body => Words::Report { lease, report: checked(convert::report(body)?) },
             }
         }

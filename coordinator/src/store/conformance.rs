@@ -1,12 +1,14 @@
 //! What every store must do. Each case runs on each implementation.
 
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
-use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
+use andon_core::model::{
+    Artifacts, Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict,
+};
 
 use super::memory::Memory;
 use super::sqlite::Sqlite;
 use super::testing::TestDatabase;
-use super::{AttemptRow, ImageRow, Output, Piece, RunFilter, Store};
+use super::{AttemptRow, Forgotten, ImageRow, Output, Piece, RunFilter, Store};
 
 const RUN: RunId = RunId(1);
 
@@ -142,6 +144,10 @@ async fn a_transaction_that_fails_leaves_nothing() {
     .await;
 }
 
+fn artifacts(blob: &str) -> Artifacts {
+    Artifacts { blob_digest: blob.to_owned(), blob_size: 1, files: 2, bytes: 3, left_out: 4 }
+}
+
 #[tokio::test]
 async fn of_a_run_that_is_forgotten_its_counts_stay_and_others_are_not_touched() {
     on_each(async |store| {
@@ -174,18 +180,34 @@ async fn of_a_run_that_is_forgotten_its_counts_stay_and_others_are_not_touched()
         ];
         let note = Record::Noted { run: RUN, text: "half".into(), log_zstd: vec![], at_unix_ms: 1 };
         let piece = Record::Printed { lease: lease(2, 1), starts: 0, raw_bytes: 1, zstd: vec![3] };
-        let before = [created(), added(), leased(2, 1, &[(1, 0), (2, 1)]), piece, note];
+        let kept = |run, fence, blob| Record::ArtifactsKept {
+            lease: Lease { run, ..lease(2, fence) },
+            artifacts: artifacts(blob),
+        };
+        let more = leased(3, 2, &[(3, 1)]);
+        let before = [created(), added(), leased(2, 1, &[(1, 0), (2, 1)]), more, piece, note];
         store.apply(&before).await.unwrap();
         store
             .apply(&[ended(1, Outcome::Passed), passed(RUN, 0), passed(RUN, 1), over(RUN, 40)])
             .await
             .unwrap();
         store.apply(&later).await.unwrap();
+        let left = [kept(RUN, 1, "own"), kept(RUN, 1, "twice"), kept(RUN, 2, "same"), kept(LATER, 7, "same")];
+        store.apply(&left).await.unwrap();
         let kept = store.run(LATER).await.unwrap();
 
-        assert!(!store.forget(40, 9).await.unwrap(), "it ended then, not before");
+        assert_eq!(store.forget(40, 9).await.unwrap(), Forgotten::default(), "it ended then, not before");
+        assert_eq!(store.artifacts(RUN, AttemptId(1)).await.unwrap(), Some(artifacts("own")));
         // One row at a time is as good as all at once.
-        while store.forget(41, 1).await.unwrap() {}
+        let mut blobs = Vec::new();
+        loop {
+            let forgotten = store.forget(41, 1).await.unwrap();
+            blobs.extend(forgotten.blobs);
+            if !forgotten.is_more {
+                break;
+            }
+        }
+        assert_eq!(blobs, ["own"], "a later run left the other, too");
         let row = store.run(RUN).await.unwrap().unwrap();
         assert_eq!((row.forgotten, row.counts.passed, row.ended_ms), (true, 2, 40));
         assert!(store.tests(RUN).await.unwrap().is_empty() && store.notes(RUN).await.unwrap().is_empty());

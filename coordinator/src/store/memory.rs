@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use andon_core::ids::{AttemptId, Fence, RunId, TestIx, WorkId};
-use andon_core::model::{Record, RunState, Verdict};
+use andon_core::model::{Artifacts, Record, RunState, Verdict};
 use async_trait::async_trait;
 
 use super::{
-    Active, ActiveLease, ActiveRun, AttemptRow, Counts, ImageRow, Note, Output, Past, Piece, Result,
-    RunFilter, RunRow, Store, StoreError, TestRow, smoothed,
+    Active, ActiveLease, ActiveRun, AttemptRow, Counts, Forgotten, ImageRow, Note, Output, Past, Piece,
+    Result, RunFilter, RunRow, Store, StoreError, TestRow, smoothed,
 };
 
 /// A store that lives as long as the process.
@@ -24,6 +24,7 @@ struct State {
     leases: BTreeMap<Fence, ActiveLease>,
     last_fence: u64,
     history: HashMap<(String, String), HashMap<String, (Past, RunId)>>,
+    artifacts: BTreeMap<Fence, (RunId, Artifacts)>,
     baselines: Vec<(u64, String, Vec<u8>)>,
     images: BTreeMap<String, ImageRow>,
 }
@@ -171,6 +172,9 @@ impl State {
                 let piece = Piece { starts, raw_bytes: raw_bytes.into(), content: Ok(zstd) };
                 self.run(lease.run)?.pieces.entry((lease.fence, starts)).or_insert(piece);
             }
+            Record::ArtifactsKept { lease, artifacts } => {
+                self.artifacts.entry(lease.fence).or_insert((lease.run, artifacts));
+            }
             Record::BaselinePublished { key, manifest, at_unix_ms } => {
                 if !self.baselines.iter().any(|(_, known, _)| *known == key) {
                     self.baselines.push((at_unix_ms, key, manifest));
@@ -270,17 +274,33 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn forget(&self, ended_before_ms: u64, _: u32) -> Result<bool> {
+    async fn forget(&self, ended_before_ms: u64, _: u32) -> Result<Forgotten> {
         let state = &mut *self.state();
         let is_old = |row: &RunRow| !row.forgotten && row.ended_ms > 0 && row.ended_ms < ended_before_ms;
         let oldest = state.runs.values_mut().filter(|stored| is_old(&stored.row));
-        let Some(stored) = oldest.min_by_key(|stored| stored.row.ended_ms) else { return Ok(false) };
+        let Some(stored) = oldest.min_by_key(|stored| stored.row.ended_ms) else {
+            return Ok(Forgotten::default());
+        };
         stored.forget();
+        let blobs = {
+            let run = stored.row.run;
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut state.artifacts).into_iter().partition(|(_, (of, _))| *of == run);
+            state.artifacts = kept.into_iter().collect();
+            let is_used = |digest: &String| {
+                state.artifacts.values().any(|(_, artifacts)| artifacts.blob_digest == *digest)
+            };
+            let mut blobs: Vec<_> = gone.into_iter().map(|(_, (_, gone))| gone.blob_digest).collect();
+            blobs.retain(|digest| !is_used(digest));
+            blobs.sort_unstable();
+            blobs.dedup();
+            blobs
+        };
         let (run, project) = (stored.row.run, stored.row.header.project.clone());
         for ((of, _), known) in &mut state.history {
             known.retain(|_, (_, last_run)| *of != project || *last_run != run);
         }
-        Ok(true)
+        Ok(Forgotten { is_more: true, blobs })
     }
 
     async fn active(&self) -> Result<Active> {
@@ -330,6 +350,13 @@ impl Store for Memory {
         let of_grant = stored.pieces.range((fence, 0)..=(fence, u64::MAX));
         let pieces: Vec<_> = of_grant.map(|(_, piece)| piece.clone()).collect();
         Ok(if pieces.is_empty() { Output::Nothing } else { Output::Pieces(pieces) })
+    }
+
+    async fn artifacts(&self, run: RunId, attempt: AttemptId) -> Result<Option<Artifacts>> {
+        let mut state = self.state();
+        let stored = state.runs.get_mut(&run);
+        let fence = stored.and_then(|stored| stored.attempt(attempt)).map(|row| row.fence);
+        Ok(fence.and_then(|fence| state.artifacts.get(&fence)).map(|(_, artifacts)| artifacts.clone()))
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

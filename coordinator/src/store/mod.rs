@@ -20,7 +20,7 @@ mod testing;
 use std::collections::HashMap;
 
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
-use andon_core::model::{LeaseKind, Outcome, Record, RunHeader, RunState, Verdict};
+use andon_core::model::{Artifacts, LeaseKind, Outcome, Record, RunHeader, RunState, Verdict};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -281,6 +281,15 @@ pub struct Active {
     pub runs: Vec<ActiveRun>,
 }
 
+/// What one step of [`Store::forget`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// There may be more to do.
+    pub is_more: bool,
+    /// Digests of blobs that no artifacts are in any more.
+    pub blobs: Vec<String>,
+}
+
 /// What is known of a test from earlier runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Past {
@@ -301,9 +310,8 @@ pub struct Past {
 pub trait Store: Send + Sync + 'static {
     /// Applies records in order, in one transaction. Durable when it returns.
     async fn apply(&self, records: &[Record]) -> Result<()>;
-    /// Deletes, of one run that ended before that, about so many rows of what it left behind; it stays itself. False where
-    /// nothing is left to do.
-    async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<bool>;
+    /// Deletes, of one run that ended before that, about so many rows of what it left behind; it stays itself.
+    async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<Forgotten>;
     /// What a restart needs.
     async fn active(&self) -> Result<Active>;
     /// The run that was submitted under this key.
@@ -318,6 +326,8 @@ pub trait Store: Send + Sync + 'static {
     async fn test(&self, run: RunId, test: TestIx) -> Result<Option<TestRow>>;
     /// What an attempt printed.
     async fn output(&self, run: RunId, attempt: AttemptId) -> Result<Output>;
+    /// What the unit of an attempt left.
+    async fn artifacts(&self, run: RunId, attempt: AttemptId) -> Result<Option<Artifacts>>;
     /// A run's own log.
     async fn notes(&self, run: RunId) -> Result<Vec<Note>>;
     /// What is known of a suite's tests, by id.

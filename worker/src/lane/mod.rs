@@ -9,6 +9,7 @@
 //! Must not know leases or the session. Invariants: a unit starts only on a stand that was verified and not used since; what
 //! a cancelled or dropped call leaves is put back by the next `settle` or the next unit.
 
+mod artifacts;
 mod resolve;
 mod stand;
 mod unit_box;
@@ -124,9 +125,25 @@ impl Lane {
             rebase_us: u64::try_from(self.rebase.as_micros()).unwrap_or(u64::MAX),
             driver: driver.to_owned(),
         };
-        let mut reporter = Reporter::new(news, facts);
+        let mut reporter = Reporter::new(news.clone(), facts);
         let witness = self.witness();
-        runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel).await
+        runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel).await?;
+        if !cancel.is_cancelled() {
+            self.send_artifacts(&cell, &news).await;
+        }
+        Ok(())
+    }
+
+    /// Keeps what the unit's tests left for people. Where that fails the tests' verdicts are none the worse.
+    async fn send_artifacts(&self, cell: &runner::Cell, news: &mpsc::Sender<UnitNews>) {
+        match artifacts::keep(&self.workshop, cell.out_dir.join(runner::ARTIFACTS_FOLDER)).await {
+            Ok(Some(artifacts)) => {
+                // Nobody takes news any more: the link has let go of the lease.
+                let _ = news.send(UnitNews::Artifacts(artifacts)).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "keeping what a unit left"),
+        }
     }
 
     /// Has a pristine stand on this ground; answers with the time that a rise or rebase took just now.

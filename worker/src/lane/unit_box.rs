@@ -19,7 +19,7 @@ use crate::engine::{
     SharedEngine,
 };
 use crate::hands::{WorkFailure, blocking};
-use crate::runner::{self, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER, Warm};
+use crate::runner::{self, ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER, Warm};
 use crate::stack::lane_labels;
 
 /// Where the source is mounted where the suite does not say.
@@ -83,7 +83,10 @@ impl BoxPlan {
             image: self.image.id.clone(),
             entrypoint: Some(vec!["sh".to_owned()]),
             command: Some(["-c", "while :; do sleep 3600; done"].map(str::to_owned).to_vec()),
-            env: own.chain(self.env.iter().cloned()).collect(),
+            env: own
+                .chain(self.env.iter().cloned())
+                .chain([("ANDON_ARTIFACTS".to_owned(), format!("{OUT_FOLDER}/{ARTIFACTS_FOLDER}"))])
+                .collect(),
             labels: lane_labels(&self.lane),
             binds: vec![
                 bind(source, self.workdir(), false),
@@ -198,9 +201,12 @@ fn make_out_folder(folder: &Path) -> Result<(), PoolError> {
     let fault = |action: &'static str| {
         move |source: std::io::Error| PoolError::Io { action, path: folder.to_owned(), source }
     };
-    std::fs::create_dir_all(folder).map_err(fault("make"))?;
+    let artifacts = folder.join(ARTIFACTS_FOLDER);
+    std::fs::create_dir_all(&artifacts).map_err(fault("make"))?;
     let everyone = Mode::from_raw_mode(0o777);
-    rustix::fs::chmod(folder, everyone).map_err(|error| fault("open to all")(error.into()))?;
+    for folder in [folder, &artifacts] {
+        rustix::fs::chmod(folder, everyone).map_err(|error| fault("open to all")(error.into()))?;
+    }
     for name in [EVENTS_FILE, JOB_FILE] {
         let path = folder.join(name);
         let made = rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o666), 0);

@@ -4,7 +4,7 @@
 //! fetched at a time, so that two lanes never do the same work twice.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -130,6 +130,11 @@ impl Workshop {
         if let Err(error) = sweep(self.options.engine.as_ref(), None).await {
             tracing::warn!(%error, "removing what is left of the lanes");
         }
+    }
+
+    /// A folder for files that live for moments.
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.shelf.scratch
     }
 
     /// A number for a box; never the same twice.

@@ -94,7 +94,10 @@ impl Outbox {
     pub(crate) fn open_leases(&self) -> Vec<Lease> {
         let mut open = Vec::new();
         for entry in &self.entries {
-            if matches!(entry.report.body, Some(Body::Footprint(_) | Body::Notice(_) | Body::Output(_))) {
+            if matches!(
+                entry.report.body,
+                Some(Body::Footprint(_) | Body::Notice(_) | Body::Output(_) | Body::Artifacts(_))
+            ) {
                 continue;
             }
             if let Some(lease) = entry.report.lease.filter(|lease| !open.contains(lease)) {
@@ -142,7 +145,7 @@ fn fitting(mut body: Body) -> Body {
             }
         }
         Body::BaselineReady(_) => return too_large(work_failed::Class::Baseline, "the baseline's manifest"),
-        Body::UnitEnded(_) | Body::Footprint(_) | Body::Notice(_) | Body::Output(_) => {}
+        Body::UnitEnded(_) | Body::Footprint(_) | Body::Notice(_) | Body::Output(_) | Body::Artifacts(_) => {}
     }
     body
 }

@@ -21,6 +21,8 @@ use crate::hands::WorkFailure;
 pub const OUT_FOLDER: &str = "/andon/out";
 /// Where Andon's own files for runners are in the container; read-only.
 pub const RUNNERS_FOLDER: &str = "/andon/runners";
+/// Where tests leave files for people, in the out folder; `ANDON_ARTIFACTS` names it.
+pub const ARTIFACTS_FOLDER: &str = "artifacts";
 /// The named pipe for events, in the out folder.
 pub const EVENTS_FILE: &str = "events";
 /// The named pipe for the job, in the out folder.

@@ -27,13 +27,13 @@ mod template;
 use std::time::Duration;
 
 use andon_proto::suite::Runner as SuiteRunner;
-use andon_proto::{OutputPiece, Suite, TestCase, TestResult};
+use andon_proto::{Artifacts, OutputPiece, Suite, TestCase, TestResult};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::WorkFailure;
 
-pub use cell::{Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER};
+pub use cell::{ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER};
 pub use pytest::{PLUGIN_FILE, PLUGIN_SOURCE, Warm};
 pub use report::{Reporter, UnitFacts};
 
@@ -53,6 +53,8 @@ pub enum UnitNews {
     Result(TestResult),
     /// It printed this.
     Output(OutputPiece),
+    /// Its tests left these files; they are in the blob store.
+    Artifacts(Artifacts),
 }
 
 /// Knows whether a failure is the farm's.

@@ -112,7 +112,7 @@ mod tests {
     async fn next(results: &mut mpsc::Receiver<UnitNews>) -> Option<TestResult> {
         match results.recv().await? {
             UnitNews::Result(result) => Some(result),
-            UnitNews::Output(piece) => panic!("nothing was printed: {piece:?}"),
+            other => panic!("only results are told: {other:?}"),
         }
     }
 

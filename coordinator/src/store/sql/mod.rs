@@ -11,13 +11,13 @@ pub(super) mod write;
 use std::collections::HashMap;
 
 use andon_core::ids::{AttemptId, RunId, TestIx};
-use andon_core::model::Record;
+use andon_core::model::{Artifacts, Record};
 use async_trait::async_trait;
 
 use super::super::outputs::Outputs;
 use super::super::round::Round;
 use super::super::{
-    Active, ImageRow, Note, Output, Past, Result, RunFilter, RunRow, Store, StoreError, TestRow,
+    Active, Forgotten, ImageRow, Note, Output, Past, Result, RunFilter, RunRow, Store, StoreError, TestRow,
 };
 use super::{BEGIN, Pool, check_leader};
 
@@ -42,16 +42,16 @@ impl Store for Database {
         Ok(transaction.commit().await?)
     }
 
-    async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<bool> {
+    async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<Forgotten> {
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         check_leader(&mut transaction, self.epoch).await?;
         let before = write::number(ended_before_ms);
-        let is_more = forget::step(&mut transaction, before, i64::from(rows_max)).await?;
+        let forgotten = forget::step(&mut transaction, before, i64::from(rows_max)).await?;
         transaction.commit().await?;
-        if !is_more {
+        if !forgotten.is_more {
             forget::unused(&self.pool, &self.outputs).await?;
         }
-        Ok(is_more)
+        Ok(forgotten)
     }
 
     async fn active(&self) -> Result<Active> {
@@ -84,6 +84,10 @@ impl Store for Database {
 
     async fn output(&self, run: RunId, attempt: AttemptId) -> Result<Output> {
         read::output(&self.pool, &self.outputs, run, attempt).await
+    }
+
+    async fn artifacts(&self, run: RunId, attempt: AttemptId) -> Result<Option<Artifacts>> {
+        read::artifacts(&self.pool, run, attempt).await
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
-use andon_core::model::RunHeader;
+use andon_core::model::{Artifacts, RunHeader};
 use sqlx::{FromRow, Row as _};
 
 use super::super::super::outputs::{Outputs, Place};
@@ -283,4 +283,25 @@ pub(in crate::store) async fn history(
         (id, past)
     };
     Ok(raws.into_iter().map(past).collect())
+}
+
+/// By the grant alone: an attempt that another run executed has that run's.
+const ARTIFACTS: &str = "
+    SELECT blob_digest, blob_size, files, bytes, left_out FROM artifacts
+    WHERE fence = (SELECT fence FROM attempts WHERE run = $1 AND attempt = $2)";
+
+pub(in crate::store) async fn artifacts(
+    pool: &Pool,
+    run: RunId,
+    attempt: AttemptId,
+) -> Result<Option<Artifacts>> {
+    let raw: Option<(String, i64, i64, i64, i64)> =
+        sqlx::query_as(ARTIFACTS).bind(number(run.0)).bind(number(attempt.0)).fetch_optional(pool).await?;
+    Ok(raw.map(|(blob_digest, blob_size, files, bytes, left_out)| Artifacts {
+        blob_digest,
+        blob_size: natural(blob_size),
+        files: small(files),
+        bytes: natural(bytes),
+        left_out: small(left_out),
+    }))
 }

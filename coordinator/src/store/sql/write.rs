@@ -124,6 +124,11 @@ const VERDICTS: &str = "
     WHERE tests.run = CAST(v.value->>0 AS BIGINT) AND tests.test = CAST(v.value->>1 AS BIGINT)
       AND tests.verdict = 0";
 
+/// What is told twice is what was told first.
+const ARTIFACTS: &str = "
+    INSERT INTO artifacts (run, fence, blob_digest, blob_size, files, bytes, left_out)
+    VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+
 const CLOSED: &str = "DELETE FROM leases WHERE fence IN (SELECT CAST(value AS BIGINT) FROM json_each($1))";
 
 /// `places`: of what the round [printed](Round::printed).
@@ -187,6 +192,19 @@ async fn single(db: &mut Connection, record: &Record) -> Result<()> {
         Record::BaselinePublished { key, manifest, at_unix_ms } => {
             let sql = "INSERT INTO baselines (key, manifest, at_ms) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING";
             sqlx::query(sql).bind(key).bind(manifest).bind(number(*at_unix_ms)).execute(db).await?;
+            Ok(())
+        }
+        Record::ArtifactsKept { lease, artifacts } => {
+            sqlx::query(ARTIFACTS)
+                .bind(number(lease.run.0))
+                .bind(number(lease.fence.0))
+                .bind(&artifacts.blob_digest)
+                .bind(number(artifacts.blob_size))
+                .bind(i64::from(artifacts.files))
+                .bind(number(artifacts.bytes))
+                .bind(i64::from(artifacts.left_out))
+                .execute(db)
+                .await?;
             Ok(())
         }
         Record::Noted { run, text, log_zstd, at_unix_ms } => {

@@ -90,6 +90,7 @@ fn name(effect: &Effect) -> String {
                     Fact::BaselineReady(_) => format!("{fence}: baseline"),
                     Fact::Discovered(_) => format!("{fence}: discovered"),
                     Fact::Notice(text) => format!("{fence}: notice {text}"),
+                    Fact::Artifacts(left) => format!("{fence}: artifacts {}", left.files),
                     Fact::Output(piece) => format!("{fence}: output from {}", piece.starts),
                 }
             }

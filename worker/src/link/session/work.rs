@@ -88,6 +88,11 @@ impl Session {
                     self.report(lease, Fact::Output(piece), out);
                 }
             }
+            LaneEvent::News(UnitNews::Artifacts(artifacts)) => {
+                if let Some(lease) = self.lease_of(lane) {
+                    self.report(lease, Fact::Artifacts(artifacts), out);
+                }
+            }
             LaneEvent::News(UnitNews::Result(result)) => {
                 if let Some(Lane::Working(working)) = self.lanes.get_mut(lane as usize) {
                     working.reported.push(result.attempt);
