@@ -193,7 +193,7 @@ fn names_that_shells_and_paths_trip_over_run_right_or_are_refused_by_name() {
 fn files_that_a_test_leaves_can_be_fetched() {
     let farm = Farm::up(1, 1, &[]);
     let project = Project::from_fixture("leaver");
-    let ended = farm.run(project.copy(), &["--project", "leaver"]);
+    let ended = farm.run(&project.copy(), &["--project", "leaver"]);
     assert_eq!(ended.status.code(), Some(100), "{}", String::from_utf8_lossy(&ended.stderr));
     let folder = tempfile::tempdir().expect("a folder");
     let into = folder.path().join("left");
