@@ -36,6 +36,7 @@ elsewhere.
 
 - Every attempt is accounted whole: leased, reported, given its verdict and fed to the history, synced to disk, and then
   acknowledged; the figure counts acknowledged results. Reports that wait share one transaction.
+- Each result brings 256 bytes of output of its own, which are synced beside the database before the row that speaks of them.
 - Dispatch is measured at the worker: from sending that its lane is ready until its next assignment is there, while tests
   wait. Workers are played: each has a connection and a session of its own, one lane, heartbeats, and a timer for a test.
 - The first two rows ask for more than ten thousand attempts a second; the others offer a load that grows with nothing but
