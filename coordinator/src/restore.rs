@@ -49,6 +49,7 @@ pub fn stored_run(run: ActiveRun, plan: Plan, histories: &Histories) -> StoredRu
         discovered: run.discovered,
         tests,
         leases,
+        losses: run.losses,
         last_work: WorkId(run.last_work),
     }
 }

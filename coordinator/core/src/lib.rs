@@ -306,7 +306,7 @@ impl Core {
                 }
             }
         }
-        queue_first_work(&mut run);
+        queue_first_work(now.mono_ms, &mut run);
         self.supersede(now, &run, out);
         self.runs.insert(id, run);
         id
@@ -430,12 +430,12 @@ impl Core {
 }
 
 /// The first work of a run whose tests and baseline are as known as they are.
-fn queue_first_work(run: &mut Run) {
+fn queue_first_work(now_mono_ms: u64, run: &mut Run) {
     if run.baseline_key().is_none() {
-        run.queue_first(PendingKind::Baseline);
+        run.queue_first(now_mono_ms, PendingKind::Baseline, Vec::new());
     }
     for suite in run.undiscovered.clone() {
-        run.queue_first(PendingKind::Discover(suite));
+        run.queue_first(now_mono_ms, PendingKind::Discover(suite), Vec::new());
     }
 }
 

@@ -381,6 +381,15 @@ pub enum Record {
         /// Which grant.
         fence: Fence,
     },
+    /// A worker came to nothing with a baseline or a discovery, by the farm's fault.
+    WorkLost {
+        /// Which run.
+        run: RunId,
+        /// Which of its work.
+        kind: LeaseKind,
+        /// Who.
+        worker: WorkerId,
+    },
     /// An attempt has ended; it never changes again.
     AttemptEnded {
         /// Which run.
@@ -498,6 +507,8 @@ pub struct StoredRun {
     pub tests: Vec<StoredTest>,
     /// Leases that were out.
     pub leases: Vec<StoredLease>,
+    /// Baselines and discoveries that came to nothing, each with who had it.
+    pub losses: Vec<(LeaseKind, WorkerId)>,
     /// The highest work number given.
     pub last_work: WorkId,
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::estimate::{Guess, UNKNOWN_MS};
-use crate::ids::{Now, TestIx};
+use crate::ids::{Now, TestIx, WorkerId};
 use crate::model::{LeaseKind, Outcome, StoredLease, StoredRun, StoredTest, Verdict};
 use crate::queue::{Pending, PendingKind};
 use crate::run::{Held, Run};
@@ -50,12 +50,21 @@ impl Core {
             .filter(|suite| !run.tests.iter().any(|test| test.suite == **suite))
             .map(|suite| run.suite(*suite).name.clone())
             .collect();
-        self.restore_work(now, &mut run, stored.leases);
+        self.restore_work(now, &mut run, stored.leases, &stored.losses);
         self.runs.insert(run.id, run);
     }
 
     /// What is out stays out for the grace; everything else that is undone is queued.
-    fn restore_work(&mut self, now: Now, run: &mut Run, leases: Vec<StoredLease>) {
+    fn restore_work(
+        &mut self,
+        now: Now,
+        run: &mut Run,
+        leases: Vec<StoredLease>,
+        losses: &[(LeaseKind, WorkerId)],
+    ) {
+        let lost_by = |kind: &LeaseKind| -> Vec<WorkerId> {
+            losses.iter().filter(|(of, _)| of == kind).map(|(_, worker)| worker.clone()).collect()
+        };
         let mut out: BTreeSet<TestIx> = BTreeSet::new();
         let mut baseline_is_out = false;
         let mut discovery_is_out = BTreeSet::new();
@@ -79,7 +88,7 @@ impl Core {
                     PendingKind::Unit { suite: run.test(*first).suite, tests }
                 }
             };
-            let fence = lease.lease.fence;
+            let (fence, failed_on) = (lease.lease.fence, lost_by(&lease.kind));
             run.leases.insert(fence);
             for (attempt, test) in &lease.open {
                 run.out.entry(*test).or_default().push((fence, *attempt));
@@ -90,8 +99,8 @@ impl Core {
                 worker: lease.worker,
                 work: Pending {
                     kind,
-                    infra_failures: 0,
-                    failed_on: BTreeSet::new(),
+                    infra_failures: failed_on.len(),
+                    failed_on: failed_on.into_iter().collect(),
                     guess: Guess::known(
                         lease
                             .open
@@ -112,10 +121,11 @@ impl Core {
             self.leases.insert(fence, held);
         }
         if run.baseline_key().is_none() && !baseline_is_out {
-            run.queue_first(PendingKind::Baseline);
+            run.queue_first(now.mono_ms, PendingKind::Baseline, lost_by(&LeaseKind::Baseline));
         }
         for suite in run.undiscovered.difference(&discovery_is_out).copied().collect::<Vec<_>>() {
-            run.queue_first(PendingKind::Discover(suite));
+            let lost = lost_by(&LeaseKind::Discover(run.suite(suite).name.clone()));
+            run.queue_first(now.mono_ms, PendingKind::Discover(suite), lost);
         }
         for suite in 0..run.plan.suites.len() {
             let waiting: Vec<_> = (0..)

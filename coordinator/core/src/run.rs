@@ -236,14 +236,14 @@ impl Run {
         self.queue.push(work, pending, failed_before);
     }
 
-    /// Queues a baseline or a discovery.
-    pub(crate) fn queue_first(&mut self, kind: PendingKind) {
+    /// Queues a baseline or a discovery; `failed_on`: who came to nothing with it before.
+    pub(crate) fn queue_first(&mut self, now_mono_ms: u64, kind: PendingKind, failed_on: Vec<WorkerId>) {
         let pending = Pending {
             kind,
-            infra_failures: 0,
-            failed_on: BTreeSet::new(),
+            infra_failures: failed_on.len(),
+            failed_on: failed_on.into_iter().collect(),
             guess: Guess::known(UNKNOWN_MS),
-            choosy_until_mono_ms: 0,
+            choosy_until_mono_ms: now_mono_ms + CHOOSY_MS,
             alone: true,
             line: None,
         };

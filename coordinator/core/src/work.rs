@@ -193,6 +193,8 @@ impl Core {
         let id = held.lease.run;
         let Some(run) = self.runs.get_mut(&id) else { return };
         let infra_failures = held.work.infra_failures + 1;
+        let kind = run.lease_kind(&held.work.kind);
+        persist(out, Record::WorkLost { run: id, kind, worker: held.worker.clone() });
         if infra_failures >= INFRASTRUCTURE_ATTEMPTS_MAX {
             let reason = format!("given up after {infra_failures} workers: {reason}");
             self.stop(now, id, RunEnd::Incomplete, reason, out);

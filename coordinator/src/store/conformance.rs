@@ -225,6 +225,7 @@ async fn of_a_run_that_is_forgotten_its_counts_stay_and_others_are_not_touched()
 async fn a_restart_finds_what_was_out() {
     on_each(async |store| {
         let second = RunId(2);
+        let lost = LeaseKind::Discover("it".into());
         let mut other = header();
         other.dedup_key = None;
         let over = Record::RunMoved {
@@ -236,6 +237,7 @@ async fn a_restart_finds_what_was_out() {
         let records = [
             created(),
             added(),
+            Record::WorkLost { run: RUN, kind: lost.clone(), worker: WorkerId("w2".into()) },
             leased(3, 7, &[(1, 0), (2, 1)]),
             ended(1, Outcome::Passed),
             Record::RunCreated { run: second, header: other, at_unix_ms: 8 },
@@ -247,6 +249,7 @@ async fn a_restart_finds_what_was_out() {
         let run = &active.runs[0];
         assert_eq!((run.last_work, run.discovered.as_slice()), (3, ["it".to_owned()].as_slice()));
         assert_eq!(run.leases[0].lease, lease(3, 7));
+        assert_eq!(run.losses, [(lost, WorkerId("w2".into()))]);
         assert_eq!(run.tests[1].attempts[0].outcome, None);
     })
     .await;

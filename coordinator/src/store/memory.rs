@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
-use andon_core::ids::{AttemptId, Fence, RunId, TestIx, WorkId};
-use andon_core::model::{Artifacts, Record, RunState, Verdict};
+use andon_core::ids::{AttemptId, Fence, RunId, TestIx, WorkId, WorkerId};
+use andon_core::model::{Artifacts, LeaseKind, Record, RunState, Verdict};
 use async_trait::async_trait;
 
 use super::{
@@ -36,6 +36,7 @@ struct Stored {
     discovered: Vec<String>,
     outputs: HashMap<AttemptId, Vec<u8>>,
     pieces: BTreeMap<(Fence, u64), Piece>,
+    losses: Vec<(LeaseKind, WorkerId)>,
     notes: Vec<Note>,
 }
 
@@ -99,6 +100,7 @@ impl State {
                     discovered: Vec::new(),
                     outputs: HashMap::new(),
                     pieces: BTreeMap::new(),
+                    losses: Vec::new(),
                     notes: Vec::new(),
                 };
                 self.runs.insert(run, stored);
@@ -172,6 +174,7 @@ impl State {
                 let piece = Piece { starts, raw_bytes: raw_bytes.into(), content: Ok(zstd) };
                 self.run(lease.run)?.pieces.entry((lease.fence, starts)).or_insert(piece);
             }
+            Record::WorkLost { run, kind, worker } => self.run(run)?.losses.push((kind, worker)),
             Record::ArtifactsKept { lease, artifacts } => {
                 self.artifacts.entry(lease.fence).or_insert((lease.run, artifacts));
             }
@@ -257,7 +260,14 @@ impl State {
         let of_attempts = tests.iter().flat_map(|test| &test.attempts).map(|attempt| attempt.work);
         let of_leases = leases.iter().map(|lease| lease.lease.work);
         let last_work = of_attempts.chain(of_leases).max().unwrap_or(WorkId(0)).0;
-        ActiveRun { row: stored.row(), tests, discovered: stored.discovered.clone(), leases, last_work }
+        ActiveRun {
+            row: stored.row(),
+            tests,
+            discovered: stored.discovered.clone(),
+            leases,
+            losses: stored.losses.clone(),
+            last_work,
+        }
     }
 }
 

@@ -253,6 +253,8 @@ pub struct ActiveRun {
     pub discovered: Vec<String>,
     /// Leases that are out.
     pub leases: Vec<ActiveLease>,
+    /// Baselines and discoveries that came to nothing, each with who had it.
+    pub losses: Vec<(LeaseKind, WorkerId)>,
     /// The highest work number among leases and attempts.
     pub last_work: u64,
 }

@@ -48,7 +48,7 @@ pub(super) struct Round<'a> {
     /// (run, test, run_ms, failed, flaky), the last two as 0 or 1; for the history
     pub(super) seen: Vec<(u64, u32, u64, u8, u8)>,
     pub(super) closed: Vec<u64>,
-    /// Those that come after all others, in order: notes, artifacts, run moved.
+    /// Those that come after all others, in order: notes, artifacts, losses, run moved.
     pub(super) last: Vec<&'a Record>,
 }
 
@@ -71,7 +71,10 @@ impl<'a> Round<'a> {
             Record::RunCreated { .. } | Record::BaselinePublished { .. } | Record::BaselinePinned { .. } => {
                 self.first.push(record);
             }
-            Record::Noted { .. } | Record::ArtifactsKept { .. } | Record::RunMoved { .. } => {
+            Record::Noted { .. }
+            | Record::ArtifactsKept { .. }
+            | Record::WorkLost { .. }
+            | Record::RunMoved { .. } => {
                 self.last.push(record);
             }
             Record::TestsAdded { run, suite, tests } => {

@@ -274,6 +274,7 @@ fn after_a_restart_leases_that_were_out_get_a_grace_and_the_rest_is_queued() {
             lane: LaneIx(0),
             open: vec![(AttemptId(2), TestIx(1))],
         }],
+        losses: Vec::new(),
         last_work: WorkId(2),
     };
     let restart = || {

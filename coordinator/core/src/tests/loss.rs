@@ -1,7 +1,10 @@
 //! What workers lose: who is blamed, who is tried again, who is trusted no more.
 
 use super::*;
-use crate::model::{FailureClass, RunEnd};
+use crate::ids::WorkId;
+use crate::model::{FailureClass, LeaseKind, RunEnd, StoredRun};
+use crate::restore::Stored;
+use crate::verdict::INFRASTRUCTURE_ATTEMPTS_MAX;
 
 impl Farm {
     fn fail(&mut self, given: &Given) {
@@ -103,4 +106,34 @@ fn a_worker_that_fails_everything_while_others_pass_is_put_in_quarantine() {
     assert_eq!(farm.core.busy_lanes(&worker("rogue")), 0);
     farm.later(Config::default().quarantine_ms);
     assert_eq!(farm.core.unfit(&worker("rogue")), None);
+}
+
+#[test]
+fn a_restart_does_not_forget_who_came_to_nothing_with_a_discovery() {
+    let mut plan = plan(0, Grain::Test);
+    plan.baseline_group = None;
+    let lost = |name| (LeaseKind::Discover("it".into()), worker(name));
+    let stored = StoredRun {
+        run: RunId(1),
+        header: RunHeader::default(),
+        plan,
+        state: RunState::Discovering,
+        baseline: Some(String::new()),
+        discovered: Vec::new(),
+        tests: Vec::new(),
+        leases: Vec::new(),
+        losses: (1..INFRASTRUCTURE_ATTEMPTS_MAX).map(|_| lost("w1")).collect(),
+        last_work: WorkId(3),
+    };
+    let mut farm = Farm::new();
+    let stored = Stored { last_run: 1, last_fence: 3, runs: vec![stored] };
+    farm.core = Core::restore(Config::default(), farm.now, stored);
+    farm.last_fence = 3;
+    farm.step(Input::WorkerJoined { worker: worker("w2"), held: vec![] });
+    farm.join("w1", 1);
+    assert!(farm.given.is_empty(), "w2 takes work, though it has no lane yet");
+    farm.ready("w2", 0);
+    let last = farm.take();
+    farm.fail(&last);
+    assert_eq!(farm.state(RunId(1)), RunState::Ended(RunEnd::Incomplete));
 }

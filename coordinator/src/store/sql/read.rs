@@ -218,11 +218,20 @@ async fn active_run(pool: &Pool, raw: RawRun) -> Result<ActiveRun> {
             })
         })
         .collect::<Result<Vec<_>>>()?;
+    let raw_losses: Vec<(i64, String, String)> =
+        sqlx::query_as("SELECT kind, suite, worker FROM losses WHERE run = $1")
+            .bind(raw.run)
+            .fetch_all(pool)
+            .await?;
+    let losses = raw_losses
+        .into_iter()
+        .map(|(kind, suite, worker)| Ok((codes::to_lease_kind(kind, suite)?, WorkerId(worker))))
+        .collect::<Result<Vec<_>>>()?;
     let tests = tests(pool, run, None).await?;
     let of_attempts = tests.iter().flat_map(|test| &test.attempts).map(|attempt| attempt.work.0);
     let last_work = of_attempts.chain(leases.iter().map(|lease| lease.lease.work.0)).max().unwrap_or(0);
     let row = with_counts(pool, raw).await?;
-    Ok(ActiveRun { row, tests, discovered, leases, last_work })
+    Ok(ActiveRun { row, tests, discovered, leases, losses, last_work })
 }
 
 const OUTPUT: &str = "SELECT segment, at, bytes, digest FROM outputs WHERE run = $1 AND attempt = $2";

@@ -194,6 +194,17 @@ async fn single(db: &mut Connection, record: &Record) -> Result<()> {
             sqlx::query(sql).bind(key).bind(manifest).bind(number(*at_unix_ms)).execute(db).await?;
             Ok(())
         }
+        Record::WorkLost { run, kind, worker } => {
+            let (kind, suite) = codes::from_lease_kind(kind);
+            sqlx::query("INSERT INTO losses (run, kind, suite, worker) VALUES ($1, $2, $3, $4)")
+                .bind(number(run.0))
+                .bind(kind)
+                .bind(suite)
+                .bind(&worker.0)
+                .execute(db)
+                .await?;
+            Ok(())
+        }
         Record::ArtifactsKept { lease, artifacts } => {
             sqlx::query(ARTIFACTS)
                 .bind(number(lease.run.0))
@@ -260,7 +271,9 @@ async fn run_moved(db: &mut Connection, run: RunId, state: RunState, reason: &st
     .execute(&mut *db)
     .await?;
     if ended {
-        sqlx::query("DELETE FROM leases WHERE run = $1").bind(number(run.0)).execute(&mut *db).await?;
+        for over in ["DELETE FROM leases WHERE run = $1", "DELETE FROM losses WHERE run = $1"] {
+            sqlx::query(over).bind(number(run.0)).execute(&mut *db).await?;
+        }
         // All verdicts of the round are written: from here on nothing of the run changes.
         let counts =
             serde_json::to_string(&super::read::counts(db, run).await?).expect("numbers are valid JSON");
