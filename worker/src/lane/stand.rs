@@ -128,14 +128,7 @@ impl Stand {
             Ok::<_, PoolError>((Arc::new(clone), written.map(Arc::new)))
         })
         .await??;
-        let mut stand = Self {
-            ground,
-            clone,
-            written,
-            rig: Rig { containers: Vec::new() },
-            layers: Vec::new(),
-            restarts: 0,
-        };
+        let mut stand = Self { ground, clone, written, rig: Rig::default(), layers: Vec::new(), restarts: 0 };
         stand.make_containers().await?;
         stand.put_layers_back().await?;
         stand.verify().await?;
@@ -174,10 +167,13 @@ impl Stand {
             self.restarts += 1;
         } else {
             self.rig.remove(engine.as_ref()).await?;
-            self.rig.containers.clear();
+            self.rig = Rig::default();
         }
-        let trees = self.put_trees_back().await?;
+        let sandboxes = self.rig.put_sandboxes_back(engine.as_ref());
+        let (trees, sandboxes) = tokio::join!(self.put_trees_back(), sandboxes);
+        let trees = trees?;
         let footprint = tokio::task::spawn_blocking(move || measure(trees, layers));
+        sandboxes?;
         laps.lap("trees put back");
         if !again {
             self.make_containers().await?;

@@ -8,16 +8,19 @@ use std::path::PathBuf;
 use futures::future::{join_all, try_join_all};
 
 use super::plan::{PlanRefused, Site, StackPlan};
+use super::sandbox::{Sandbox, SandboxSpec, joins};
 use crate::engine::{Engine, EngineError, NetworkSpec, Removal};
 
 /// On every container and network of a lane; its value says which.
 pub const LANE_LABEL: &str = "dev.andon.lane";
 
-/// Containers, created.
-#[derive(Debug, Clone)]
+/// Containers, created, and what they join.
+#[derive(Debug, Clone, Default)]
 pub struct Rig {
     /// Ids, in the plan's order.
     pub containers: Vec<String>,
+    /// In no order: of the services that can join one.
+    sandboxes: Vec<Sandbox>,
 }
 
 /// What stands in the way of a rig.
@@ -32,6 +35,33 @@ pub enum RigFault {
     /// A tree's path.
     #[error(transparent)]
     Pool(#[from] andon_snapshot::PoolError),
+    /// A sandbox ended, or is another than it was.
+    #[error("sandbox {name} is gone: {how}")]
+    SandboxGone {
+        /// The container's.
+        name: String,
+        /// What is there instead.
+        how: String,
+    },
+    /// What the kernel has learned in a sandbox cannot be undone.
+    #[error("cannot make the network of sandbox {name} forget what it has learned: {message}")]
+    Forget {
+        /// The container's.
+        name: String,
+        /// What happened.
+        message: String,
+    },
+    /// A file of a sandbox.
+    #[error("cannot {what} {}", .path.display())]
+    File {
+        /// Was to be done.
+        what: &'static str,
+        /// With it.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The engine does not show where a container's own files are.
     #[error(
         "the engine does not say where container {0} keeps its files: Andon needs the storage driver overlay2"
@@ -40,19 +70,35 @@ pub enum RigFault {
 }
 
 impl Rig {
-    /// Makes the containers, all at once. Nothing is started.
+    /// Makes the sandboxes and starts them, then makes the containers, all at once. No service is started.
     pub async fn create(
         engine: &dyn Engine,
         plan: &StackPlan,
         site: &Site<'_>,
         path_of: &(dyn Fn(&str) -> Result<PathBuf, RigFault> + Sync),
     ) -> Result<Self, RigFault> {
+        let sandboxed = try_join_all(plan.services.iter().map(async |service| {
+            if !joins(&service.service) {
+                return Ok(None);
+            }
+            let (network, hostname) = service.address(site);
+            // A dot: no service's own container can be called so.
+            let name = format!("{}.{}", site.prefix, service.name);
+            let spec = SandboxSpec { name, labels: site.labels.clone(), network, hostname };
+            Sandbox::make(engine, spec).await.map(Some)
+        }));
+        let sandboxed: Vec<Option<Sandbox>> = sandboxed.await?;
         let mut specs = Vec::with_capacity(plan.services.len());
-        for service in &plan.services {
-            specs.push(service.container(site, &path_of)?);
+        for (service, sandbox) in plan.services.iter().zip(&sandboxed) {
+            specs.push(service.container(site, sandbox.as_ref(), &path_of)?);
         }
         let containers = try_join_all(specs.iter().map(|spec| engine.create_container(spec))).await?;
-        Ok(Self { containers })
+        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect() })
+    }
+
+    /// Puts what the containers share with their sandboxes back. They have to be dead.
+    pub async fn put_sandboxes_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        try_join_all(self.sandboxes.iter().map(|sandbox| sandbox.put_back(engine))).await.map(drop)
     }
 
     /// Where each container's own layer is, in the plan's order.
@@ -65,10 +111,12 @@ impl Rig {
         Ok(layers)
     }
 
-    /// Removes the containers, running or not, all at once.
+    /// Removes the containers and the sandboxes, running or not, all at once.
     pub async fn remove(&self, engine: &dyn Engine) -> Result<(), EngineError> {
         let removing = self.containers.iter().map(|id| engine.remove_container(id, Removal::EVERYTHING));
-        join_all(removing).await.into_iter().collect()
+        let sandboxes = self.sandboxes.iter().map(|sandbox| sandbox.remove(engine));
+        let (removed, sandboxes) = tokio::join!(join_all(removing), join_all(sandboxes));
+        removed.into_iter().chain(sandboxes).collect()
     }
 }
 
