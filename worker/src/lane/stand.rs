@@ -169,11 +169,11 @@ impl Stand {
             self.rig.remove(engine.as_ref()).await?;
             self.rig = Rig::default();
         }
-        let sandboxes = self.rig.put_sandboxes_back(engine.as_ref());
-        let (trees, sandboxes) = tokio::join!(self.put_trees_back(), sandboxes);
+        let networks = self.rig.put_networks_back(engine.as_ref());
+        let (trees, networks) = tokio::join!(self.put_trees_back(), networks);
         let trees = trees?;
         let footprint = tokio::task::spawn_blocking(move || measure(trees, layers));
-        sandboxes?;
+        networks?;
         laps.lap("trees put back");
         if !again {
             self.make_containers().await?;

@@ -21,6 +21,8 @@ pub struct Rig {
     pub containers: Vec<String>,
     /// In no order: of the services that can join one.
     sandboxes: Vec<Sandbox>,
+    /// Ids of the containers that have networks of their own.
+    alone: Vec<String>,
 }
 
 /// What stands in the way of a rig.
@@ -93,12 +95,16 @@ impl Rig {
             specs.push(service.container(site, sandbox.as_ref(), &path_of)?);
         }
         let containers = try_join_all(specs.iter().map(|spec| engine.create_container(spec))).await?;
-        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect() })
+        let alone = containers.iter().zip(&sandboxed).filter(|(_, sandbox)| sandbox.is_none());
+        let alone = alone.map(|(container, _)| container.clone()).collect();
+        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect(), alone })
     }
 
-    /// Puts what the containers share with their sandboxes back. They have to be dead.
-    pub async fn put_sandboxes_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
-        try_join_all(self.sandboxes.iter().map(|sandbox| sandbox.put_back(engine))).await.map(drop)
+    /// Puts back what the containers were given for their networks, by their sandboxes or the engine. They have to be dead.
+    pub async fn put_networks_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        let sandboxes = try_join_all(self.sandboxes.iter().map(|sandbox| sandbox.put_back(engine)));
+        let alone = try_join_all(self.alone.iter().map(|container| discard_network_files(engine, container)));
+        tokio::try_join!(sandboxes, alone).map(drop)
     }
 
     /// Where each container's own layer is, in the plan's order.
@@ -118,6 +124,25 @@ impl Rig {
         let (removed, sandboxes) = tokio::join!(join_all(removing), join_all(sandboxes));
         removed.into_iter().chain(sandboxes).collect()
     }
+}
+
+/// Removes what the engine has written for a container's own network. It writes it anew when it starts the container; of what
+/// it finds it would keep the mode and the owner.
+async fn discard_network_files(engine: &dyn Engine, container: &str) -> Result<(), RigFault> {
+    for path in engine.inspect_container(container).await?.network_files {
+        let mut digest = path.clone().into_os_string();
+        // Beside resolv.conf, to tell whether somebody wrote to it.
+        digest.push(".hash");
+        for file in [path, digest.into()] {
+            match tokio::fs::remove_file(&file).await {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(RigFault::File { what: "remove", path: file, source });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The labels of a lane's objects.
@@ -145,4 +170,46 @@ pub async fn sweep(engine: &dyn Engine, lane: Option<&str>) -> Result<(), Engine
         engine.remove_network(&network.id).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::FakeEngine;
+    use crate::engine::{ImageInfo, NetworkMode};
+    use crate::hands::ResolvedImage;
+    use andon_proto::{Service, Stack};
+
+    #[tokio::test]
+    async fn a_service_with_power_over_its_network_has_its_own_and_its_files_are_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = FakeEngine::new();
+        engine.keep_layers_in(folder.path().to_owned());
+        engine.add_image("i", ImageInfo { id: "i".into(), ..ImageInfo::default() });
+        create_network(engine.as_ref(), "net", "0").await.unwrap();
+        let service = |name: &str| Service { name: name.to_owned(), ..Service::default() };
+        let router = Service { cap_add: vec!["NET_ADMIN".to_owned()], ..service("router") };
+        let stack = Stack { services: vec![service("db"), router], ..Stack::default() };
+        let image = ResolvedImage { id: "i".into(), reference: "i".into(), build_key: String::new() };
+        let images = vec![(image, ImageInfo::default()); 2];
+        let plan = StackPlan::new(&stack, &images).unwrap();
+        let (labels, source) = (lane_labels("0"), folder.path());
+        let site = Site { prefix: "p", network: "net", labels: &labels, source, writable_source: source };
+        let rig = Rig::create(engine.as_ref(), &plan, &site, &|_| Ok(PathBuf::new())).await.unwrap();
+
+        let spec = engine.spec("p-db").unwrap();
+        assert_eq!((spec.network, spec.hostname.as_str()), (NetworkMode::Container("p.db".into()), ""));
+        let network = NetworkMode::Named { network: "net".into(), aliases: vec!["router".into()] };
+        let spec = engine.spec("p-router").unwrap();
+        assert_eq!((spec.network, spec.hostname.as_str()), (network, "router"));
+
+        rig.put_networks_back(engine.as_ref()).await.unwrap();
+        let files = |container: &str| {
+            let folder = folder.path().join(format!("{container}.network"));
+            std::fs::read_dir(folder).unwrap().count()
+        };
+        assert_eq!((files("p.db"), files("p-router")), (3, 0));
+        sweep(engine.as_ref(), Some("0")).await.unwrap();
+        assert!(engine.containers().is_empty() && engine.networks().is_empty());
+    }
 }
