@@ -16,7 +16,7 @@
 //!   its port free, as it would in a network of its own.
 //!
 //! There is nothing else that can be changed without capabilities over the network; a service that has such, or sets the
-//! kernel's own settings, has its own network ([`joins`]).
+//! kernel's own settings, has a network of its own ([`joins`]), which the engine makes anew at each start.
 //!
 //! Must not know rebases or pools. Invariant: a sandbox that is not the very one that was made is reported, never replaced.
 
@@ -110,8 +110,8 @@ impl Sandbox {
         NetworkMode::Container(self.container.clone())
     }
 
-    /// As it was made. Whatever joined it has to be dead.
-    pub async fn put_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+    /// Fails where it is not the one that was made any more.
+    pub async fn check(&self, engine: &dyn Engine) -> Result<(), RigFault> {
         let state = match engine.inspect_container(&self.container).await {
             Ok(state) => state,
             Err(error) if error.is_not_found() => return Err(gone(&self.name, "it is not there".to_owned())),
@@ -124,6 +124,12 @@ impl Sandbox {
         if state.pid != self.pid {
             return Err(gone(&self.name, "it was started again".to_owned()));
         }
+        Ok(())
+    }
+
+    /// As it was made. Whatever joined it has to be dead.
+    pub async fn put_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        self.check(engine).await?;
         let files = self.files.clone();
         let put = blocking("put the files of a sandbox back", move || {
             files.iter().try_for_each(KeptFile::put_back)
