@@ -272,7 +272,10 @@ pub(super) fn container_state(
     let state = answer.state.ok_or_else(|| missing(what, "state"))?;
     let status = state.status.and_then(status).ok_or_else(|| missing(what, "status"))?;
     let upper_dir = answer.graph_driver.and_then(|mut driver| driver.data.remove("UpperDir"));
-    let networks = answer.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let mut settings = answer.network_settings.unwrap_or_default();
+    let networks = settings.networks.take().unwrap_or_default();
+    let path = |text: Option<String>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
+    let network_files = [answer.hosts_path, answer.resolv_conf_path, answer.hostname_path];
     let address =
         |(name, endpoint): (String, EndpointSettings)| Some((name, endpoint.ip_address?.parse().ok()?));
     let mounts = answer.mounts.unwrap_or_default().into_iter().filter_map(|mount| {
@@ -293,6 +296,8 @@ pub(super) fn container_state(
         pid: state.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
         started_at: state.started_at.unwrap_or_default().to_string(),
         upper_dir: upper_dir.map(PathBuf::from),
+        network_files: network_files.into_iter().filter_map(path).collect(),
+        network_namespace: path(settings.sandbox_key),
         addresses: networks.into_iter().filter_map(address).collect(),
         mounts: mounts.collect(),
         labels: labels(answer.config.and_then(|config| config.labels)),

@@ -5,7 +5,7 @@ mod api;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
@@ -44,6 +44,7 @@ struct Container {
     exit_code: i64,
     oom_killed: bool,
     upper_dir: Option<PathBuf>,
+    network_files: Vec<PathBuf>,
     log: Script,
     networks: Vec<String>,
 }
@@ -177,6 +178,16 @@ impl FakeEngine {
             None => Ok(state),
         }
     }
+}
+
+/// As an engine writes them, with the container's name for their content.
+fn network_files(folder: &Path, name: &str) -> Vec<PathBuf> {
+    std::fs::create_dir_all(folder).expect("a test's folder can be made");
+    let files = ["hosts", "resolv.conf", "hostname"].map(|file| folder.join(file));
+    for file in &files {
+        std::fs::write(file, format!("{name}\n")).expect("a test's file can be written");
+    }
+    files.to_vec()
 }
 
 fn not_found(what: String) -> EngineError {

@@ -324,6 +324,10 @@ pub struct ContainerState {
     pub started_at: String,
     /// The writable layer's folder (overlay2), as the daemon sees it.
     pub upper_dir: Option<PathBuf>,
+    /// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` as the daemon sees them, where the container has its own.
+    pub network_files: Vec<PathBuf>,
+    /// A file that stands for its network namespace, as the daemon sees it; `None` where it does not run.
+    pub network_namespace: Option<PathBuf>,
     /// Address on each network, by the network's name.
     pub addresses: BTreeMap<String, IpAddr>,
     /// Volumes and binds.

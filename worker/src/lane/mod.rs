@@ -10,6 +10,7 @@
 //! a cancelled or dropped call leaves is put back by the next `settle` or the next unit.
 
 mod artifacts;
+mod berth;
 mod resolve;
 mod stand;
 mod unit_box;
@@ -29,6 +30,7 @@ use crate::hands::{Driver, Settled, Unfit, WorkFailure, compress_log};
 use crate::runner::UnitNews;
 use crate::runner::{self, Reporter, UnitFacts};
 use crate::stack::StackFault;
+use berth::{Berth, Berths};
 use stand::{Ground, Rebased, Stand, StandFault};
 use unit_box::{BoxPlan, UnitBox};
 use witness::LaneWitness;
@@ -198,7 +200,8 @@ impl Lane {
                 if let Some(other) = other {
                     other.remove().await?;
                 }
-                UnitBox::make(plan, self.workshop.next_serial(), false).await?
+                let berth = berth(self.berths()).await;
+                UnitBox::make(plan, self.workshop.next_serial(), false, berth).await?
             }
         };
         let entered = (unit_box.cell(env), unit_box.take_warm());
@@ -246,7 +249,7 @@ impl Lane {
         let mut footprint = None;
         if self.used {
             let next = self.used_box.as_ref().map(|used| used.plan().clone());
-            let preparing = Self::prepare_box(Arc::clone(&self.workshop), next.clone());
+            let preparing = Self::prepare_box(Arc::clone(&self.workshop), next.clone(), self.berths());
             let (rebased, prepared) = tokio::join!(self.rebase(), preparing);
             match rebased {
                 Ok(measured) => {
@@ -257,7 +260,8 @@ impl Lane {
                     // It stands on a network that goes with the rest.
                     self.fresh_box = prepared;
                     self.rebuild(reasons).await?;
-                    self.fresh_box = Self::prepare_box(Arc::clone(&self.workshop), next).await;
+                    let berths = self.berths();
+                    self.fresh_box = Self::prepare_box(Arc::clone(&self.workshop), next, berths).await;
                 }
             }
         }
@@ -265,8 +269,19 @@ impl Lane {
         Ok(Settled { baseline_key: baseline_key.unwrap_or_default(), footprint })
     }
 
-    async fn prepare_box(workshop: Arc<Workshop>, plan: Option<BoxPlan>) -> Option<UnitBox> {
-        let made = UnitBox::make(plan?, workshop.next_serial(), true).await;
+    /// What the boxes of this lane's units join; nothing where all of a lane is made anew each time.
+    fn berths(&self) -> Option<Arc<Berths>> {
+        let stand = self.stand.as_ref()?;
+        (self.workshop.driver() == Some(Driver::Restart)).then(|| Arc::clone(stand.berths()))
+    }
+
+    async fn prepare_box(
+        workshop: Arc<Workshop>,
+        plan: Option<BoxPlan>,
+        berths: Option<Arc<Berths>>,
+    ) -> Option<UnitBox> {
+        let plan = plan?;
+        let made = UnitBox::make(plan, workshop.next_serial(), true, berth(berths).await).await;
         // The unit that needs one makes it, and says so where it cannot.
         made.inspect_err(|error| tracing::warn!(%error, "preparing a container for the next unit")).ok()
     }
@@ -360,6 +375,10 @@ impl Lane {
             tracing::warn!(%error, "taking a lane down");
         }
     }
+}
+
+async fn berth(berths: Option<Arc<Berths>>) -> Option<Berth> {
+    berths?.take().await
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use andon_snapshot::{Baseline, Difference, Footprint, LaneClone, Pool, PoolError
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
+use super::berth::Berths;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
@@ -65,6 +66,7 @@ pub(crate) struct Stand {
     /// A copy of the source, where services may write into it.
     written: Option<Arc<LaneClone>>,
     rig: Rig,
+    berths: Arc<Berths>,
     layers: Vec<PathBuf>,
     restarts: u32,
 }
@@ -128,14 +130,9 @@ impl Stand {
             Ok::<_, PoolError>((Arc::new(clone), written.map(Arc::new)))
         })
         .await??;
-        let mut stand = Self {
-            ground,
-            clone,
-            written,
-            rig: Rig { containers: Vec::new() },
-            layers: Vec::new(),
-            restarts: 0,
-        };
+        let berths = Berths::new(ground.engine.clone(), &ground.lane, &ground.network());
+        let mut stand =
+            Self { ground, clone, written, rig: Rig::default(), berths, layers: Vec::new(), restarts: 0 };
         stand.make_containers().await?;
         stand.put_layers_back().await?;
         stand.verify().await?;
@@ -145,6 +142,11 @@ impl Stand {
 
     pub(crate) fn ground(&self) -> &Ground {
         &self.ground
+    }
+
+    /// For the boxes of its units.
+    pub(crate) fn berths(&self) -> &Arc<Berths> {
+        &self.berths
     }
 
     /// Ids, in the plan's order.
@@ -174,10 +176,13 @@ impl Stand {
             self.restarts += 1;
         } else {
             self.rig.remove(engine.as_ref()).await?;
-            self.rig.containers.clear();
+            self.rig = Rig::default();
         }
-        let trees = self.put_trees_back().await?;
+        let networks = self.rig.put_networks_back(engine.as_ref());
+        let (trees, networks) = tokio::join!(self.put_trees_back(), networks);
+        let trees = trees?;
         let footprint = tokio::task::spawn_blocking(move || measure(trees, layers));
+        networks?;
         laps.lap("trees put back");
         if !again {
             self.make_containers().await?;

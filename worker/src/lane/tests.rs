@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::fake::{FakeEngine, Script};
-use crate::engine::{EngineError, ImageInfo};
+use crate::engine::{EngineError, ImageInfo, NetworkMode};
 use crate::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
@@ -270,6 +270,50 @@ async fn two_failed_rebases_rebuild_the_lane_and_three_failed_rebuilds_make_it_u
     let unfit = bench.hands.settle(0).await.unwrap_err();
     assert!(unfit.reason.contains("no memory for a process"), "{unfit}");
     bench.hands.settle(0).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn services_and_units_join_sandboxes_that_stay_over_restarts() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
+    let key = bench.baseline().await;
+    let network = |container: &str| bench.engine.spec(container).unwrap().network;
+    for _ in 0..4 {
+        bench.unit(&key).await.0.unwrap();
+        bench.hands.settle(0).await.unwrap();
+        assert_eq!(network("andon-lane0-db"), NetworkMode::Container("andon-lane0.db".to_owned()));
+    }
+    let sandboxes = bench.engine.containers().into_iter().filter(|name| name.starts_with("andon-lane0."));
+    assert!((3..=4).contains(&sandboxes.count()), "the service's, and one for each unit's box at a time");
+    assert_eq!(bench.calls("start andon-lane0.db"), 1);
+    let boxes = bench.engine.containers().into_iter().filter(|name| name.starts_with("andon-lane0-unit"));
+    for unit_box in boxes {
+        assert!(matches!(network(&unit_box), NetworkMode::Container(_)), "{unit_box}");
+    }
+    bench.hands.shutdown().await;
+    assert!(bench.engine.containers().is_empty() && bench.engine.networks().is_empty());
+}
+
+#[tokio::test]
+async fn recreate_makes_a_sandbox_anew_and_gives_units_networks_of_their_own() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Recreate)).await;
+    let key = bench.baseline().await;
+    bench.unit(&key).await.0.unwrap();
+    bench.engine.clear_calls();
+    bench.hands.settle(0).await.unwrap();
+    assert_eq!((bench.calls("remove andon-lane0.db"), bench.calls("create andon-lane0.db")), (1, 1));
+    assert!(!bench.engine.containers().iter().any(|name| name.starts_with("andon-lane0..")));
+}
+
+#[tokio::test]
+async fn a_lane_whose_sandbox_has_ended_is_rebuilt() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
+    let key = bench.baseline().await;
+    bench.unit(&key).await.0.unwrap();
+    bench.engine.end_container("andon-lane0.db", 137, true);
+    bench.engine.clear_calls();
+    assert_eq!(bench.hands.settle(0).await.unwrap().baseline_key, key);
+    assert_eq!((bench.calls("create andon-lane0.db"), bench.calls("start andon-lane0-db")), (1, 1));
+    bench.unit(&key).await.0.unwrap();
 }
 
 #[tokio::test]

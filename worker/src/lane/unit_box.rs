@@ -18,9 +18,11 @@ use crate::engine::{
     Bind, ContainerSpec, EngineError, ExecSpec, HeadTail, ImageInfo, NetworkMode, Propagation, Removal,
     SharedEngine,
 };
-use crate::hands::{WorkFailure, blocking};
+use crate::hands::{WorkFailure, blocking, chain};
 use crate::runner::{self, ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER, Warm};
 use crate::stack::lane_labels;
+
+use super::berth::Berth;
 
 /// Where the source is mounted where the suite does not say.
 const WORKDIR_DEFAULT: &str = "/src";
@@ -70,7 +72,7 @@ impl BoxPlan {
         all.find(|(key, _)| *key == "PYTHONPATH").map(|(_, value)| value.clone()).unwrap_or_default()
     }
 
-    fn container(&self, name: &str, source: &Path, out: &Path) -> ContainerSpec {
+    fn container(&self, name: &str, source: &Path, out: &Path, berth: Option<&Berth>) -> ContainerSpec {
         let bind = |source: &Path, target: &str, read_only: bool| Bind {
             source: source.to_owned(),
             target: target.to_owned(),
@@ -93,9 +95,10 @@ impl BoxPlan {
                 bind(out, OUT_FOLDER, false),
                 bind(&self.runners, RUNNERS_FOLDER, true),
             ],
-            network: match &self.network {
-                Some(network) => NetworkMode::Named { network: network.clone(), aliases: Vec::new() },
-                None => NetworkMode::None,
+            network: match (berth, &self.network) {
+                (Some(berth), _) => berth.network(),
+                (None, Some(network)) => NetworkMode::Named { network: network.clone(), aliases: Vec::new() },
+                (None, None) => NetworkMode::None,
             },
             working_dir: self.workdir().to_owned(),
             // Reaps what tests leave behind, and survives a test that kills everything it can see.
@@ -112,11 +115,18 @@ pub(crate) struct UnitBox {
     source: LaneClone,
     cell: Cell,
     warm: Option<Warm>,
+    /// `None` for one with a network of its own.
+    berth: Option<Berth>,
 }
 
 impl UnitBox {
     /// Makes and starts it; `serial` is never the same twice in a worker's life.
-    pub(crate) async fn make(plan: BoxPlan, serial: u64, warm: bool) -> Result<Self, WorkFailure> {
+    pub(crate) async fn make(
+        plan: BoxPlan,
+        serial: u64,
+        warm: bool,
+        berth: Option<Berth>,
+    ) -> Result<Self, WorkFailure> {
         let infra = |error: EngineError| WorkFailure::infrastructure(error.to_string());
         let out = plan.out_root.join(format!("{}-{serial}", plan.lane));
         let (pool, from, lane, folder) = (
@@ -132,7 +142,7 @@ impl UnitBox {
         let source = source.await?.map_err(|error| farm_fault(&error))?;
         let path = source.path(SOURCE_TREE).map_err(|error| farm_fault(&error))?;
         let name = format!("andon-lane{}-unit{serial}", plan.lane);
-        let spec = plan.container(&name, &path, &out);
+        let spec = plan.container(&name, &path, &out, berth.as_ref());
         let container = plan.engine.create_container(&spec).await.map_err(infra)?;
         let cell = Cell {
             engine: plan.engine.clone(),
@@ -141,16 +151,22 @@ impl UnitBox {
             python_path: plan.python_path(),
             unit_env: BTreeMap::new(),
         };
-        let mut made = Self { plan, source, cell, warm: None };
+        let mut made = Self { plan, source, cell, warm: None, berth };
         if let Err(error) = made.plan.engine.start_container(&made.cell.container).await {
-            let failure = match &error {
+            let lost = match &made.berth {
+                Some(berth) => berth.check().await.err(),
+                None => None,
+            };
+            let failure = match (&error, lost) {
+                (_, Some(lost)) => WorkFailure::infrastructure(chain(&lost)),
                 // Mostly: the image has no `sh`.
-                EngineError::Refused { .. } | EngineError::NotFound { .. } | EngineError::Conflict { .. } => {
-                    WorkFailure::config(format!(
-                        "the image of suite `{}` cannot run tests: {error}",
-                        made.plan.suite.name
-                    ))
-                }
+                (
+                    EngineError::Refused { .. } | EngineError::NotFound { .. } | EngineError::Conflict { .. },
+                    None,
+                ) => WorkFailure::config(format!(
+                    "the image of suite `{}` cannot run tests: {error}",
+                    made.plan.suite.name
+                )),
                 _ => infra(error),
             };
             made.remove().await?;
@@ -182,9 +198,12 @@ impl UnitBox {
 
     /// Kills what runs in it, and removes it with its copy of the source.
     pub(crate) async fn remove(self) -> Result<(), WorkFailure> {
-        let Self { plan, source, cell, warm } = self;
+        let Self { plan, source, cell, warm, berth } = self;
         drop(warm);
         let removed = plan.engine.remove_container(&cell.container, Removal::EVERYTHING).await;
+        if let (Ok(()), Some(berth)) = (&removed, berth) {
+            berth.leave().await;
+        }
         let gone = blocking(move || {
             drop(source);
             std::fs::remove_dir_all(&cell.out_dir)
@@ -232,7 +251,7 @@ struct BoxSeeder {
 impl SeedKit for BoxSeedKit {
     async fn seeder(&self, network: &str) -> Result<Box<dyn Seeder>, WorkFailure> {
         let plan = BoxPlan { network: Some(network.to_owned()), ..self.plan.clone() };
-        let unit_box = UnitBox::make(plan, self.serial, false).await?;
+        let unit_box = UnitBox::make(plan, self.serial, false, None).await?;
         Ok(Box::new(BoxSeeder { unit_box }))
     }
 }

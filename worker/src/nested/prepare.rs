@@ -10,7 +10,8 @@ use super::cgroups::{self, CgroupError};
 use super::config::NestedConfig;
 
 /// Programs that must be on the search path.
-const PROGRAMS: [&str; 5] = ["containerd", "containerd-shim-runc-v2", "dockerd", "runc", "setpriv"];
+const PROGRAMS: [&str; 7] =
+    ["containerd", "containerd-shim-runc-v2", "dockerd", "ip", "nsenter", "runc", "setpriv"];
 
 /// Longest path of a Unix socket (unix(7)), without its final zero.
 const SOCKET_PATH_MAX: usize = 107;

@@ -9,9 +9,12 @@
 
 mod fault;
 mod health;
+mod kept;
 mod order;
+mod pause;
 mod plan;
 mod rig;
+mod sandbox;
 mod up;
 
 pub use fault::StackFault;
@@ -19,4 +22,5 @@ pub use health::Probe;
 pub use order::{Order, OrderRefused, Stage};
 pub use plan::{PlanRefused, ServicePlan, Site, StackPlan, TreeMount};
 pub use rig::{LANE_LABEL, Rig, RigFault, create_network, lane_labels, sweep};
+pub use sandbox::{Sandbox, SandboxSpec, joins};
 pub use up::{Completing, bring_up, kill_all, last_lines, stop_cleanly};

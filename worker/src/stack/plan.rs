@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::health::Probe;
 use super::order::{Order, OrderRefused};
+use super::sandbox::Sandbox;
 use crate::engine::{Bind, ContainerSpec, ImageInfo, NetworkMode, Privileges, Propagation, Tmpfs};
 use crate::hands::ResolvedImage;
 
@@ -186,10 +187,22 @@ impl ServicePlan {
         }
     }
 
-    /// The container, with each tree at the path that `path_of` gives.
+    /// Where others on the site's network find it, and what it calls itself.
+    #[must_use]
+    pub fn address(&self, site: &Site<'_>) -> (NetworkMode, String) {
+        let mut aliases = vec![self.service.name.clone()];
+        aliases.extend(self.service.aliases.iter().cloned());
+        // Stable over lanes and rebases: databases write it into their files.
+        let hostname =
+            if self.service.hostname.is_empty() { &self.service.name } else { &self.service.hostname };
+        (NetworkMode::Named { network: site.network.to_owned(), aliases }, hostname.clone())
+    }
+
+    /// The container, with each tree at the path that `path_of` gives, in a sandbox that has its address where one is given.
     pub fn container<E: From<PlanRefused>>(
         &self,
         site: &Site<'_>,
+        sandbox: Option<&Sandbox>,
         path_of: &dyn Fn(&str) -> Result<PathBuf, E>,
     ) -> Result<ContainerSpec, E> {
         let service = &self.service;
@@ -211,9 +224,11 @@ impl ServicePlan {
                 _ => {}
             }
         }
-        let mut aliases = vec![service.name.clone()];
-        aliases.extend(service.aliases.iter().cloned());
-        let hostname = if service.hostname.is_empty() { &service.name } else { &service.hostname };
+        let (network, hostname) = match sandbox {
+            // The sandbox's is its own, and engines refuse a second one.
+            Some(sandbox) => (sandbox.joined(), String::new()),
+            None => self.address(site),
+        };
         Ok(ContainerSpec {
             name: format!("{}-{}", site.prefix, service.name),
             image: self.image.id.clone(),
@@ -223,9 +238,8 @@ impl ServicePlan {
             labels: labels(service, site.labels),
             binds,
             tmpfs,
-            network: NetworkMode::Named { network: site.network.to_owned(), aliases },
-            // Stable over lanes and rebases: databases write it into their files.
-            hostname: hostname.clone(),
+            network,
+            hostname,
             user: service.user.clone(),
             working_dir: service.working_dir.clone(),
             stop_signal: service.stop_signal.clone(),
@@ -301,7 +315,7 @@ mod tests {
         let labels = BTreeMap::from([("dev.andon.lane".to_owned(), "0".to_owned())]);
         let site =
             Site { prefix: "andon-lane0", network: "net", labels: &labels, source, writable_source: source };
-        plan.services[0].container(&site, &|tree| Ok(PathBuf::from("/pool").join(tree)))
+        plan.services[0].container(&site, None, &|tree| Ok(PathBuf::from("/pool").join(tree)))
     }
 
     #[test]

@@ -8,16 +8,21 @@ use std::path::PathBuf;
 use futures::future::{join_all, try_join_all};
 
 use super::plan::{PlanRefused, Site, StackPlan};
+use super::sandbox::{Sandbox, SandboxSpec, joins};
 use crate::engine::{Engine, EngineError, NetworkSpec, Removal};
 
 /// On every container and network of a lane; its value says which.
 pub const LANE_LABEL: &str = "dev.andon.lane";
 
-/// Containers, created.
-#[derive(Debug, Clone)]
+/// Containers, created, and what they join.
+#[derive(Debug, Clone, Default)]
 pub struct Rig {
     /// Ids, in the plan's order.
     pub containers: Vec<String>,
+    /// In no order: of the services that can join one.
+    sandboxes: Vec<Sandbox>,
+    /// Ids of the containers that have networks of their own.
+    alone: Vec<String>,
 }
 
 /// What stands in the way of a rig.
@@ -32,6 +37,33 @@ pub enum RigFault {
     /// A tree's path.
     #[error(transparent)]
     Pool(#[from] andon_snapshot::PoolError),
+    /// A sandbox ended, or is another than it was.
+    #[error("sandbox {name} is gone: {how}")]
+    SandboxGone {
+        /// The container's.
+        name: String,
+        /// What is there instead.
+        how: String,
+    },
+    /// What the kernel has learned in a sandbox cannot be undone.
+    #[error("cannot make the network of sandbox {name} forget what it has learned: {message}")]
+    Forget {
+        /// The container's.
+        name: String,
+        /// What happened.
+        message: String,
+    },
+    /// A file of a sandbox.
+    #[error("cannot {what} {}", .path.display())]
+    File {
+        /// Was to be done.
+        what: &'static str,
+        /// With it.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The engine does not show where a container's own files are.
     #[error(
         "the engine does not say where container {0} keeps its files: Andon needs the storage driver overlay2"
@@ -40,19 +72,39 @@ pub enum RigFault {
 }
 
 impl Rig {
-    /// Makes the containers, all at once. Nothing is started.
+    /// Makes the sandboxes and starts them, then makes the containers, all at once. No service is started.
     pub async fn create(
         engine: &dyn Engine,
         plan: &StackPlan,
         site: &Site<'_>,
         path_of: &(dyn Fn(&str) -> Result<PathBuf, RigFault> + Sync),
     ) -> Result<Self, RigFault> {
+        let sandboxed = try_join_all(plan.services.iter().map(async |service| {
+            if !joins(&service.service) {
+                return Ok(None);
+            }
+            let (network, hostname) = service.address(site);
+            // A dot: no service's own container can be called so.
+            let name = format!("{}.{}", site.prefix, service.name);
+            let spec = SandboxSpec { name, labels: site.labels.clone(), network, hostname };
+            Sandbox::make(engine, spec).await.map(Some)
+        }));
+        let sandboxed: Vec<Option<Sandbox>> = sandboxed.await?;
         let mut specs = Vec::with_capacity(plan.services.len());
-        for service in &plan.services {
-            specs.push(service.container(site, &path_of)?);
+        for (service, sandbox) in plan.services.iter().zip(&sandboxed) {
+            specs.push(service.container(site, sandbox.as_ref(), &path_of)?);
         }
         let containers = try_join_all(specs.iter().map(|spec| engine.create_container(spec))).await?;
-        Ok(Self { containers })
+        let alone = containers.iter().zip(&sandboxed).filter(|(_, sandbox)| sandbox.is_none());
+        let alone = alone.map(|(container, _)| container.clone()).collect();
+        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect(), alone })
+    }
+
+    /// Puts back what the containers were given for their networks, by their sandboxes or the engine. They have to be dead.
+    pub async fn put_networks_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        let sandboxes = try_join_all(self.sandboxes.iter().map(|sandbox| sandbox.put_back(engine)));
+        let alone = try_join_all(self.alone.iter().map(|container| discard_network_files(engine, container)));
+        tokio::try_join!(sandboxes, alone).map(drop)
     }
 
     /// Where each container's own layer is, in the plan's order.
@@ -65,11 +117,32 @@ impl Rig {
         Ok(layers)
     }
 
-    /// Removes the containers, running or not, all at once.
+    /// Removes the containers and the sandboxes, running or not, all at once.
     pub async fn remove(&self, engine: &dyn Engine) -> Result<(), EngineError> {
         let removing = self.containers.iter().map(|id| engine.remove_container(id, Removal::EVERYTHING));
-        join_all(removing).await.into_iter().collect()
+        let sandboxes = self.sandboxes.iter().map(|sandbox| sandbox.remove(engine));
+        let (removed, sandboxes) = tokio::join!(join_all(removing), join_all(sandboxes));
+        removed.into_iter().chain(sandboxes).collect()
     }
+}
+
+/// Removes what the engine has written for a container's own network. It writes it anew when it starts the container; of what
+/// it finds it would keep the mode and the owner.
+async fn discard_network_files(engine: &dyn Engine, container: &str) -> Result<(), RigFault> {
+    for path in engine.inspect_container(container).await?.network_files {
+        let mut digest = path.clone().into_os_string();
+        // Beside resolv.conf, to tell whether somebody wrote to it.
+        digest.push(".hash");
+        for file in [path, digest.into()] {
+            match tokio::fs::remove_file(&file).await {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(RigFault::File { what: "remove", path: file, source });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The labels of a lane's objects.
@@ -97,4 +170,46 @@ pub async fn sweep(engine: &dyn Engine, lane: Option<&str>) -> Result<(), Engine
         engine.remove_network(&network.id).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::FakeEngine;
+    use crate::engine::{ImageInfo, NetworkMode};
+    use crate::hands::ResolvedImage;
+    use andon_proto::{Service, Stack};
+
+    #[tokio::test]
+    async fn a_service_with_power_over_its_network_has_its_own_and_its_files_are_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = FakeEngine::new();
+        engine.keep_layers_in(folder.path().to_owned());
+        engine.add_image("i", ImageInfo { id: "i".into(), ..ImageInfo::default() });
+        create_network(engine.as_ref(), "net", "0").await.unwrap();
+        let service = |name: &str| Service { name: name.to_owned(), ..Service::default() };
+        let router = Service { cap_add: vec!["NET_ADMIN".to_owned()], ..service("router") };
+        let stack = Stack { services: vec![service("db"), router], ..Stack::default() };
+        let image = ResolvedImage { id: "i".into(), reference: "i".into(), build_key: String::new() };
+        let images = vec![(image, ImageInfo::default()); 2];
+        let plan = StackPlan::new(&stack, &images).unwrap();
+        let (labels, source) = (lane_labels("0"), folder.path());
+        let site = Site { prefix: "p", network: "net", labels: &labels, source, writable_source: source };
+        let rig = Rig::create(engine.as_ref(), &plan, &site, &|_| Ok(PathBuf::new())).await.unwrap();
+
+        let spec = engine.spec("p-db").unwrap();
+        assert_eq!((spec.network, spec.hostname.as_str()), (NetworkMode::Container("p.db".into()), ""));
+        let network = NetworkMode::Named { network: "net".into(), aliases: vec!["router".into()] };
+        let spec = engine.spec("p-router").unwrap();
+        assert_eq!((spec.network, spec.hostname.as_str()), (network, "router"));
+
+        rig.put_networks_back(engine.as_ref()).await.unwrap();
+        let files = |container: &str| {
+            let folder = folder.path().join(format!("{container}.network"));
+            std::fs::read_dir(folder).unwrap().count()
+        };
+        assert_eq!((files("p.db"), files("p-router")), (3, 0));
+        sweep(engine.as_ref(), Some("0")).await.unwrap();
+        assert!(engine.containers().is_empty() && engine.networks().is_empty());
+    }
 }

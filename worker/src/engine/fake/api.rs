@@ -27,6 +27,8 @@ fn state_of(id: &str, container: &Container, image_id: String) -> ContainerState
         pid: u32::from(container.status == Status::Running) * 1000,
         started_at: String::new(),
         upper_dir: container.upper_dir.clone(),
+        network_files: container.network_files.clone(),
+        network_namespace: None,
         addresses: container.networks.iter().enumerate().map(address).collect(),
         mounts: Vec::new(),
         labels: container.spec.labels.clone(),
@@ -176,12 +178,18 @@ impl Engine for FakeEngine {
             let _ = std::fs::remove_dir_all(layer);
             std::fs::create_dir_all(layer).expect("a test's folder can be made");
         }
+        let own_network = matches!(spec.network, NetworkMode::Named { .. });
+        let network_files = match state.layers_in.as_ref().filter(|_| own_network) {
+            Some(folder) => super::network_files(&folder.join(format!("{}.network", spec.name)), &spec.name),
+            None => Vec::new(),
+        };
         let container = Container {
             spec: spec.clone(),
             status: Status::Created,
             exit_code: 0,
             oom_killed: false,
             upper_dir,
+            network_files,
             log: Script::default(),
             networks,
         };
@@ -192,6 +200,11 @@ impl Engine for FakeEngine {
     async fn start_container(&self, id: &str) -> Result<(), EngineError> {
         let mut state = self.record(format!("start {id}"))?;
         let spec = state.container("start container", id)?.spec.clone();
+        if let NetworkMode::Container(other) = &spec.network
+            && state.container("join", other)?.status != Status::Running
+        {
+            return Err(conflict(format!("start container {id}"), "cannot join a network that is gone"));
+        }
         let script = state.on_start.as_mut().and_then(|script| script(&spec));
         let container = state.container("start container", id)?;
         container.status = Status::Running;

@@ -1,0 +1,243 @@
+//! A sandbox: a container that does nothing but own a network namespace, as in a pod of Kubernetes.
+//!
+//! ```text
+//!   sandbox  (/pause)  ── address, aliases, hostname, /etc/hosts, /etc/resolv.conf, /etc/hostname
+//!      └── joined by ── the service's container (network mode `container:<sandbox>`), killed and started by each rebase
+//! ```
+//!
+//! To set up a network, and to take it down, is most of what an engine does when it starts and kills a container; a
+//! service that joins a sandbox's is started and killed without. What a test may have changed of a sandbox is put back by
+//! [`Sandbox::put_back`], after everything that joined it is dead:
+//!
+//! - its three files, which the engine mounts into every container that joins: made anew, compared after. Not mounted
+//!   read-only instead: images rewrite them in their entrypoints;
+//! - what the kernel remembers of other machines, which raw sockets can fill with lies: neighbours, metrics, routes;
+//! - sockets die with their processes, and none is kept in TIME_WAIT: a service that does not ask for SO_REUSEADDR finds
+//!   its port free, as it would in a network of its own.
+//!
+//! There is nothing else that can be changed without capabilities over the network; a service that has such, or sets the
+//! kernel's own settings, has a network of its own ([`joins`]), which the engine makes anew at each start.
+//!
+//! Must not know rebases or pools. Invariant: a sandbox that is not the very one that was made is reported, never replaced.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use andon_proto::Service;
+use tokio::io::AsyncWriteExt as _;
+
+use super::kept::KeptFile;
+use super::pause;
+use super::rig::RigFault;
+use crate::engine::{ContainerSpec, Engine, EngineError, NetworkMode, Privileges, Removal};
+
+/// Capabilities that reach nothing of a network. Every other that is not Docker's default may.
+const HARMLESS: [&str; 5] = ["IPC_LOCK", "SYS_NICE", "SYS_PTRACE", "SYS_RESOURCE", "WAKE_ALARM"];
+/// See the module's header. Per network namespace since Linux 4.16.
+const NO_TIME_WAIT: (&str, &str) = ("net.ipv4.tcp_max_tw_buckets", "0");
+/// For ip(8) of iproute2.
+const FORGET: &[u8] = b"neigh flush all\ntcp_metrics flush all\nroute flush cache\n";
+/// It takes milliseconds.
+const FORGET_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a sandbox is made from.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// Unique on the engine.
+    pub name: String,
+    /// To find it again.
+    pub labels: BTreeMap<String, String>,
+    /// What it is connected to.
+    pub network: NetworkMode,
+    /// Empty for the engine's choice.
+    pub hostname: String,
+}
+
+/// A running sandbox.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    name: String,
+    container: String,
+    /// Its one process, as the daemon sees it: the namespace's life.
+    pid: u32,
+    /// A file that stands for the namespace; `None` where the engine does not say.
+    namespace: Option<PathBuf>,
+    files: Vec<KeptFile>,
+}
+
+/// Whether a service can join a sandbox, and leaves of it nothing that [`Sandbox::put_back`] does not know.
+#[must_use]
+pub fn joins(service: &Service) -> bool {
+    let harmless = |capability: &String| HARMLESS.contains(&capability.trim_start_matches("CAP_"));
+    service.sysctls.is_empty() && service.cap_add.iter().all(harmless)
+}
+
+impl Sandbox {
+    /// Makes and starts one. What is left of a failed one goes by its labels.
+    pub async fn make(engine: &dyn Engine, spec: SandboxSpec) -> Result<Self, RigFault> {
+        let (key, value) = NO_TIME_WAIT;
+        let container = ContainerSpec {
+            name: spec.name.clone(),
+            image: pause::image(engine).await?.to_owned(),
+            entrypoint: Some(vec![pause::PROGRAM.to_owned()]),
+            labels: spec.labels,
+            network: spec.network,
+            hostname: spec.hostname,
+            sysctls: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+            read_only: true,
+            privileges: Privileges { cap_drop: vec!["ALL".to_owned()], ..Privileges::default() },
+            ..ContainerSpec::default()
+        };
+        let container = engine.create_container(&container).await?;
+        engine.start_container(&container).await?;
+        let state = engine.inspect_container(&container).await?;
+        if !state.is_running() {
+            return Err(gone(&spec.name, format!("it ended with exit code {}", state.exit_code)));
+        }
+        let paths = state.network_files;
+        let files = blocking("read the files of a sandbox", move || {
+            paths.into_iter().map(|path| KeptFile::read(&path)).collect::<Result<Vec<_>, _>>()
+        });
+        let (pid, namespace, files) = (state.pid, state.network_namespace, files.await?);
+        Ok(Self { name: spec.name, container, pid, namespace, files })
+    }
+
+    /// What joins it.
+    #[must_use]
+    pub fn joined(&self) -> NetworkMode {
+        NetworkMode::Container(self.container.clone())
+    }
+
+    /// Fails where it is not the one that was made any more.
+    pub async fn check(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        let state = match engine.inspect_container(&self.container).await {
+            Ok(state) => state,
+            Err(error) if error.is_not_found() => return Err(gone(&self.name, "it is not there".to_owned())),
+            Err(error) => return Err(error.into()),
+        };
+        if !state.is_running() {
+            let memory = if state.oom_killed { " (out of memory)" } else { "" };
+            return Err(gone(&self.name, format!("it ended with exit code {}{memory}", state.exit_code)));
+        }
+        if state.pid != self.pid {
+            return Err(gone(&self.name, "it was started again".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// As it was made. Whatever joined it has to be dead.
+    pub async fn put_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        self.check(engine).await?;
+        let files = self.files.clone();
+        let put = blocking("put the files of a sandbox back", move || {
+            files.iter().try_for_each(KeptFile::put_back)
+        });
+        let forgotten = async {
+            match &self.namespace {
+                Some(namespace) => forget(&self.name, namespace).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(put, forgotten).map(drop)
+    }
+
+    /// Removes it; its network goes when the last container that joined it does.
+    pub async fn remove(&self, engine: &dyn Engine) -> Result<(), EngineError> {
+        engine.remove_container(&self.container, Removal::EVERYTHING).await
+    }
+}
+
+fn gone(name: &str, how: String) -> RigFault {
+    RigFault::SandboxGone { name: name.to_owned(), how }
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, RigFault> + Send + 'static,
+) -> Result<T, RigFault> {
+    let failed = |error| RigFault::File { what, path: PathBuf::new(), source: std::io::Error::other(error) };
+    tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
+
+/// Makes the kernel forget what it has learned in a network namespace.
+async fn forget(name: &str, namespace: &Path) -> Result<(), RigFault> {
+    let failed = |message: String| RigFault::Forget { name: name.to_owned(), message };
+    let mut argument = std::ffi::OsString::from("--net=");
+    argument.push(namespace);
+    let mut command = tokio::process::Command::new("nsenter");
+    command.arg(argument).args(["ip", "-batch", "-"]).env("LC_ALL", "C").kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let ended = async {
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(FORGET).await?;
+        }
+        child.wait_with_output().await
+    };
+    let ended = tokio::time::timeout(FORGET_LIMIT, ended).await;
+    let output = ended.map_err(|_| failed(format!("no end within {FORGET_LIMIT:?}")))?;
+    let output = output.map_err(|error| failed(format!("nsenter (util-linux): {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("{}: {}", output.status, said.lines().next().unwrap_or("nothing was said"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::NetworkSpec;
+    use crate::engine::fake::FakeEngine;
+    use andon_proto::KeyValue;
+
+    async fn made(engine: &FakeEngine) -> Sandbox {
+        engine.create_network(&NetworkSpec { name: "net".into(), ..NetworkSpec::default() }).await.unwrap();
+        let network = NetworkMode::Named { network: "net".into(), aliases: vec!["db".into()] };
+        let spec =
+            SandboxSpec { name: "s".into(), labels: BTreeMap::new(), network, hostname: "db".to_owned() };
+        Sandbox::make(engine, spec).await.unwrap()
+    }
+
+    #[test]
+    fn what_can_change_its_network_keeps_one_of_its_own() {
+        let with = |capability: &str| Service { cap_add: vec![capability.to_owned()], ..Service::default() };
+        assert!(joins(&Service::default()) && joins(&with("SYS_NICE")) && joins(&with("CAP_IPC_LOCK")));
+        for capability in ["NET_ADMIN", "SYS_ADMIN", "ALL", "CAP_NET_ADMIN", "BPF", "SYS_MODULE"] {
+            assert!(!joins(&with(capability)), "{capability}");
+        }
+        let sysctls = vec![KeyValue { key: "net.core.somaxconn".into(), value: "1024".into() }];
+        assert!(!joins(&Service { sysctls, ..Service::default() }));
+    }
+
+    #[tokio::test]
+    async fn its_files_are_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = FakeEngine::new();
+        engine.keep_layers_in(folder.path().to_owned());
+        let sandbox = made(&engine).await;
+        let files = engine.inspect_container("s").await.unwrap().network_files;
+        assert_eq!(files.len(), 3);
+        for file in &files {
+            std::fs::write(file, "a test was here").unwrap();
+        }
+        sandbox.put_back(engine.as_ref()).await.unwrap();
+        for file in &files {
+            assert_eq!(std::fs::read_to_string(file).unwrap(), "s\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_has_ended_is_not_put_back() {
+        let engine = FakeEngine::new();
+        let sandbox = made(&engine).await;
+        engine.end_container("s", 137, true);
+        let error = sandbox.put_back(engine.as_ref()).await.unwrap_err().to_string();
+        assert_eq!(error, "sandbox s is gone: it ended with exit code 137 (out of memory)");
+        sandbox.remove(engine.as_ref()).await.unwrap();
+        let error = sandbox.put_back(engine.as_ref()).await.unwrap_err().to_string();
+        assert_eq!(error, "sandbox s is gone: it is not there");
+    }
+}
