@@ -14,12 +14,10 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A segment that is longer gets no more. Space comes back by segments.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// So long after the last byte no transaction can be under way that speaks of the segment.
-const SETTLED_AFTER: Duration = Duration::from_secs(3_600);
 /// So many digests of the open segment are remembered, to write the same only once.
 const KNOWN_MAX: usize = 65_536;
 
@@ -85,17 +83,17 @@ impl Outputs {
         read.await?.ok_or(Lost::Damaged)
     }
 
-    /// The numbers of all segments that nothing is written to any more, and of which every row is written that there will
-    /// be; oldest first.
-    pub(super) async fn sealed(&self) -> std::io::Result<Vec<u64>> {
+    /// The numbers of all segments that got nothing since then (UTC milliseconds), so that no transaction can be under way
+    /// that speaks of them; oldest first.
+    pub(super) async fn untouched_since(&self, unix_ms: u64) -> std::io::Result<Vec<u64>> {
         let outputs = self.clone();
         blocking(move || {
             let open = outputs.open.lock().unwrap_or_else(PoisonError::into_inner);
             let open = open.as_ref().map(|segment| segment.number);
-            let mut sealed = outputs.numbers()?;
-            sealed.retain(|number| Some(*number) != open && outputs.is_settled(*number));
-            sealed.sort_unstable();
-            Ok(sealed)
+            let mut untouched = outputs.numbers()?;
+            untouched.retain(|number| Some(*number) != open && outputs.is_older(*number, unix_ms));
+            untouched.sort_unstable();
+            Ok(untouched)
         })
         .await
     }
@@ -109,10 +107,10 @@ impl Outputs {
         self.folder.join(format!("{segment:08}.zst"))
     }
 
-    /// A round's rows are written within moments of its bytes, or its bytes are written again.
-    fn is_settled(&self, segment: u64) -> bool {
+    fn is_older(&self, segment: u64, unix_ms: u64) -> bool {
         let changed = std::fs::metadata(self.path(segment)).and_then(|data| data.modified());
-        changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age >= SETTLED_AFTER))
+        let since = UNIX_EPOCH + Duration::from_millis(unix_ms);
+        changed.is_ok_and(|changed| changed < since)
     }
 
     fn numbers(&self) -> std::io::Result<Vec<u64>> {
@@ -205,13 +203,13 @@ mod tests {
         let first = Outputs::open(folder.path()).unwrap();
         let before = first.keep(vec![b"before".to_vec()]).await.unwrap();
         let second = Outputs::open(folder.path()).unwrap();
-        assert_eq!(second.sealed().await.unwrap(), [] as [u64; 0], "a row of it may still be to come");
-        let long_ago = std::time::UNIX_EPOCH;
+        let long_ago = UNIX_EPOCH + Duration::from_millis(1_000);
         File::options().write(true).open(second.path(1)).unwrap().set_modified(long_ago).unwrap();
-        assert_eq!(second.sealed().await.unwrap(), [1]);
+        assert!(second.untouched_since(1_000).await.unwrap().is_empty());
+        assert_eq!(second.untouched_since(1_001).await.unwrap(), [1]);
         let after = second.keep(vec![b"before".to_vec()]).await.unwrap();
         assert_eq!((before[0].segment, after[0].segment), (1, 2));
-        assert_eq!(second.sealed().await.unwrap(), [1]);
+        assert_eq!(second.untouched_since(1_001).await.unwrap(), [1]);
         second.remove(1).await.unwrap();
         assert!(matches!(second.read(before[0].clone()).await, Err(Lost::Unreadable(_))));
     }

@@ -75,8 +75,8 @@ async fn artifacts(db: &mut Connection, run: i64, rows_max: i64) -> Result<Vec<S
 }
 
 /// Removes the segments that no row speaks of any more.
-pub(super) async fn unused(pool: &Pool, outputs: &Outputs) -> Result<()> {
-    for segment in outputs.sealed().await.map_err(StoreError::Outputs)? {
+pub(super) async fn unused(pool: &Pool, outputs: &Outputs, before_ms: u64) -> Result<()> {
+    for segment in outputs.untouched_since(before_ms).await.map_err(StoreError::Outputs)? {
         let is_used: i32 =
             sqlx::query_scalar(IS_USED).bind(super::write::number(segment)).fetch_one(pool).await?;
         if is_used == 0 {

@@ -49,7 +49,7 @@ impl Store for Database {
         let forgotten = forget::step(&mut transaction, before, i64::from(rows_max)).await?;
         transaction.commit().await?;
         if !forgotten.is_more {
-            forget::unused(&self.pool, &self.outputs).await?;
+            forget::unused(&self.pool, &self.outputs, ended_before_ms).await?;
         }
         Ok(forgotten)
     }
