@@ -21,10 +21,17 @@ start_postgres() {
     quietly "$ANDON_CI_DIR/initdb.log" as_postgres "$tools/initdb" -D "$POSTGRES_DIR/data" -U andon --auth=trust -E UTF8 \
       --locale=C
   fi
+  # Debian's PostgreSQL brings openssl along. The path of the certificate is where the tests look for it.
+  if [[ ! -f $POSTGRES_DIR/data/server.crt ]]; then
+    printf '%s\n' '[req]' distinguished_name=dn x509_extensions=v3 '[dn]' '[v3]' \
+      basicConstraints=critical,CA:FALSE subjectAltName=IP:127.0.0.1 >"$POSTGRES_DIR/openssl.cnf"
+    quietly "$ANDON_CI_DIR/openssl.log" as_postgres openssl req -new -x509 -days 3650 -nodes -subj /CN=andon-tests \
+      -config "$POSTGRES_DIR/openssl.cnf" -keyout "$POSTGRES_DIR/data/server.key" -out "$POSTGRES_DIR/data/server.crt"
+  fi
   port=$(free_port)
   if ! as_postgres "$tools/pg_ctl" -D "$POSTGRES_DIR/data" status >/dev/null 2>&1; then
     as_postgres "$tools/pg_ctl" -D "$POSTGRES_DIR/data" -l "$POSTGRES_DIR/log" -w -t "$POSTGRES_WAIT_SECONDS_MAX" \
-      -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200" start >/dev/null ||
+      -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 -c ssl=on" start >/dev/null ||
       die "PostgreSQL does not start: $POSTGRES_DIR/log"
   fi
   port=$(sed -n 4p "$POSTGRES_DIR/data/postmaster.pid")

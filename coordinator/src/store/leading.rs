@@ -43,6 +43,29 @@ async fn a_coordinator_that_wakes_beside_its_successor_writes_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_connection_is_encrypted_where_that_is_asked_for_and_strangers_are_refused() {
+    let database = TestDatabase::make().await;
+    let folder: String = {
+        let plain = database.open().await.unwrap();
+        let folder = sqlx::query_scalar("SHOW data_directory").fetch_one(&plain.pool).await.unwrap();
+        plain.pool.close().await;
+        folder
+    };
+    let trusted = format!("?sslmode=verify-full&sslrootcert={folder}/server.crt");
+    let encrypted = database.until_open_with(&trusted).await;
+    let is_encrypted: bool = sqlx::query_scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        .fetch_one(&encrypted.pool)
+        .await
+        .unwrap();
+    assert!(is_encrypted);
+    encrypted.pool.close().await;
+    // Nobody whom this machine trusts has signed it.
+    let refused = database.open_with("?sslmode=verify-full").await.unwrap_err();
+    assert!(matches!(refused, StoreError::Database(sqlx::Error::Tls(_) | sqlx::Error::Io(_))), "{refused:?}");
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_andon_is_refused() {
     const NEWER: &str =
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)

@@ -1,4 +1,4 @@
-//! The store in a PostgreSQL database, for a coordinator whose machine may be lost.
+//! The store in a PostgreSQL database, for a coordinator whose machine may be lost. TLS as the URL asks for it (`sslmode`).
 //!
 //! One coordinator leads. Whoever opens the database raises its epoch, and every write checks that the epoch is still the
 //! writer's own, in the same transaction: a coordinator that slept and wakes beside its successor writes nothing more. An

@@ -39,13 +39,22 @@ impl TestDatabase {
     }
 
     pub(super) async fn open(&self) -> super::Result<Postgres> {
-        Postgres::open(&self.url, self.outputs.path()).await
+        self.open_with("").await
+    }
+
+    /// `options`: of the URL, with its question mark.
+    pub(super) async fn open_with(&self, options: &str) -> super::Result<Postgres> {
+        Postgres::open(&format!("{}{options}", self.url), self.outputs.path()).await
     }
 
     /// Opens it while its last coordinator is just going away.
     pub(super) async fn until_open(&self) -> Postgres {
+        self.until_open_with("").await
+    }
+
+    pub(super) async fn until_open_with(&self, options: &str) -> Postgres {
         loop {
-            match self.open().await {
+            match self.open_with(options).await {
                 Err(super::StoreError::Led) => tokio::task::yield_now().await,
                 opened => return opened.expect("the database opens"),
             }
