@@ -16,6 +16,7 @@ mod plan;
 mod rig;
 mod sandbox;
 mod up;
+mod wire;
 
 pub use fault::StackFault;
 pub use health::Probe;
@@ -24,3 +25,4 @@ pub use plan::{PlanRefused, ServicePlan, Site, StackPlan, TreeMount};
 pub use rig::{LANE_LABEL, Rig, RigFault, create_network, lane_labels, sweep};
 pub use sandbox::{Sandbox, SandboxSpec, joins};
 pub use up::{Completing, bring_up, kill_all, last_lines, stop_cleanly};
+pub use wire::{Lead, Wire};
