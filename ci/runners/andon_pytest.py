@@ -6,9 +6,11 @@ object a line, to the path that the job names (a file or a named pipe), whole li
 
 Works with pytest 6 to 9 on Python 3.8 and newer, needs nothing else, and must not know Docker, lanes or the farm.
 
+For projects: the fixture ``andon_rebase`` (a function that has the stack put back), the hook ``pytest_andon_rebased``.
+
 Job, on one line:
         {"mode": "discover" | "run", "events": PATH, "tests": [ID, ...], "attempts": [N, ...], "timeout_ms": N,
-         "env": {NAME: VALUE}}
+         "rebase": BOOL, "env": {NAME: VALUE}}       rebase: have the stack put back before each test but the first
 Events: {"e": "test", "id": ID}                       discover: a test
         {"e": "refused", "id": REPR, "why": TEXT}     discover: a test whose name cannot be carried
         {"e": "collect-error", "id": ID, "message": TEXT, "log": TEXT}
@@ -19,8 +21,11 @@ Events: {"e": "test", "id": ID}                       discover: a test
         {"e": "end"}                                  the session is over
 """
 
+import contextlib
+import http.client
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -30,6 +35,8 @@ import pytest
 
 # Longest text of one kind in one event, in characters: half from its start, half from its end.
 TEXT_MAX = 200_000
+# A rebase is done, or has failed for good, within this; in seconds.
+REBASE_LIMIT_S = 1800
 # Longest message, in lines and characters.
 MESSAGE_LINES_MAX = 20
 MESSAGE_MAX = 4000
@@ -128,6 +135,21 @@ class _Watchdog:
         with self._changed:
             self._current = self._deadline = None
 
+    @contextlib.contextmanager
+    def paused(self):
+        """The limit stands still."""
+        with self._changed:
+            current, deadline = self._current, self._deadline
+            self._current = self._deadline = None
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                if deadline is not None:
+                    self._current, self._deadline = current, deadline + time.monotonic() - began
+                    self._changed.notify()
+
     def _loop(self):
         me = threading.get_ident()
         with self._changed:
@@ -157,6 +179,49 @@ class _Watchdog:
         except Exception:  # The stacks are worth sending without it.
             pass
         return "\n".join(parts)
+
+
+class RebaseFailed(Exception):
+    """The stack could not be put back. The farm ends the process, and runs its tests again elsewhere."""
+
+
+def _rebase():
+    """``POST /rebase`` on ANDON_SOCKET; answers with what came back, ``{"driver": NAME, "us": N}``."""
+    path = os.environ.get("ANDON_SOCKET")
+    if not path:
+        raise RebaseFailed("there is no ANDON_SOCKET: these tests do not run in a lane of Andon's")
+    connection = http.client.HTTPConnection("andon", timeout=REBASE_LIMIT_S)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.sock.settimeout(REBASE_LIMIT_S)
+        connection.sock.connect(path)
+        connection.request("POST", "/rebase")
+        answer = connection.getresponse()
+        said = answer.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise RebaseFailed(f"no answer: {error}") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise RebaseFailed(said.strip())
+    return json.loads(said)
+
+
+class _Hooks:
+    """What a project may implement in its conftest.py."""
+
+    def pytest_andon_rebased(self, config):
+        """The stack was just put back: connections that were kept, in pools say, have been cut. Drop them."""
+
+
+@pytest.fixture
+def andon_rebase(request):
+    """A function that has the stack put back, in the middle of a test. Connections to it are cut."""
+
+    def rebase():
+        return _PLUGIN.rebase(request.config)
+
+    return rebase
 
 
 class _Collection:
@@ -197,8 +262,11 @@ class _Discovery(_Collection):
 
 
 class _Execution(_Collection):
-    def __init__(self, events, tests, attempts, limit_s):
+    def __init__(self, events, tests, attempts, limit_s, rebases):
         super().__init__(events)
+        self._rebases = rebases
+        # Something ran on the stack since it was put back.
+        self._used = False
         self._attempts = dict(zip(tests, attempts))
         self._order = {nodeid: place for place, nodeid in enumerate(tests)}
         self._watchdog = _Watchdog(events, limit_s)
@@ -240,11 +308,24 @@ class _Execution(_Collection):
     def pytest_runtest_logstart(self, nodeid):
         if nodeid in self._began:
             return
+        if self._rebases and self._used:
+            try:
+                self.rebase(self._config)
+            except RebaseFailed as failure:
+                pytest.exit(f"the stack was not put back: {failure}", returncode=3)
+        self._used = True
         if nodeid in self._attempts:
             os.environ["ANDON_ATTEMPT"] = str(self._attempts[nodeid])
         self._began[nodeid] = time.perf_counter()
         self._events.send(e="start", id=nodeid)
         self._watchdog.watch(self._config, nodeid)
+
+    def rebase(self, config):
+        """Has the stack put back; the time it takes is no test's."""
+        with self._watchdog.paused():
+            done = _rebase()
+        config.hook.pytest_andon_rebased(config=config)
+        return done
 
     def pytest_runtest_logreport(self, report):
         self._reports.setdefault(report.nodeid, []).append(report)
@@ -337,11 +418,13 @@ def _plugin():
     events = _Events(job["events"])
     if job["mode"] == "discover":
         return _Discovery(events)
-    return _Execution(events, job["tests"], job.get("attempts", []), job.get("timeout_ms", 0) / 1000)
+    limit_s = job.get("timeout_ms", 0) / 1000
+    return _Execution(events, job["tests"], job.get("attempts", []), limit_s, job.get("rebase", False))
 
 
 def pytest_addoption(parser, pluginmanager):
     """The first hook that runs after this module was loaded: the one place where the real plugin is registered."""
+    pluginmanager.add_hookspecs(_Hooks)
     pluginmanager.register(_PLUGIN, "andon")
 
 

@@ -22,7 +22,7 @@ use andon_proto::{BaselineManifest, BaselineReady, Discovered, Image, RunSpec, T
 use andon_snapshot::{Footprint, Pool};
 use async_trait::async_trait;
 use thiserror::Error;
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::SharedEngine;
@@ -39,6 +39,8 @@ pub enum Driver {
     Recreate,
     /// Containers stay; their processes are killed, their files put back, and they are started again.
     Restart,
+    /// As `restart`, behind the unit: another stand is ready, and the lane changes over to it.
+    Standby,
 }
 
 impl Driver {
@@ -48,6 +50,7 @@ impl Driver {
         match self {
             Self::Recreate => "recreate",
             Self::Restart => "restart",
+            Self::Standby => "standby",
         }
     }
 }
@@ -65,7 +68,10 @@ impl std::str::FromStr for Driver {
         match text {
             "recreate" => Ok(Self::Recreate),
             "restart" => Ok(Self::Restart),
-            other => Err(format!("there is no rebase driver {other:?}; there are: recreate, restart")),
+            "standby" => Ok(Self::Standby),
+            other => {
+                Err(format!("there is no rebase driver {other:?}; there are: recreate, restart, standby"))
+            }
         }
     }
 }
@@ -155,12 +161,13 @@ pub struct Unfit {
 }
 
 /// A lane after [`Hands::settle`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Settled {
     /// What the lane is a pristine clone of now; empty for nothing.
     pub baseline_key: String,
-    /// What the unit before had dirtied; absent where there was nothing to measure.
-    pub footprint: Option<Footprint>,
+    /// What the unit before had dirtied, once it is measured; absent where there was nothing to measure. Nothing comes where
+    /// measuring failed.
+    pub footprint: Option<oneshot::Receiver<Footprint>>,
 }
 
 /// What the farm keeps for its workers. The link implements it over the session's connection.
@@ -249,7 +256,7 @@ impl Hands {
     /// tried first.
     #[must_use]
     pub fn driver(&self) -> Driver {
-        self.workshop.driver().unwrap_or(Driver::Restart)
+        self.workshop.driver().unwrap_or(Driver::Standby)
     }
 
     /// Resolves images, derives the key, and has the baseline: from the pool, from the farm, or by seeding. A project without

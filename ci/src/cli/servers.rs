@@ -366,6 +366,8 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
 /// One way to put a stack back to its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Driver {
+    /// Change over to a stack that stands by, and put the used one back behind the tests
+    Standby,
     /// Kill, put the volumes back, start
     Restart,
     /// Remove and create anew: slower, works everywhere
@@ -376,6 +378,7 @@ impl Driver {
     /// As the worker knows it.
     pub(crate) const fn of_worker(self) -> andon_worker::hands::Driver {
         match self {
+            Self::Standby => andon_worker::hands::Driver::Standby,
             Self::Restart => andon_worker::hands::Driver::Restart,
             Self::Recreate => andon_worker::hands::Driver::Recreate,
         }

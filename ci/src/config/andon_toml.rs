@@ -8,8 +8,8 @@ use super::problem::{Findings, Problem};
 use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
-    FILE_BYTES_MAX, Image, Located, Note, Place, Policy, RETRIES_MAX, Rebase, RepoPath, Runner, SUITES_MAX,
-    Suite, TIMEOUT_MAX, Triggers, all_problems, check,
+    FILE_BYTES_MAX, Image, Located, Note, Place, Policy, Process, RETRIES_MAX, Rebase, RepoPath, Runner,
+    SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, check,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
@@ -20,7 +20,7 @@ const HOMES: [(&str, &[&str]); 6] = [
         "[[suite]]",
         &[
             "name", "image", "runner", "command", "args", "discover", "run", "timeout", "retries", "rebase",
-            "env", "workdir",
+            "process", "env", "workdir",
         ],
     ),
     ("[policy]", &["max_failures", "fail_fast", "retry_budget", "supersede", "hedge", "merge"]),
@@ -35,6 +35,8 @@ const REBASES: [(&str, Rebase); 5] = [
     ("batch", Rebase::Batch),
     ("never", Rebase::Never),
 ];
+
+const PROCESSES: [(&str, Process); 2] = [("unit", Process::Unit), ("shared", Process::Shared)];
 
 /// Reads and checks an `andon.toml`. `file` is its path in the repository, for messages.
 ///
@@ -198,6 +200,7 @@ fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
     let timeout = table.duration(findings, "timeout", TIMEOUT_MAX).unwrap_or(DEFAULT_TIMEOUT);
     let retries = table.number(findings, "retries", 0..=RETRIES_MAX).unwrap_or(0);
     let rebase = table.choice(findings, "rebase", &REBASES).unwrap_or(Rebase::Test);
+    let process = process(findings, &mut table, &runner, rebase);
     let env = table.string_map(findings, "env");
     let env = check::environment(findings, env);
     let workdir = match table.string(findings, "workdir") {
@@ -205,7 +208,28 @@ fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
         None => DEFAULT_WORKDIR.to_owned(),
     };
     table.finish(findings, &HOMES);
-    Suite { name: label, image, runner, timeout, retries, rebase, env, workdir }
+    Suite { name: label, image, runner, timeout, retries, rebase, process, env, workdir }
+}
+
+fn process(
+    findings: &mut Findings<'_>,
+    table: &mut Table<'_, '_>,
+    runner: &Runner,
+    rebase: Rebase,
+) -> Process {
+    let place = table.place_of(findings, "process");
+    let process = table.choice(findings, "process", &PROCESSES).unwrap_or(Process::Unit);
+    let why_not = match (process, runner, rebase) {
+        (Process::Shared, Runner::Command { .. }, _) => {
+            "runner = \"pytest\"; other runners ask for a rebase themselves"
+        }
+        (Process::Shared, _, Rebase::Class | Rebase::File | Rebase::Batch | Rebase::Never) => {
+            "rebase = \"test\""
+        }
+        _ => return process,
+    };
+    findings.problem(place, format!("process = \"shared\" needs {why_not}"));
+    Process::Unit
 }
 
 fn suite_image(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Located<Image> {

@@ -85,6 +85,8 @@ pub struct Suite {
     pub retries: u32,
     /// The unit that starts pristine.
     pub rebase: Rebase,
+    /// How many units share a process of the runner.
+    pub process: Process,
     /// Sorted by name.
     pub env: Vec<(String, String)>,
     /// Absolute path of the source in the container.
@@ -130,6 +132,15 @@ pub enum Runner {
         /// Runs `{tests}`, may write `{junit}`.
         run: String,
     },
+}
+
+/// What a process of the runner is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// One unit.
+    Unit,
+    /// Many, one after the other; the stack is put back between them all the same.
+    Shared,
 }
 
 /// The unit that starts pristine.

@@ -48,6 +48,7 @@ fn the_designs_sample_means_what_it_says() {
         timeout: Duration::from_secs(60),
         retries: 1,
         rebase: Rebase::Test,
+        process: Process::Unit,
         env: Vec::new(),
         workdir: DEFAULT_WORKDIR.into(),
     };

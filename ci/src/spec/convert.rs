@@ -5,7 +5,7 @@ use std::time::Duration;
 use andon_proto as wire;
 
 use crate::config::compose::{Compose, Condition, Healthcheck, Mount, MountSource, Service};
-use crate::config::{Build, Image, Policy, Rebase, Runner, Suite};
+use crate::config::{Build, Image, Policy, Process, Rebase, Runner, Suite};
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -111,7 +111,10 @@ pub(super) fn suite(suite: &Suite) -> wire::Suite {
             wire::suite::Runner::Command(wire::CommandRunner { discover: discover.clone(), run: run.clone() })
         }
     };
+    let shared = suite.process == Process::Shared;
     let rebase = match suite.rebase {
+        // What one process runs is leased as a batch.
+        Rebase::Test if shared => wire::RebaseUnit::Batch,
         Rebase::Test => wire::RebaseUnit::Test,
         Rebase::Class => wire::RebaseUnit::Class,
         Rebase::File => wire::RebaseUnit::File,
@@ -127,6 +130,7 @@ pub(super) fn suite(suite: &Suite) -> wire::Suite {
         rebase: rebase.into(),
         environment: pairs(&suite.env),
         workdir: suite.workdir.clone(),
+        rebase_within: shared,
     }
 }
 

@@ -171,6 +171,7 @@ impl Build<'_> {
             labels: &labels,
             source: &source,
             writable_source: &writable,
+            fronted: false,
         };
         let network = create_network(engine, NETWORK, BUILD_LANE).await;
         network.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;

@@ -6,6 +6,7 @@
 mod capabilities;
 mod judge;
 mod look;
+mod pressure;
 
 use std::fmt;
 use std::path::Path;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub use capabilities::{Capabilities, KNOWN as KNOWN_CAPABILITIES};
 pub use look::{Cgroups, Facts, Hierarchies, LookError};
+pub use pressure::{Pressure, held_bytes};
 
 /// What this process is going to do on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,17 +1,31 @@
 //! The sandboxes that a lane's unit boxes join, in turn: while the box of one unit is being killed in one, the box of the
 //! next is made in another.
 //!
+//! Where a lane has several stands a box finds services by their fronts (`stack/front.rs`), and its berth leads it to the one
+//! stand that is its own; every other is out of its reach.
+//!
 //! Knows sandboxes; must not know boxes or rebases. Invariants: a sandbox is used by one box at a time, and again only
-//! when it was put back; where none is free the caller goes without, and the box has a network of its own.
+//! when it was put back; where none is free the caller goes without, and the box has a network of its own - but never
+//! where it has to be led.
 
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::engine::{NetworkMode, SharedEngine};
 use crate::hands::chain;
-use crate::stack::{RigFault, Sandbox, SandboxSpec, lane_labels};
+use crate::stack::{Lead, RigFault, Sandbox, SandboxSpec, Wire, lane_labels};
 
 /// The one in use, the one being made ready, and one whose last box is still being removed.
 const BERTHS_MAX: u32 = 3;
+/// Where boxes are led, none goes without, and units may follow each other faster than boxes are removed.
+const LED_BERTHS_MAX: u32 = 8;
+/// A box is removed within this, or the daemon is in trouble.
+const TAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// All of a lane, made as they are needed. They go with the lane, by its label.
 #[derive(Debug)]
@@ -19,47 +33,79 @@ pub(crate) struct Berths {
     engine: SharedEngine,
     lane: String,
     network: String,
+    /// Fronts for their /etc/hosts; `None` where the network's own names serve.
+    hosts: Option<String>,
     moored: Mutex<Moored>,
+    freed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Moored {
     made: u32,
-    free: Vec<Sandbox>,
+    free: Vec<Mooring>,
+}
+
+#[derive(Debug)]
+struct Mooring {
+    sandbox: Sandbox,
+    /// Its interface on each network that it is connected to.
+    devices: BTreeMap<String, u32>,
 }
 
 /// One, taken.
 #[derive(Debug)]
 pub(crate) struct Berth {
-    sandbox: Sandbox,
+    mooring: Mooring,
     home: Arc<Berths>,
 }
 
+/// The way to a stand's services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The stand's network.
+    pub(crate) network: String,
+    /// Each front, and where it leads there.
+    pub(crate) leads: Vec<(Ipv4Addr, Ipv4Addr)>,
+}
+
 impl Berths {
-    pub(crate) fn new(engine: SharedEngine, lane: &str, network: &str) -> Arc<Self> {
+    /// `hosts` where boxes are led.
+    pub(crate) fn new(engine: SharedEngine, lane: &str, network: &str, hosts: Option<String>) -> Arc<Self> {
         let (lane, network) = (lane.to_owned(), network.to_owned());
-        Arc::new(Self { engine, lane, network, moored: Mutex::default() })
+        Arc::new(Self { engine, lane, network, hosts, moored: Mutex::default(), freed: Notify::new() })
     }
 
     fn moored(&self) -> MutexGuard<'_, Moored> {
         self.moored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free one, or a new one, or none.
+    /// Whether a box without a berth would find no services, or wrong ones.
+    pub(crate) fn lead(&self) -> bool {
+        self.hosts.is_some()
+    }
+
+    /// A free one, or a new one, or none. Where boxes are led it waits for one.
     pub(crate) async fn take(self: &Arc<Self>) -> Option<Berth> {
-        let number = {
-            let mut moored = self.moored();
-            if let Some(sandbox) = moored.free.pop() {
-                return Some(Berth { sandbox, home: Arc::clone(self) });
+        let overdue = tokio::time::Instant::now() + TAKE_LIMIT;
+        let most = if self.lead() { LED_BERTHS_MAX } else { BERTHS_MAX };
+        let number = loop {
+            let freed = self.freed.notified();
+            {
+                let mut moored = self.moored();
+                if let Some(mooring) = moored.free.pop() {
+                    return Some(Berth { mooring, home: Arc::clone(self) });
+                }
+                if moored.made < most {
+                    moored.made += 1;
+                    break moored.made;
+                }
             }
-            if moored.made == BERTHS_MAX {
+            if !self.lead() || tokio::time::timeout_at(overdue, freed).await.is_err() {
                 return None;
             }
-            moored.made += 1;
-            moored.made
         };
         match self.make(number).await {
-            Ok(sandbox) => Some(Berth { sandbox, home: Arc::clone(self) }),
+            Ok(mooring) => Some(Berth { mooring, home: Arc::clone(self) }),
             Err(error) => {
                 tracing::warn!(error = %chain(&error), lane = self.lane, "making a sandbox for units");
                 None
@@ -67,38 +113,105 @@ impl Berths {
         }
     }
 
-    async fn make(&self, number: u32) -> Result<Sandbox, RigFault> {
+    async fn make(&self, number: u32) -> Result<Mooring, RigFault> {
         let spec = SandboxSpec {
             // Two dots: no service's sandbox can be called so.
             name: format!("andon-lane{}..unit{number}", self.lane),
             labels: lane_labels(&self.lane),
             network: NetworkMode::Named { network: self.network.clone(), aliases: Vec::new() },
-            hostname: String::new(),
+            hosts: self.hosts.clone().unwrap_or_default(),
+            ..SandboxSpec::default()
         };
-        Sandbox::make(self.engine.as_ref(), spec).await
+        let sandbox = Sandbox::make(self.engine.as_ref(), spec).await?;
+        let mut devices = BTreeMap::new();
+        if let (true, Some(wire), Some(address)) = (self.lead(), sandbox.wire(), sandbox.address()) {
+            let device = on_wire(&sandbox, &wire, move |wire| {
+                let (device, prefix) = wire.device_of(address)?;
+                let gateway = wire.gateway()?;
+                wire.bar(address, prefix)?;
+                // What the worker itself serves to its boxes is there.
+                gateway.map_or(Ok(()), |gateway| wire.reach(gateway, device))?;
+                Ok(device)
+            });
+            devices.insert(self.network.clone(), device.await?);
+        }
+        Ok(Mooring { sandbox, devices })
     }
 }
 
 impl Berth {
     /// What a box joins.
     pub(crate) fn network(&self) -> NetworkMode {
-        self.sandbox.joined()
+        self.mooring.sandbox.joined()
+    }
+
+    /// Leads whatever is in it to a stand, and ends the connections that it has to any other.
+    pub(crate) async fn lead_to(&mut self, way: &Way) -> Result<(), RigFault> {
+        let device = self.device_on(&way.network).await?;
+        let Some(wire) = self.mooring.sandbox.wire() else { return Ok(()) };
+        let leads = way.leads.clone();
+        on_wire(&self.mooring.sandbox, &wire, move |wire| {
+            for (to, via) in &leads {
+                wire.lead(Lead { to: *to, via: *via, device })?;
+            }
+            wire.cut(&leads.iter().map(|(front, _)| *front).collect::<HashSet<_>>()).map(drop)
+        })
+        .await
+    }
+
+    /// Connects it where it was not yet. The network's other addresses stay out of reach.
+    async fn device_on(&mut self, network: &str) -> Result<u32, RigFault> {
+        if let Some(device) = self.mooring.devices.get(network) {
+            return Ok(*device);
+        }
+        let (engine, sandbox) = (self.home.engine.as_ref(), &self.mooring.sandbox);
+        engine.connect_network(network, sandbox.container(), &[]).await?;
+        let state = engine.inspect_container(sandbox.container()).await?;
+        let device = match (sandbox.wire(), state.addresses.get(network)) {
+            (Some(wire), Some(IpAddr::V4(address))) => {
+                let address = *address;
+                let barred = on_wire(sandbox, &wire, move |wire| {
+                    let (device, prefix) = wire.device_of(address)?;
+                    wire.bar(address, prefix).map(|()| device)
+                });
+                barred.await?
+            }
+            // On an engine in memory.
+            _ => 0,
+        };
+        self.mooring.devices.insert(network.to_owned(), device);
+        Ok(device)
     }
 
     /// Fails where its sandbox has ended.
     pub(crate) async fn check(&self) -> Result<(), RigFault> {
-        self.sandbox.check(self.home.engine.as_ref()).await
+        self.mooring.sandbox.check(self.home.engine.as_ref()).await
     }
 
     /// Ready for another box. What joined it has to be dead. One that cannot be put back is not used again.
     pub(crate) async fn leave(self) {
-        let Self { sandbox, home } = self;
-        match sandbox.put_back(home.engine.as_ref()).await {
-            Ok(()) => home.moored().free.push(sandbox),
+        let Self { mooring, home } = self;
+        match mooring.sandbox.put_back(home.engine.as_ref()).await {
+            Ok(()) => {
+                home.moored().free.push(mooring);
+                home.freed.notify_waiters();
+            }
             // The lane may be gone already, and its sandboxes with it.
             Err(error) => tracing::debug!(error = %chain(&error), lane = home.lane, "leaving a sandbox"),
         }
     }
+}
+
+/// Some messages to the kernel.
+async fn on_wire<T: Send + 'static>(
+    sandbox: &Sandbox,
+    wire: &Arc<Wire>,
+    work: impl FnOnce(&Wire) -> io::Result<T> + Send + 'static,
+) -> Result<T, RigFault> {
+    let wire = Arc::clone(wire);
+    let failed = |source| RigFault::Wire { name: sandbox.name().to_owned(), source };
+    let done = tokio::task::spawn_blocking(move || work(&wire)).await;
+    done.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)
 }
 
 #[cfg(test)]
@@ -107,11 +220,21 @@ mod tests {
     use crate::engine::fake::FakeEngine;
     use crate::engine::{Engine as _, NetworkSpec};
 
+    async fn berths(hosts: Option<String>) -> (Arc<FakeEngine>, Arc<Berths>) {
+        let engine = FakeEngine::new();
+        for name in ["n", "m"] {
+            engine
+                .create_network(&NetworkSpec { name: name.into(), ..NetworkSpec::default() })
+                .await
+                .unwrap();
+        }
+        let berths = Berths::new(engine.clone(), "0", "n", hosts);
+        (engine, berths)
+    }
+
     #[tokio::test]
     async fn a_berth_is_used_again_once_it_was_put_back_and_nobody_waits_for_one() {
-        let engine = FakeEngine::new();
-        engine.create_network(&NetworkSpec { name: "n".into(), ..NetworkSpec::default() }).await.unwrap();
-        let berths = Berths::new(engine.clone(), "0", "n");
+        let (engine, berths) = berths(None).await;
         let mut taken = Vec::new();
         for _ in 0..BERTHS_MAX {
             taken.push(berths.take().await.unwrap());
@@ -126,5 +249,23 @@ mod tests {
         assert!(taken[0].check().await.is_err());
         taken.remove(0).leave().await;
         assert!(berths.take().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_boxes_are_led_none_goes_without_a_berth() {
+        let (engine, berths) = berths(Some("198.19.0.1\tdb\n".to_owned())).await;
+        let mut taken = Vec::new();
+        for _ in 0..LED_BERTHS_MAX {
+            taken.push(berths.take().await.unwrap());
+        }
+        let mut last = taken.pop().unwrap();
+        let way = Way { network: "m".into(), leads: vec![([198, 19, 0, 1].into(), [10, 213, 1, 2].into())] };
+        last.lead_to(&way).await.unwrap();
+        last.lead_to(&way).await.unwrap();
+        let connected = engine.calls().iter().filter(|call| call.starts_with("connect-network m")).count();
+        assert_eq!(connected, 1, "once a network");
+        let (waited, ()) = tokio::join!(berths.take(), last.leave());
+        assert!(waited.is_some());
+        assert!(berths.take().await.is_none(), "but not for ever");
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!          place (stand on the ground, have a box)        run                 settle
 //!   empty ────────────────────────────────────────> pristine ──> used ──────────────────────> pristine
-//!                                                                  │ 2 rebases fail: rebuilt; 3 rebuilds fail: unfit
+//!                                                    ^    │ POST /rebase   2 rebases fail: rebuilt; 3 rebuilds fail: unfit
+//!                                                    └────┘
 //! ```
 //!
 //! Must not know leases or the session. Invariants: a unit starts only on a stand that was verified and not used since; what
@@ -11,34 +12,39 @@
 
 mod artifacts;
 mod berth;
+mod clones;
+mod door;
 mod resolve;
 mod stand;
+mod stands;
 mod unit_box;
+mod within;
 mod witness;
 mod workshop;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use andon_proto::{Discovered, TestCase};
 use andon_snapshot::Footprint;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::hands::{Driver, Settled, Unfit, WorkFailure, compress_log};
+use crate::hands::{Settled, Unfit, WorkFailure, compress_log};
 use crate::runner::UnitNews;
-use crate::runner::{self, Reporter, UnitFacts};
+use crate::runner::{self, Rebases, Reporter, UnitFacts};
 use crate::stack::StackFault;
 use berth::{Berth, Berths};
-use stand::{Ground, Rebased, Stand, StandFault};
+use door::{Door, SOCKET_FILE};
+use stand::{Ground, StandFault};
+use stands::Stands;
 use unit_box::{BoxPlan, UnitBox};
-use witness::LaneWitness;
+use witness::{LaneWitness, Services};
 
 pub(crate) use workshop::{Place, Workshop};
 
-/// Rebases that may fail before the lane is rebuilt.
-const REBASES_MAX: usize = 2;
 /// Rebuilds that may fail before the lane is given up.
 const REBUILDS_MAX: u32 = 3;
 
@@ -58,15 +64,21 @@ impl StandFault {
 #[derive(Debug)]
 pub(crate) struct Lane {
     workshop: Arc<Workshop>,
-    stand: Option<Stand>,
-    /// Something ran on the stand since it was put back.
-    used: bool,
-    /// How long the last rebase or rise took.
-    rebase: Duration,
-    /// Ready for the next unit.
-    fresh_box: Option<UnitBox>,
+    stands: Stands,
+    /// Ready for the next unit, or being made so.
+    fresh_box: Option<FreshBox>,
     used_box: Option<UnitBox>,
+    /// Something here is not to be relied on: all of it is made anew at the next occasion.
+    distrusted: bool,
     rebuilds_failed: u32,
+    /// What stands, for whoever is asked about failures.
+    services: Services,
+}
+
+#[derive(Debug)]
+enum FreshBox {
+    Waits(Box<UnitBox>),
+    Made(JoinHandle<Option<UnitBox>>),
 }
 
 /// A unit's work, as it came.
@@ -81,13 +93,13 @@ pub(crate) struct UnitWork {
 impl Lane {
     pub(crate) fn new(workshop: Arc<Workshop>) -> Self {
         Self {
+            stands: Stands::new(Arc::clone(&workshop)),
             workshop,
-            stand: None,
-            used: false,
-            rebase: Duration::ZERO,
             fresh_box: None,
             used_box: None,
+            distrusted: false,
             rebuilds_failed: 0,
+            services: Services::default(),
         }
     }
 
@@ -117,23 +129,32 @@ impl Lane {
             ("ANDON_ATTEMPT".to_owned(), attempt.to_string()),
         ]);
         let (cell, warm) = self.enter_box(place.box_plan, env).await?;
-        let driver = match &self.stand {
-            Some(_) => self.workshop.driver().map_or("", Driver::as_str),
-            None => "",
+        let rebases = match self.stands.serving() {
+            Some(_) => Rebases::after(self.stands.last().took, self.stands.last().driver),
+            None => Rebases::after(Duration::ZERO, ""),
         };
-        let facts = UnitFacts {
-            arrived,
-            rebased_within,
-            rebase_us: u64::try_from(self.rebase.as_micros()).unwrap_or(u64::MAX),
-            driver: driver.to_owned(),
-        };
+        let facts = UnitFacts { arrived, rebased_within, rebases: rebases.clone() };
         let mut reporter = Reporter::new(news.clone(), facts);
         let witness = self.witness();
-        runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel).await?;
+        let door = Door::open(&cell.out_dir.join(SOCKET_FILE), self.about());
+        let door = door.map_err(|error| {
+            WorkFailure::infrastructure(format!("cannot open the unit's socket: {error}"))
+        })?;
+        {
+            let running = runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel);
+            self.attend(Box::pin(running), &cell, door, &rebases, &news).await?;
+        }
         if !cancel.is_cancelled() {
             self.send_artifacts(&cell, &news).await;
         }
         Ok(())
+    }
+
+    /// What whoever knocks may know.
+    fn about(&self) -> serde_json::Value {
+        let baseline = self.stands.ground().map_or("", |ground| ground.baseline.key());
+        let lane = self.used_box.as_ref().map_or("", |used| used.plan().lane.as_str());
+        serde_json::json!({ "lane": lane, "baseline": baseline })
     }
 
     /// Keeps what the unit's tests left for people. Where that fails the tests' verdicts are none the worse.
@@ -150,25 +171,21 @@ impl Lane {
 
     /// Has a pristine stand on this ground; answers with the time that a rise or rebase took just now.
     async fn stand_on(&mut self, ground: Option<Ground>) -> Result<Duration, WorkFailure> {
-        let fits = match (&self.stand, &ground) {
-            (Some(stand), Some(ground)) => stand.ground().is_same(ground),
+        let fits = match (self.stands.ground(), &ground) {
+            (Some(standing), Some(ground)) => standing.is_same(ground) && !self.distrusted,
             (None, None) => true,
             _ => false,
         };
-        if fits && !self.used {
+        if fits && !self.stands.is_used() {
             return Ok(Duration::ZERO);
         }
         let began = Instant::now();
-        self.leave_box().await?;
-        if fits && self.stand.is_some() {
+        if fits {
             self.put_back().await.map_err(|unfit| WorkFailure::infrastructure(unfit.reason))?;
             return Ok(began.elapsed());
         }
         self.lower().await?;
-        let Some(ground) = ground else {
-            self.rebase = Duration::ZERO;
-            return Ok(Duration::ZERO);
-        };
+        let Some(ground) = ground else { return Ok(Duration::ZERO) };
         if let Err(error) = self.raise(ground).await {
             self.rebuilds_failed += 1;
             return Err(WorkFailure::infrastructure(format!("the lane cannot be put up: {error}")));
@@ -177,13 +194,9 @@ impl Lane {
     }
 
     async fn raise(&mut self, ground: Ground) -> Result<(), StandFault> {
-        let (mut stand, took) = Stand::raise(ground).await?;
-        self.workshop.choose_driver(&mut stand).await?;
-        self.rebase = took;
+        self.stands.raise(ground).await?;
         self.rebuilds_failed = 0;
-        self.used = false;
-        stand.prepare_next().await;
-        self.stand = Some(stand);
+        self.distrusted = false;
         Ok(())
     }
 
@@ -193,21 +206,42 @@ impl Lane {
         plan: BoxPlan,
         env: BTreeMap<String, String>,
     ) -> Result<(runner::Cell, Option<runner::Warm>), WorkFailure> {
-        let waiting = self.fresh_box.take();
-        let mut unit_box = match waiting {
+        self.leave_box().await?;
+        let mut unit_box = match self.waiting_box().await {
             Some(waiting) if waiting.plan().is_same(&plan) && waiting.is_fresh() => waiting,
             other => {
                 if let Some(other) = other {
                     other.remove().await?;
                 }
-                let berth = berth(self.berths()).await;
+                let berth = berth(self.stands.berths().cloned()).await;
                 UnitBox::make(plan, self.workshop.next_serial(), false, berth).await?
             }
         };
+        if let Some(way) = self.stands.way()
+            && let Err(failure) = unit_box.lead_to(&way).await
+        {
+            self.distrusted = true;
+            self.workshop.dispose(unit_box);
+            return Err(failure);
+        }
         let entered = (unit_box.cell(env), unit_box.take_warm());
-        self.used = true;
+        self.stands.use_up();
+        if self.stands.stand_by() {
+            // The next unit is not to wait for it.
+            let next = unit_box.plan().clone();
+            let making = make_box(Arc::clone(&self.workshop), Some(next), self.stands.berths().cloned());
+            self.fresh_box = Some(FreshBox::Made(tokio::spawn(making)));
+        }
         self.used_box = Some(unit_box);
+        self.remember_services();
         Ok(entered)
+    }
+
+    async fn waiting_box(&mut self) -> Option<UnitBox> {
+        match self.fresh_box.take()? {
+            FreshBox::Waits(unit_box) => Some(*unit_box),
+            FreshBox::Made(made) => made.await.ok().flatten(),
+        }
     }
 
     async fn leave_box(&mut self) -> Result<(), WorkFailure> {
@@ -218,26 +252,28 @@ impl Lane {
     }
 
     fn witness(&self) -> LaneWitness {
-        let services = self.stand.as_ref().map(|stand| {
+        LaneWitness {
+            engine: self.workshop.options.engine.clone(),
+            pool: self.workshop.options.pool.clone(),
+            services: Arc::clone(&self.services),
+        }
+    }
+
+    /// Name and container of each service that serves now.
+    fn remember_services(&self) {
+        let services = self.stands.serving().map(|stand| {
             let plans = stand.ground().plan.services.iter().zip(stand.containers());
             plans
                 .filter(|(service, _)| !service.completes)
                 .map(|(service, container)| (service.name.clone(), container.clone()))
                 .collect()
         });
-        LaneWitness {
-            engine: self.workshop.options.engine.clone(),
-            pool: self.workshop.options.pool.clone(),
-            services: services.unwrap_or_default(),
-        }
+        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services.unwrap_or_default();
     }
 
     /// What waits here cannot be relied on: its daemon was replaced. Earlier failures were the old daemon's.
     pub(crate) fn distrust(&mut self) {
-        if self.used_box.is_none() {
-            self.used_box = self.fresh_box.take();
-        }
-        self.used = self.stand.is_some() || self.used_box.is_some();
+        self.distrusted = true;
         self.rebuilds_failed = 0;
     }
 
@@ -247,95 +283,69 @@ impl Lane {
             return Err(self.unfit("the stack cannot be put up"));
         }
         let mut footprint = None;
-        if self.used {
-            let next = self.used_box.as_ref().map(|used| used.plan().clone());
-            let preparing = Self::prepare_box(Arc::clone(&self.workshop), next.clone(), self.berths());
-            let (rebased, prepared) = tokio::join!(self.rebase(), preparing);
+        let next = self.used_box.as_ref().map(|used| used.plan().clone());
+        if self.distrusted {
+            self.rebuild(vec!["its daemon was replaced, or its network cannot be relied on".to_owned()])
+                .await?;
+            self.prepare_box(next).await;
+        } else if self.stands.is_used() || self.used_box.is_some() {
+            let berths = self.stands.berths().cloned().filter(|_| self.fresh_box.is_none());
+            let wanted = next.clone().filter(|_| self.fresh_box.is_none());
+            let preparing = make_box(Arc::clone(&self.workshop), wanted, berths);
+            let (rebased, prepared) = tokio::join!(self.turn(), preparing);
+            if let Some(prepared) = prepared {
+                self.fresh_box = Some(FreshBox::Waits(Box::new(prepared)));
+            }
             match rebased {
-                Ok(measured) => {
-                    footprint = measured;
-                    self.fresh_box = prepared;
-                }
+                Ok(measured) => footprint = measured,
                 Err(reasons) => {
-                    // It stands on a network that goes with the rest.
-                    self.fresh_box = prepared;
                     self.rebuild(reasons).await?;
-                    let berths = self.berths();
-                    self.fresh_box = Self::prepare_box(Arc::clone(&self.workshop), next, berths).await;
+                    self.prepare_box(next).await;
                 }
             }
         }
-        let baseline_key = self.stand.as_ref().map(|stand| stand.ground().baseline.key().to_owned());
+        let baseline_key = self.stands.ground().map(|ground| ground.baseline.key().to_owned());
         Ok(Settled { baseline_key: baseline_key.unwrap_or_default(), footprint })
     }
 
-    /// What the boxes of this lane's units join; nothing where all of a lane is made anew each time.
-    fn berths(&self) -> Option<Arc<Berths>> {
-        let stand = self.stand.as_ref()?;
-        (self.workshop.driver() == Some(Driver::Restart)).then(|| Arc::clone(stand.berths()))
-    }
-
-    async fn prepare_box(
-        workshop: Arc<Workshop>,
-        plan: Option<BoxPlan>,
-        berths: Option<Arc<Berths>>,
-    ) -> Option<UnitBox> {
-        let plan = plan?;
-        let made = UnitBox::make(plan, workshop.next_serial(), true, berth(berths).await).await;
-        // The unit that needs one makes it, and says so where it cannot.
-        made.inspect_err(|error| tracing::warn!(%error, "preparing a container for the next unit")).ok()
+    async fn prepare_box(&mut self, plan: Option<BoxPlan>) {
+        let made = make_box(Arc::clone(&self.workshop), plan, self.stands.berths().cloned()).await;
+        self.fresh_box = made.map(|made| FreshBox::Waits(Box::new(made)));
     }
 
     /// Puts the lane back, whatever that takes.
     async fn put_back(&mut self) -> Result<(), Unfit> {
-        match self.rebase().await {
+        match self.turn().await {
             Ok(_) => Ok(()),
             Err(reasons) => self.rebuild(reasons).await,
         }
     }
 
-    /// Kills the unit and puts the stack back; answers with what the unit had dirtied, or with why it failed each time.
-    async fn rebase(&mut self) -> Result<Option<Footprint>, Vec<String>> {
-        let driver = self.workshop.driver().unwrap_or(Driver::Recreate);
+    /// Ends the unit and has a pristine stand serve; answers with what the unit had dirtied, or with why that failed.
+    async fn turn(&mut self) -> Result<Option<oneshot::Receiver<Footprint>>, Vec<String>> {
         let used_box = self.used_box.take();
         let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
-        let mut reasons = Vec::new();
-        let mut rebased = None;
-        if let Some(stand) = self.stand.as_mut() {
-            while rebased.is_none() && reasons.len() < REBASES_MAX {
-                match stand.rebase(driver, &doomed).await {
-                    Ok(done) => rebased = Some(done),
-                    Err(error) => {
-                        tracing::warn!(%error, "a rebase failed");
-                        reasons.push(error.to_string());
-                    }
-                }
-            }
-        }
+        // A lane without services shares nothing with its next unit.
+        let turned = match self.stands.ground() {
+            Some(_) => self.stands.turn(&doomed).await,
+            None => Ok(None),
+        };
         if let Some(used_box) = used_box {
             self.workshop.dispose(used_box);
         }
-        let Some(stand) = &self.stand else {
-            // Nothing but the box, and nothing is shared with the next one.
-            self.used = false;
-            return Ok(None);
-        };
-        let Some(Rebased { took, footprint }) = rebased else { return Err(reasons) };
-        self.rebase = took;
-        self.used = false;
-        stand.prepare_next().await;
-        let measured = footprint.await.map_err(|error| error.to_string());
-        let measured = measured.and_then(|measured| measured.map_err(|error| crate::hands::chain(&error)));
-        Ok(measured.inspect_err(|error| tracing::warn!(error, "measuring what a unit dirtied")).ok())
+        turned
     }
 
     async fn rebuild(&mut self, mut reasons: Vec<String>) -> Result<(), Unfit> {
-        let Some(ground) = self.stand.as_ref().map(|stand| stand.ground().clone()) else { return Ok(()) };
+        let ground = self.stands.ground().cloned();
         while self.rebuilds_failed < REBUILDS_MAX {
-            let lowered = self.lower().await;
-            let raised = match lowered {
-                Ok(()) => self.raise(ground.clone()).await.map_err(|error| error.to_string()),
-                Err(failure) => Err(failure.reason),
+            let raised = match (self.lower().await, &ground) {
+                (Ok(()), Some(ground)) => self.raise(ground.clone()).await.map_err(|error| error.to_string()),
+                (Ok(()), None) => {
+                    self.distrusted = false;
+                    Ok(())
+                }
+                (Err(failure), _) => Err(failure.reason),
             };
             match raised {
                 Ok(()) => return Ok(()),
@@ -358,15 +368,11 @@ impl Lane {
 
     /// Takes the stack down.
     async fn lower(&mut self) -> Result<(), WorkFailure> {
-        if let Some(fresh) = self.fresh_box.take() {
+        if let Some(fresh) = self.waiting_box().await {
             fresh.remove().await?;
         }
         self.leave_box().await?;
-        if let Some(stand) = self.stand.take() {
-            stand.lower().await.map_err(StandFault::into_failure)?;
-        }
-        self.used = false;
-        Ok(())
+        self.stands.lower().await.map_err(StandFault::into_failure)
     }
 
     /// Leaves nothing in the engine.
@@ -375,6 +381,17 @@ impl Lane {
             tracing::warn!(%error, "taking a lane down");
         }
     }
+}
+
+/// A box that is ready before its unit comes. The unit that needs one makes it, and says so where it cannot.
+async fn make_box(
+    workshop: Arc<Workshop>,
+    plan: Option<BoxPlan>,
+    berths: Option<Arc<Berths>>,
+) -> Option<UnitBox> {
+    let plan = plan?;
+    let made = UnitBox::make(plan, workshop.next_serial(), true, berth(berths).await).await;
+    made.inspect_err(|error| tracing::warn!(%error, "preparing a container for the next unit")).ok()
 }
 
 async fn berth(berths: Option<Arc<Berths>>) -> Option<Berth> {

@@ -15,17 +15,20 @@ use std::time::{Duration, Instant};
 
 use andon_snapshot::{Baseline, Difference, Footprint, LaneClone, Pool, PoolError, Retired};
 use thiserror::Error;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
-use super::berth::Berths;
+use super::berth::Way;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
+use crate::host::held_bytes;
 use crate::stack::{
-    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, kill_all, lane_labels,
-    sweep,
+    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, ensure_network, kill_all, stand_labels,
+    sweep_stand,
 };
 
+/// Longer after it was put back a stand is not taken for untouched: what a server does by its own clock may have come due.
+const UNTOUCHED_MAX: Duration = Duration::from_secs(60);
 /// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
 const RESTARTS_MAX: u32 = 500;
 
@@ -56,6 +59,10 @@ pub(crate) struct Ground {
     pub(crate) source: Arc<Source>,
     /// In names and labels: `0`, `1`, …
     pub(crate) lane: String,
+    /// Which of the lane's stands it is for.
+    pub(crate) slot: u32,
+    /// Whether units are led to it by fronts.
+    pub(crate) fronted: bool,
 }
 
 /// A stack on its clone.
@@ -66,9 +73,10 @@ pub(crate) struct Stand {
     /// A copy of the source, where services may write into it.
     written: Option<Arc<LaneClone>>,
     rig: Rig,
-    berths: Arc<Berths>,
     layers: Vec<PathBuf>,
     restarts: u32,
+    /// Since when it is pristine, and what had come in to its services by then.
+    pristine: Option<(Instant, Vec<u64>)>,
 }
 
 /// A rebase that went well.
@@ -76,27 +84,41 @@ pub(crate) struct Stand {
 pub(crate) struct Rebased {
     /// From the last process of the unit gone to all services healthy.
     pub(crate) took: Duration,
-    /// What the unit left, being measured and thrown away.
-    pub(crate) footprint: JoinHandle<Result<Footprint, PoolError>>,
+    /// What the unit left, once it is measured; nothing comes where that fails.
+    pub(crate) footprint: oneshot::Receiver<Footprint>,
 }
 
-/// How much a unit left. Blocking; also deletes it.
-fn measure(trees: Vec<Retired>, layers: Footprint) -> Result<Footprint, PoolError> {
-    let mut sum = layers;
-    for tree in trees {
-        sum += tree.footprint()?;
-        tree.discard()?;
-    }
-    Ok(sum)
+/// Finds out how much a unit left, and deletes it, in the background.
+fn measure(trees: Vec<Retired>, layers: Footprint) -> oneshot::Receiver<Footprint> {
+    let (sender, receiver) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let measured = trees.into_iter().try_fold(layers, |mut sum, tree| {
+            sum += tree.footprint()?;
+            tree.discard()?;
+            Ok::<_, PoolError>(sum)
+        });
+        match measured {
+            // Nobody waits for it any more: its lease is over.
+            Ok(sum) => drop(sender.send(sum)),
+            Err(error) => tracing::warn!(error = %chain(&error), "measuring what a unit dirtied"),
+        }
+    });
+    receiver
 }
 
 impl Ground {
+    /// In names, and as the pool knows it. A lane's first stand has the lane's own.
+    fn name(&self) -> String {
+        // No lane's number and no service's name has an underscore there.
+        if self.slot == 0 { self.lane.clone() } else { format!("{}_{}", self.lane, self.slot) }
+    }
+
     fn network(&self) -> String {
-        network_of(&self.lane)
+        network_of(&self.name())
     }
 
     fn prefix(&self) -> String {
-        format!("andon-lane{}", self.lane)
+        format!("andon-lane{}", self.name())
     }
 
     /// Whether a stand on this ground would be the same.
@@ -106,33 +128,39 @@ impl Ground {
     }
 }
 
-/// A lane's network.
-pub(crate) fn network_of(lane: &str) -> String {
-    format!("andon-lane{lane}")
+/// A stand's network; the lane's own for its first one.
+pub(crate) fn network_of(stand: &str) -> String {
+    format!("andon-lane{stand}")
 }
 
 impl Stand {
     /// Clones, makes the containers, starts them. Answers when all are healthy, with the time that took.
     pub(crate) async fn raise(ground: Ground) -> Result<(Self, Duration), StandFault> {
         let began = Instant::now();
-        sweep(ground.engine.as_ref(), Some(&ground.lane)).await?;
-        create_network(ground.engine.as_ref(), &ground.network(), &ground.lane).await?;
+        sweep_stand(ground.engine.as_ref(), &ground.name()).await?;
+        ensure_network(ground.engine.as_ref(), &ground.network(), &ground.lane).await?;
         let cloning = ground.clone();
         let (clone, written) = blocking(move || {
             let volume = |tree: &str| !tree.starts_with("layer/");
-            let clone = cloning.pool.clone_lane_of(&cloning.lane, &cloning.baseline, &volume)?;
+            let clone = cloning.pool.clone_lane_of(&cloning.name(), &cloning.baseline, &volume)?;
             let written = match cloning.plan.writes_source() {
                 true => Some(
-                    cloning.pool.clone_lane(&format!("{}/bind", cloning.lane), &cloning.source.baseline)?,
+                    cloning.pool.clone_lane(&format!("{}/bind", cloning.name()), &cloning.source.baseline)?,
                 ),
                 false => None,
             };
             Ok::<_, PoolError>((Arc::new(clone), written.map(Arc::new)))
         })
         .await??;
-        let berths = Berths::new(ground.engine.clone(), &ground.lane, &ground.network());
-        let mut stand =
-            Self { ground, clone, written, rig: Rig::default(), berths, layers: Vec::new(), restarts: 0 };
+        let mut stand = Self {
+            ground,
+            clone,
+            written,
+            rig: Rig::default(),
+            layers: Vec::new(),
+            restarts: 0,
+            pristine: None,
+        };
         stand.make_containers().await?;
         stand.put_layers_back().await?;
         stand.verify().await?;
@@ -144,9 +172,39 @@ impl Stand {
         &self.ground
     }
 
-    /// For the boxes of its units.
-    pub(crate) fn berths(&self) -> &Arc<Berths> {
-        &self.berths
+    /// How its services are reached by fronts.
+    pub(crate) fn way(&self) -> Way {
+        Way { network: self.ground.network(), leads: self.rig.leads().to_vec() }
+    }
+
+    /// Memory that its services hold, in bytes; what cannot be read counts nothing.
+    pub(crate) async fn held_bytes(&self) -> u64 {
+        let mut sum = 0;
+        for container in &self.rig.containers {
+            if let Ok(state) = self.ground.engine.inspect_container(container).await
+                && state.is_running()
+            {
+                sum += held_bytes(state.pid).unwrap_or_default();
+            }
+        }
+        sum
+    }
+
+    /// Whether it is as it was when it was put back, for certain: nothing has come in to any service since (a unit shares
+    /// nothing but the network with them), and all of them still run.
+    pub(crate) async fn is_untouched(&self) -> bool {
+        let Some((since, frames)) = &self.pristine else { return false };
+        if since.elapsed() > UNTOUCHED_MAX || self.rig.frames_in().as_ref() != Some(frames) {
+            return false;
+        }
+        let plans = self.ground.plan.services.iter().zip(&self.rig.containers);
+        for (_, container) in plans.filter(|(service, _)| !service.completes) {
+            let state = self.ground.engine.inspect_container(container).await;
+            if !state.is_ok_and(|state| state.is_running() && !state.oom_killed) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Ids, in the plan's order.
@@ -162,8 +220,9 @@ impl Stand {
     /// Puts everything back, after every service and `others` (the unit's own container) are dead. On an error the stand is
     /// neither up nor pristine, and may be rebased again.
     pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
+        self.pristine = None;
         let again =
-            driver == Driver::Restart && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
+            driver != Driver::Recreate && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
         let engine = self.ground.engine.clone();
         let mut laps = Laps::start();
         let doomed: Vec<String> = self.rig.containers.iter().chain(others).cloned().collect();
@@ -181,7 +240,7 @@ impl Stand {
         let networks = self.rig.put_networks_back(engine.as_ref());
         let (trees, networks) = tokio::join!(self.put_trees_back(), networks);
         let trees = trees?;
-        let footprint = tokio::task::spawn_blocking(move || measure(trees, layers));
+        let footprint = measure(trees, layers);
         networks?;
         laps.lap("trees put back");
         if !again {
@@ -197,25 +256,26 @@ impl Stand {
         Ok(Rebased { took: gone.elapsed(), footprint })
     }
 
-    /// Removes containers, network and clone.
+    /// Removes containers and clone. Its network stays with the lane.
     pub(crate) async fn lower(self) -> Result<(), StandFault> {
         let Self { ground, clone, written, .. } = self;
-        let swept = sweep(ground.engine.as_ref(), Some(&ground.lane)).await;
+        let swept = sweep_stand(ground.engine.as_ref(), &ground.name()).await;
         blocking(move || drop((clone, written))).await?;
         Ok(swept?)
     }
 
-    /// Makes ready what the next rebase needs and can be made beforehand.
-    pub(crate) async fn prepare_next(&self) {
-        let (clone, written) = (Arc::clone(&self.clone), self.written.clone());
-        let made = blocking(move || {
-            clone.ready_spare()?;
-            written.map_or(Ok(()), |written| written.ready_spare())
+    /// Makes ready, in the background, what the next rebase needs and can be made beforehand.
+    pub(crate) fn prepare_next(&self) {
+        let (clone, written, lane) =
+            (Arc::clone(&self.clone), self.written.clone(), self.ground.lane.clone());
+        tokio::task::spawn_blocking(move || {
+            let made =
+                clone.ready_spare().and_then(|()| written.map_or(Ok(()), |written| written.ready_spare()));
+            if let Err(error) = made {
+                // The next rebase tries again, and says so where it fails.
+                tracing::warn!(error = %chain(&error), lane, "preparing the next clone");
+            }
         });
-        if let Ok(Err(error)) = made.await {
-            // The next rebase tries again, and says so where it fails.
-            tracing::warn!(error = %chain(&error), lane = self.ground.lane, "preparing the next clone");
-        }
     }
 
     async fn make_containers(&mut self) -> Result<(), StandFault> {
@@ -224,14 +284,18 @@ impl Stand {
             Some(written) => written.path(SOURCE_TREE)?,
             None => source.clone(),
         };
-        let (labels, prefix, network) =
-            (lane_labels(&self.ground.lane), self.ground.prefix(), self.ground.network());
+        let (labels, prefix, network) = (
+            stand_labels(&self.ground.lane, &self.ground.name()),
+            self.ground.prefix(),
+            self.ground.network(),
+        );
         let site = Site {
             prefix: &prefix,
             network: &network,
             labels: &labels,
             source: &source,
             writable_source: &writable,
+            fronted: self.ground.fronted,
         };
         let engine = self.ground.engine.as_ref();
         let clone = &self.clone;
@@ -291,9 +355,11 @@ impl Stand {
         Ok(verified.await??)
     }
 
-    async fn start(&self) -> Result<(), StandFault> {
+    async fn start(&mut self) -> Result<(), StandFault> {
         let engine = self.ground.engine.as_ref();
-        Ok(bring_up(engine, &self.ground.plan, &self.rig.containers, Completing::Done).await?)
+        bring_up(engine, &self.ground.plan, &self.rig.containers, Completing::Done).await?;
+        self.pristine = self.rig.frames_in().map(|frames| (Instant::now(), frames));
+        Ok(())
     }
 
     fn layer_work(&self) -> LayerWork {

@@ -21,6 +21,8 @@ use crate::hands::{
 };
 use crate::runner::UnitNews;
 
+mod standby;
+
 /// A farm in memory.
 #[derive(Debug, Default)]
 struct FakeFarm {
@@ -242,7 +244,7 @@ async fn each_unit_starts_on_what_the_baseline_holds_with_either_driver() {
             std::fs::write(own.join("log"), "overwritten").unwrap();
             let settled = bench.hands.settle(0).await.unwrap();
             assert_eq!(settled.baseline_key, key);
-            assert_eq!(settled.footprint.unwrap().files, 2);
+            assert_eq!(settled.footprint.unwrap().await.unwrap().files, 2);
             assert!(!own.join("left").exists());
             assert_eq!(std::fs::read_to_string(own.join("log")).unwrap(), "started");
         }

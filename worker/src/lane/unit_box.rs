@@ -22,7 +22,8 @@ use crate::hands::{WorkFailure, blocking, chain};
 use crate::runner::{self, ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER, Warm};
 use crate::stack::lane_labels;
 
-use super::berth::Berth;
+use super::berth::{Berth, Way};
+use super::door::SOCKET_FILE;
 
 /// Where the source is mounted where the suite does not say.
 const WORKDIR_DEFAULT: &str = "/src";
@@ -87,7 +88,10 @@ impl BoxPlan {
             command: Some(["-c", "while :; do sleep 3600; done"].map(str::to_owned).to_vec()),
             env: own
                 .chain(self.env.iter().cloned())
-                .chain([("ANDON_ARTIFACTS".to_owned(), format!("{OUT_FOLDER}/{ARTIFACTS_FOLDER}"))])
+                .chain([
+                    ("ANDON_ARTIFACTS".to_owned(), format!("{OUT_FOLDER}/{ARTIFACTS_FOLDER}")),
+                    ("ANDON_SOCKET".to_owned(), format!("{OUT_FOLDER}/{SOCKET_FILE}")),
+                ])
                 .collect(),
             labels: lane_labels(&self.lane),
             binds: vec![
@@ -185,6 +189,17 @@ impl UnitBox {
     /// The container as the runner takes it, with what is known of the unit only now.
     pub(crate) fn cell(&self, unit_env: BTreeMap<String, String>) -> Cell {
         Cell { unit_env, ..self.cell.clone() }
+    }
+
+    /// Leads it to a stand, away from any other.
+    pub(crate) async fn lead_to(&mut self, way: &Way) -> Result<(), WorkFailure> {
+        match &mut self.berth {
+            Some(berth) => {
+                let led = berth.lead_to(way).await;
+                led.map_err(|error| WorkFailure::infrastructure(chain(&error)))
+            }
+            None => Err(WorkFailure::infrastructure("a unit's container has no way to the lane's stand")),
+        }
     }
 
     /// Whether it can still serve.

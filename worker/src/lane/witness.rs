@@ -1,5 +1,7 @@
 //! Asked before a failure is blamed on a test: is the farm well?
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use andon_snapshot::Pool;
 use async_trait::async_trait;
 
@@ -15,17 +17,21 @@ const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
 pub(crate) struct LaneWitness {
     pub(crate) engine: SharedEngine,
     pub(crate) pool: Pool,
-    /// Name and container of each service.
-    pub(crate) services: Vec<(String, String)>,
+    /// Name and container of each service that serves now; they change with a rebase within the unit.
+    pub(crate) services: Services,
 }
+
+/// Shared with the lane.
+pub(crate) type Services = Arc<Mutex<Vec<(String, String)>>>;
 
 #[async_trait]
 impl Witness for LaneWitness {
     async fn check(&self) -> Result<(), WorkFailure> {
-        if self.services.is_empty() {
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if services.is_empty() {
             self.engine.ping().await.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
         }
-        for (name, container) in &self.services {
+        for (name, container) in &services {
             let state = self.engine.inspect_container(container).await;
             let state = state.map_err(|error| {
                 WorkFailure::infrastructure(format!("service `{name}` vanished: {error}"))

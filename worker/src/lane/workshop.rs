@@ -158,8 +158,8 @@ impl Workshop {
         if stand.reaches_layers() {
             match stand.rebase(Driver::Restart, &[]).await {
                 Ok(rebased) => {
-                    tracing::info!(took = ?rebased.took, "rebase driver `restart` works here");
-                    chosen = Driver::Restart;
+                    tracing::info!(took = ?rebased.took, "rebase driver `restart` works here, and so does `standby`");
+                    chosen = Driver::Standby;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "rebase driver `restart` does not work here; `recreate` it is");
@@ -250,17 +250,19 @@ impl Workshop {
             plan: Arc::clone(plan),
             source: Arc::clone(source),
             lane: CHECK_LANE.to_owned(),
+            slot: 0,
+            fronted: false,
         };
         let checked = match Stand::raise(ground).await {
             Ok((mut stand, _)) => {
                 let chosen = self.choose_driver(&mut stand).await.map(drop);
                 let lowered = stand.lower().await;
                 lowered.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+                self.sweep_check().await?;
                 chosen
             }
             Err(error) => {
-                let swept = sweep(self.options.engine.as_ref(), Some(CHECK_LANE)).await;
-                swept.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+                self.sweep_check().await?;
                 let mut failure = error.into_failure();
                 failure.reason =
                     format!("a clone of the fresh baseline does not come up: {}", failure.reason);
@@ -271,6 +273,11 @@ impl Workshop {
             self.shelf.clear(baseline.key()).await?;
         }
         checked
+    }
+
+    async fn sweep_check(&self) -> Result<(), WorkFailure> {
+        let swept = sweep(self.options.engine.as_ref(), Some(CHECK_LANE)).await;
+        swept.map_err(|error| WorkFailure::infrastructure(error.to_string()))
     }
 
     /// Where a unit of a suite runs, from which baseline.
@@ -302,6 +309,8 @@ impl Workshop {
                     plan,
                     source: Arc::clone(&source),
                     lane: lane.to_string(),
+                    slot: 0,
+                    fronted: true,
                 })
             }
         };

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::crew::{Crew, Job, Unit};
-use super::session::{Fruit, LaneEvent};
+use super::session::{Fruit, LaneEvent, PutBack};
 use super::specs::Specs;
 use crate::hands::{Notices, Unfit, WorkFailure};
 use crate::runner::UnitNews;
@@ -37,6 +37,8 @@ pub(super) struct Bench {
     events: Events,
     cancels: Vec<CancellationToken>,
     tasks: JoinSet<()>,
+    /// Numbers what is measured.
+    settled: u64,
 }
 
 impl Bench {
@@ -47,7 +49,7 @@ impl Bench {
     ) -> (Self, mpsc::Receiver<(u32, LaneEvent)>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let cancels = (0..lanes).map(|_| CancellationToken::new()).collect();
-        (Self { crew, specs, events, cancels, tasks: JoinSet::new() }, receiver)
+        (Self { crew, specs, events, cancels, tasks: JoinSet::new(), settled: 0 }, receiver)
     }
 
     pub(super) fn start(&mut self, lane: u32, lease: Lease, spec_digest: String, work: assign::Work) {
@@ -67,6 +69,8 @@ impl Bench {
 
     /// `anew`: the daemon was replaced.
     pub(super) fn settle(&mut self, lane: u32, anew: bool) {
+        self.settled += 1;
+        let id = self.settled;
         let (crew, events) = (self.crew.clone(), self.events.clone());
         self.spawn(async move {
             let settling = async {
@@ -77,7 +81,17 @@ impl Bench {
             };
             let settled = AssertUnwindSafe(settling).catch_unwind().await;
             let end = settled.unwrap_or_else(|panic| Err(Unfit { reason: told(&*panic) }));
+            let mut footprint = None;
+            let end = end.map(|settled| {
+                footprint = settled.footprint;
+                PutBack { baseline_key: settled.baseline_key, measuring: footprint.is_some().then_some(id) }
+            });
             let _ = events.send((lane, LaneEvent::Settled(end))).await;
+            // The lane need not wait for it.
+            if let Some(footprint) = footprint {
+                let footprint = footprint.await.ok();
+                let _ = events.send((lane, LaneEvent::Measured { id, footprint })).await;
+            }
         });
     }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Happy path: a lane is offered, gets a lease, works; its results leave as they come and stay in the outbox until they
-//! are acknowledged; the unit's end is reported before the lane is put back; then its footprint, then the next offer.
+//! are acknowledged; the unit's end is reported before the lane is put back; then the next offer, and its footprint once measured.
 //!
 //! Ways it fails: the connection breaks: work goes on, and the next session begins with what is held and repeats what was
 //! not acknowledged. No heartbeat was acknowledged for 80% of a lease's life, counted from when it was *sent*: the
@@ -27,7 +27,7 @@ mod storm;
 mod tests;
 mod work;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use andon_proto::coordinator_message::Body as Word;
@@ -38,13 +38,17 @@ use andon_proto::{
     worker_message,
 };
 
+use andon_snapshot::Footprint as Dirt;
+
 use super::outbox::Outbox;
-use crate::hands::{Settled, Unfit};
-pub(crate) use lane::{Fruit, LaneEvent};
+use crate::hands::Unfit;
+pub(crate) use lane::{Fruit, LaneEvent, PutBack};
 use lane::{Kind, Lane, Measured, Working};
 
 /// Part of a lease's life after which its work is cancelled where nothing renewed it: 8 tenths.
 const FENCE_TENTHS: u32 = 8;
+/// Units whose dirt is still being measured; of more than that the oldest are not told.
+const OWED_MAX: usize = 64;
 /// How long a coordinator may take to say Welcome.
 const WELCOME_LIMIT: Duration = Duration::from_secs(10);
 /// Bounds of what Welcome may ask for.
@@ -144,6 +148,8 @@ pub(crate) struct Session {
     /// When the last acknowledged renewal was sent: leases live from then.
     renewed: Duration,
     ended: VecDeque<u64>,
+    /// Whose dirt is being measured, by its number.
+    owed: BTreeMap<u64, (Lease, Vec<u64>)>,
     daemon: Daemon,
     draining: Option<String>,
     /// What the coordinator was told of this worker's fitness in this session.
@@ -163,6 +169,7 @@ impl Session {
             times: None,
             renewed: Duration::ZERO,
             ended: VecDeque::new(),
+            owed: BTreeMap::new(),
             daemon: Daemon::Up,
             draining: None,
             told_unfit: String::new(),

@@ -78,8 +78,10 @@ impl Scene {
         match self.call().await {
             Call::Settle(lane, reply) => {
                 assert_eq!(lane, 0, "only lane 0 works in these tests");
-                let footprint = Some(Dirt { files: 1, bytes: 8192 });
-                reply.send(Ok(Settled { baseline_key: key.into(), footprint })).unwrap();
+                let (measured, footprint) = oneshot::channel();
+                measured.send(Dirt { files: 1, bytes: 8192 }).unwrap();
+                let settled = Settled { baseline_key: key.into(), footprint: Some(footprint) };
+                reply.send(Ok(settled)).unwrap();
             }
             other => panic!("expected Settle, got {other:?}"),
         }
@@ -146,9 +148,9 @@ async fn a_worker_prepares_discovers_executes_and_measures() {
     assert_eq!(attempt(&talk.report().await), (3, 2));
     assert!(matches!(talk.report().await, (3, Fact::UnitEnded(_))), "told before the lane is put back");
     scene.settle("k").await;
+    assert_eq!(talk.lane_ready().await.baseline_key, "k", "not kept waiting for what is measured");
     let (_, Fact::Footprint(print)) = talk.report().await else { panic!("expected a footprint") };
     assert_eq!((print.attempts, print.dirtied_bytes, print.dirtied_files), (vec![1, 2], 8192, 1));
-    assert_eq!(talk.lane_ready().await.baseline_key, "k");
     assert!(talk.seqs.iter().zip(1..).all(|(seq, place)| *seq == place), "from 1, growing by one");
 }
 

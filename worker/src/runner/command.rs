@@ -21,8 +21,8 @@ use crate::hands::WorkFailure;
 const LISTING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The report, in the out folder.
 const JUNIT_FILE: &str = "junit.xml";
-/// The engine's own limit lies behind ours, which also ends the processes.
-const ENGINE_MARGIN: Duration = Duration::from_secs(60);
+/// Longest life of one command; limits of tests are kept by [`call`].
+const CALL_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Standard output whole, up to a limit; standard error head and tail.
 struct Listing {
@@ -107,12 +107,14 @@ async fn call(
     let words = cell.shell("run.sh", script)?;
     let _live = reporter.follow(&output);
     let mut sink = output.clone();
+    let rebases = reporter.rebases();
+    let deadline = rebases.within(limit);
     let end = tokio::select! {
-        ended = cell.exec(words, limit + ENGINE_MARGIN, &mut sink) => Call::Exit(match ended {
+        ended = cell.exec(words, CALL_LIMIT, &mut sink) => Call::Exit(match ended {
             Ok(code) => cell.exit(code).await?,
             Err(error) => cell.broken(&error).await?,
         }),
-        () = tokio::time::sleep(limit) => {
+        () = rebases.passed(deadline) => {
             cell.kill().await;
             Call::Overdue
         }

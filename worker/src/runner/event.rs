@@ -91,6 +91,8 @@ pub(crate) struct Job<'a> {
     pub attempts: Vec<u64>,
     /// Of one test; 0 for none.
     pub timeout_ms: u64,
+    /// Ask for a rebase before each test but the first.
+    pub rebase: bool,
     /// Put into the environment before any of the project's code runs.
     pub env: std::collections::BTreeMap<&'a str, &'a str>,
 }

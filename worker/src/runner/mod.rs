@@ -7,6 +7,7 @@
 //!   pytest.rs   Andon's plugin inside pytest: events through a named pipe, results while the unit runs
 //!   command.rs  any command: ids as lines, JUnit or exit codes
 //!   progress.rs what both share: which test ended how (pure)
+//!   rebases.rs  those that tests ask for between them
 //! ```
 //!
 //! Invariants: a limit that passes kills the whole container; nothing of a unit runs when its `run` has answered, or the
@@ -21,6 +22,7 @@ mod live;
 mod matching;
 mod progress;
 mod pytest;
+mod rebases;
 mod report;
 mod template;
 
@@ -35,6 +37,7 @@ use crate::hands::WorkFailure;
 
 pub use cell::{ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER};
 pub use pytest::{PLUGIN_FILE, PLUGIN_SOURCE, Warm};
+pub use rebases::Rebases;
 pub use report::{Reporter, UnitFacts};
 
 /// Most output that is kept of one unit, in bytes: half from its start, half from its end.
@@ -55,6 +58,8 @@ pub enum UnitNews {
     Output(OutputPiece),
     /// Its tests left these files; they are in the blob store.
     Artifacts(Artifacts),
+    /// What these attempts dirtied, up to a rebase within the unit.
+    Footprint(andon_proto::Footprint),
 }
 
 /// Knows whether a failure is the farm's.

@@ -167,7 +167,7 @@ async fn exit_of(cell: &Cell, ended: Result<i64, EngineError>) -> Result<Exit, W
 fn job<'a>(cell: &'a Cell, mode: &'static str, events: &'a str) -> Job<'a> {
     let env: BTreeMap<&str, &str> =
         cell.unit_env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    Job { mode, events, tests: Vec::new(), attempts: Vec::new(), timeout_ms: 0, env }
+    Job { mode, events, tests: Vec::new(), attempts: Vec::new(), timeout_ms: 0, rebase: false, env }
 }
 
 /// Lists the tests.
@@ -270,11 +270,13 @@ pub(crate) async fn run(
     job.tests = tests.iter().map(|test| test.id.as_str()).collect();
     job.attempts = tests.iter().map(|test| test.attempt).collect();
     job.timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    job.rebase = suite.rebase_within;
     let limit_ms = job.timeout_ms;
     let _job = process.give(&job);
     let _live = reporter.follow(&process.output);
     let mut unit = Progress::new(tests.clone());
-    let mut deadline = tokio::time::Instant::now() + view.startup_limit();
+    let rebases = reporter.rebases();
+    let mut deadline = rebases.within(view.startup_limit());
     loop {
         let heard = tokio::select! {
             () = cancel.cancelled() => {
@@ -282,7 +284,7 @@ pub(crate) async fn run(
                 return Ok(());
             }
             heard = process.next() => heard,
-            () = tokio::time::sleep_until(deadline) => {
+            () = rebases.passed(deadline) => {
                 cell.kill().await;
                 let log = process.output.to_bytes();
                 return late(unit.overdue(limit_ms, log), reporter, witness).await;
@@ -309,7 +311,7 @@ pub(crate) async fn run(
                     return late(unit.overdue(limit_ms, log), reporter, witness).await;
                 }
             }
-            deadline = tokio::time::Instant::now() + limit + OVERDUE_GRACE;
+            deadline = rebases.within(limit + OVERDUE_GRACE);
         }
         if unit.is_complete() {
             // What a finished process would still do at its exit is of no use: its container goes.

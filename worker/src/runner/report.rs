@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::cell::SharedOutput;
 use super::live::Live;
 use super::progress::Ended;
+use super::rebases::Rebases;
 use super::{UnitNews, Witness};
 use crate::hands::{WorkFailure, compress_log};
 
@@ -18,10 +19,8 @@ pub struct UnitFacts {
     pub arrived: Instant,
     /// How long a rebase took that was done after the work had arrived; it is no part of the preparation.
     pub rebased_within: Duration,
-    /// The rebase that made the lane pristine.
-    pub rebase_us: u64,
-    /// The driver that did it; empty for a lane without services.
-    pub driver: String,
+    /// The rebase that made the lane pristine, and those that follow within the unit.
+    pub rebases: Rebases,
 }
 
 /// Sends results as they come.
@@ -49,6 +48,11 @@ impl Reporter {
         Live::of(output.clone(), *before, self.news.clone())
     }
 
+    /// What was rebased within the unit.
+    pub(crate) fn rebases(&self) -> Rebases {
+        self.facts.rebases.clone()
+    }
+
     /// A test started.
     pub fn started(&mut self) {
         self.first_started.get_or_insert_with(Instant::now);
@@ -62,16 +66,17 @@ impl Reporter {
         let first = !std::mem::replace(&mut self.first_sent, true);
         let started = self.first_started.unwrap_or_else(Instant::now);
         let prepared = started.duration_since(self.facts.arrived).saturating_sub(self.facts.rebased_within);
+        let (rebase_us, driver) = self.facts.rebases.carried_by(ended.attempt);
         let result = TestResult {
             attempt: ended.attempt,
             outcome: ended.outcome.into(),
             prepare_ms: if first { millis(prepared) } else { 0 },
-            rebase_us: if first { self.facts.rebase_us } else { 0 },
+            rebase_us,
             run_ms: ended.run_ms,
             message: ended.message,
             log_zstd: compress_log(&ended.log),
             started_unix_ms: ended.started_unix_ms,
-            driver: self.facts.driver.clone(),
+            driver,
         };
         // Nobody takes results any more: the link has let go of the lease, and will cancel.
         let _ = self.news.send(UnitNews::Result(result)).await;
@@ -104,8 +109,8 @@ mod tests {
     fn reporter() -> (Reporter, mpsc::Receiver<UnitNews>) {
         let (sender, receiver) = mpsc::channel(8);
         let arrived = Instant::now();
-        let facts =
-            UnitFacts { arrived, rebased_within: Duration::ZERO, rebase_us: 42, driver: "restart".into() };
+        let rebases = Rebases::after(Duration::from_micros(42), "restart");
+        let facts = UnitFacts { arrived, rebased_within: Duration::ZERO, rebases };
         (Reporter::new(sender, facts), receiver)
     }
 

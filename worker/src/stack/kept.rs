@@ -37,6 +37,21 @@ impl KeptFile {
         Ok(Self { path: path.to_owned(), bytes, mode, owner })
     }
 
+    /// `hosts`, `resolv.conf`, `hostname`.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.path.file_name().is_some_and(|own| own == name)
+    }
+
+    /// Begins with this text from now on. Written in place, for whoever has it mounted already. Blocking.
+    pub(super) fn prepend(&mut self, text: &str) -> Result<(), RigFault> {
+        self.bytes.splice(0..0, text.bytes());
+        fs::write(&self.path, &self.bytes).map_err(|source| RigFault::File {
+            what: "write",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     /// Blocking.
     pub(super) fn put_back(&self) -> Result<(), RigFault> {
         let failed = |source| RigFault::File { what: "put back", path: self.path.clone(), source };

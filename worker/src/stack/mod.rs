@@ -8,6 +8,7 @@
 //! ```
 
 mod fault;
+mod front;
 mod health;
 mod kept;
 mod order;
@@ -19,10 +20,13 @@ mod up;
 mod wire;
 
 pub use fault::StackFault;
+pub use front::{fronts, hosts_lines};
 pub use health::Probe;
 pub use order::{Order, OrderRefused, Stage};
 pub use plan::{PlanRefused, ServicePlan, Site, StackPlan, TreeMount};
-pub use rig::{LANE_LABEL, Rig, RigFault, create_network, lane_labels, sweep};
+pub use rig::{
+    LANE_LABEL, Rig, RigFault, create_network, ensure_network, lane_labels, stand_labels, sweep, sweep_stand,
+};
 pub use sandbox::{Sandbox, SandboxSpec, joins};
 pub use up::{Completing, bring_up, kill_all, last_lines, stop_cleanly};
 pub use wire::{Lead, Wire};

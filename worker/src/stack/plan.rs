@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::health::Probe;
 use super::order::{Order, OrderRefused};
-use super::sandbox::Sandbox;
+use super::sandbox::{Sandbox, joins};
 use crate::engine::{Bind, ContainerSpec, ImageInfo, NetworkMode, Privileges, Propagation, Tmpfs};
 use crate::hands::ResolvedImage;
 
@@ -100,6 +100,8 @@ pub struct Site<'a> {
     pub source: &'a Path,
     /// A copy of the source for mounts that may be written; the same as `source` where no service has such.
     pub writable_source: &'a Path,
+    /// Whether services answer to their fronts, too.
+    pub fronted: bool,
 }
 
 impl StackPlan {
@@ -126,6 +128,13 @@ impl StackPlan {
             }
         }
         trees
+    }
+
+    /// Whether every service joins a sandbox, so that a unit may be led from one stand to another.
+    #[must_use]
+    pub fn is_sandboxed(&self) -> bool {
+        self.services.len() < super::front::FRONTS_MAX
+            && self.services.iter().all(|plan| joins(&plan.service))
     }
 
     /// Whether a service mounts a part of the source.
@@ -313,8 +322,14 @@ mod tests {
 
     fn made(plan: &StackPlan, source: &Path) -> Result<ContainerSpec, PlanRefused> {
         let labels = BTreeMap::from([("dev.andon.lane".to_owned(), "0".to_owned())]);
-        let site =
-            Site { prefix: "andon-lane0", network: "net", labels: &labels, source, writable_source: source };
+        let site = Site {
+            prefix: "andon-lane0",
+            network: "net",
+            labels: &labels,
+            source,
+            writable_source: source,
+            fronted: false,
+        };
         plan.services[0].container(&site, None, &|tree| Ok(PathBuf::from("/pool").join(tree)))
     }
 

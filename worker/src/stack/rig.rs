@@ -3,16 +3,20 @@
 //! Must not know what is in the trees. Invariant: a rig that was made half-way is removed by its labels (`sweep`).
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use futures::future::{join_all, try_join_all};
 
+use super::front::{front_of, fronts as names_of_fronts, hosts_lines};
 use super::plan::{PlanRefused, Site, StackPlan};
 use super::sandbox::{Sandbox, SandboxSpec, joins};
 use crate::engine::{Engine, EngineError, NetworkSpec, Removal};
 
 /// On every container and network of a lane; its value says which.
 pub const LANE_LABEL: &str = "dev.andon.lane";
+/// On every container of one of a lane's stands; its value says which.
+const STAND_LABEL: &str = "dev.andon.stand";
 
 /// Containers, created, and what they join.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,8 @@ pub struct Rig {
     pub containers: Vec<String>,
     /// In no order: of the services that can join one.
     sandboxes: Vec<Sandbox>,
+    /// Where each front leads: the service's address on the stack's own network.
+    leads: Vec<(Ipv4Addr, Ipv4Addr)>,
     /// Ids of the containers that have networks of their own.
     alone: Vec<String>,
 }
@@ -53,6 +59,15 @@ pub enum RigFault {
         /// What happened.
         message: String,
     },
+    /// Its addresses and routes.
+    #[error("cannot change the routes of sandbox {name}")]
+    Wire {
+        /// The container's.
+        name: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file of a sandbox.
     #[error("cannot {what} {}", .path.display())]
     File {
@@ -79,14 +94,18 @@ impl Rig {
         site: &Site<'_>,
         path_of: &(dyn Fn(&str) -> Result<PathBuf, RigFault> + Sync),
     ) -> Result<Self, RigFault> {
-        let sandboxed = try_join_all(plan.services.iter().map(async |service| {
+        let fronts: Vec<_> =
+            (0..plan.services.len()).map(|place| front_of(place).filter(|_| site.fronted)).collect();
+        let hosts = if site.fronted { hosts_lines(&names_of_fronts(plan)) } else { String::new() };
+        let sandboxed = try_join_all(plan.services.iter().zip(&fronts).map(async |(service, front)| {
             if !joins(&service.service) {
                 return Ok(None);
             }
             let (network, hostname) = service.address(site);
             // A dot: no service's own container can be called so.
             let name = format!("{}.{}", site.prefix, service.name);
-            let spec = SandboxSpec { name, labels: site.labels.clone(), network, hostname };
+            let (labels, front) = (site.labels.clone(), *front);
+            let spec = SandboxSpec { name, labels, network, hostname, front, hosts: hosts.clone() };
             Sandbox::make(engine, spec).await.map(Some)
         }));
         let sandboxed: Vec<Option<Sandbox>> = sandboxed.await?;
@@ -97,7 +116,31 @@ impl Rig {
         let containers = try_join_all(specs.iter().map(|spec| engine.create_container(spec))).await?;
         let alone = containers.iter().zip(&sandboxed).filter(|(_, sandbox)| sandbox.is_none());
         let alone = alone.map(|(container, _)| container.clone()).collect();
-        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect(), alone })
+        let lead = |(sandbox, front): (&Option<Sandbox>, &Option<Ipv4Addr>)| {
+            Some(((*front)?, sandbox.as_ref()?.address()?))
+        };
+        let leads: Vec<_> = sandboxed.iter().zip(&fronts).filter_map(lead).collect();
+        if site.fronted {
+            // To each other, too, services are what they are to tests.
+            try_join_all(sandboxed.iter().flatten().map(|sandbox| sandbox.lead(&leads))).await?;
+        }
+        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect(), leads, alone })
+    }
+
+    /// Each front that is to lead here, with where.
+    #[must_use]
+    pub fn leads(&self) -> &[(Ipv4Addr, Ipv4Addr)] {
+        &self.leads
+    }
+
+    /// Frames that have come in to each service since it was made; `None` where one has a network of its own, or it cannot
+    /// be read. While the numbers stay the same, nobody has spoken to any service.
+    #[must_use]
+    pub fn frames_in(&self) -> Option<Vec<u64>> {
+        if !self.alone.is_empty() {
+            return None;
+        }
+        self.sandboxes.iter().map(Sandbox::frames_in).collect()
     }
 
     /// Puts back what the containers were given for their networks, by their sandboxes or the engine. They have to be dead.
@@ -151,10 +194,27 @@ pub fn lane_labels(lane: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(LANE_LABEL.to_owned(), lane.to_owned())])
 }
 
+/// The labels of a stand's containers.
+#[must_use]
+pub fn stand_labels(lane: &str, stand: &str) -> BTreeMap<String, String> {
+    let mut labels = lane_labels(lane);
+    labels.insert(STAND_LABEL.to_owned(), stand.to_owned());
+    labels
+}
+
 /// Makes a lane's network anew.
 pub async fn create_network(engine: &dyn Engine, name: &str, lane: &str) -> Result<(), EngineError> {
     let spec = NetworkSpec { name: name.to_owned(), labels: lane_labels(lane), ..NetworkSpec::default() };
     engine.create_network(&spec).await.map(drop)
+}
+
+/// Makes a lane's network where it is not there.
+pub async fn ensure_network(engine: &dyn Engine, name: &str, lane: &str) -> Result<(), EngineError> {
+    let there = engine.list_networks(&format!("{LANE_LABEL}={lane}")).await?;
+    if there.iter().any(|network| network.name == name) {
+        return Ok(());
+    }
+    create_network(engine, name, lane).await
 }
 
 /// Removes every container and network of a lane; of all lanes where `lane` is `None`.
@@ -163,13 +223,22 @@ pub async fn sweep(engine: &dyn Engine, lane: Option<&str>) -> Result<(), Engine
         Some(lane) => format!("{LANE_LABEL}={lane}"),
         None => LANE_LABEL.to_owned(),
     };
-    let containers = engine.list_containers(&filter).await?;
-    let removing = containers.iter().map(|found| engine.remove_container(&found.id, Removal::EVERYTHING));
-    join_all(removing).await.into_iter().collect::<Result<(), _>>()?;
+    sweep_containers(engine, &filter).await?;
     for network in engine.list_networks(&filter).await? {
         engine.remove_network(&network.id).await?;
     }
     Ok(())
+}
+
+/// Removes every container of a stand. The lane's networks and what else is on them stay.
+pub async fn sweep_stand(engine: &dyn Engine, stand: &str) -> Result<(), EngineError> {
+    sweep_containers(engine, &format!("{STAND_LABEL}={stand}")).await
+}
+
+async fn sweep_containers(engine: &dyn Engine, filter: &str) -> Result<(), EngineError> {
+    let containers = engine.list_containers(filter).await?;
+    let removing = containers.iter().map(|found| engine.remove_container(&found.id, Removal::EVERYTHING));
+    join_all(removing).await.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -194,7 +263,14 @@ mod tests {
         let images = vec![(image, ImageInfo::default()); 2];
         let plan = StackPlan::new(&stack, &images).unwrap();
         let (labels, source) = (lane_labels("0"), folder.path());
-        let site = Site { prefix: "p", network: "net", labels: &labels, source, writable_source: source };
+        let site = Site {
+            prefix: "p",
+            network: "net",
+            labels: &labels,
+            source,
+            writable_source: source,
+            fronted: false,
+        };
         let rig = Rig::create(engine.as_ref(), &plan, &site, &|_| Ok(PathBuf::new())).await.unwrap();
 
         let spec = engine.spec("p-db").unwrap();

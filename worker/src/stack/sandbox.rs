@@ -21,8 +21,10 @@
 //! Must not know rebases or pools. Invariant: a sandbox that is not the very one that was made is reported, never replaced.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use andon_proto::Service;
@@ -31,6 +33,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::kept::KeptFile;
 use super::pause;
 use super::rig::RigFault;
+use super::wire::{Lead, Wire};
 use crate::engine::{ContainerSpec, Engine, EngineError, NetworkMode, Privileges, Removal};
 
 /// Capabilities that reach nothing of a network. Every other that is not Docker's default may.
@@ -43,7 +46,7 @@ const FORGET: &[u8] = b"neigh flush all\ntcp_metrics flush all\nroute flush cach
 const FORGET_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a sandbox is made from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SandboxSpec {
     /// Unique on the engine.
     pub name: String,
@@ -53,6 +56,10 @@ pub struct SandboxSpec {
     pub network: NetworkMode,
     /// Empty for the engine's choice.
     pub hostname: String,
+    /// An address of its own besides those of its networks.
+    pub front: Option<Ipv4Addr>,
+    /// The first lines of its /etc/hosts: resolvers take the first that fits.
+    pub hosts: String,
 }
 
 /// A running sandbox.
@@ -64,7 +71,11 @@ pub struct Sandbox {
     pid: u32,
     /// A file that stands for the namespace; `None` where the engine does not say.
     namespace: Option<PathBuf>,
+    /// Into the namespace; `None` where the engine does not say where that is (the one in memory).
+    wire: Option<Arc<Wire>>,
     files: Vec<KeptFile>,
+    /// On its first network.
+    address: Option<Ipv4Addr>,
 }
 
 /// Whether a service can join a sandbox, and leaves of it nothing that [`Sandbox::put_back`] does not know.
@@ -96,12 +107,79 @@ impl Sandbox {
         if !state.is_running() {
             return Err(gone(&spec.name, format!("it ended with exit code {}", state.exit_code)));
         }
-        let paths = state.network_files;
+        let (paths, hosts) = (state.network_files, spec.hosts);
         let files = blocking("read the files of a sandbox", move || {
-            paths.into_iter().map(|path| KeptFile::read(&path)).collect::<Result<Vec<_>, _>>()
+            let mut files =
+                paths.into_iter().map(|path| KeptFile::read(&path)).collect::<Result<Vec<_>, _>>()?;
+            if let Some(file) = files.iter_mut().find(|file| file.is_named("hosts") && !hosts.is_empty()) {
+                file.prepend(&hosts)?;
+            }
+            Ok(files)
         });
         let (pid, namespace, files) = (state.pid, state.network_namespace, files.await?);
-        Ok(Self { name: spec.name, container, pid, namespace, files })
+        let wire = match &namespace {
+            Some(namespace) => {
+                Some(Arc::new(Self::wire_into(&spec.name, namespace.clone(), spec.front).await?))
+            }
+            None => None,
+        };
+        let address = state.addresses.values().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        Ok(Self { name: spec.name, container, pid, namespace, wire, files, address })
+    }
+
+    async fn wire_into(name: &str, namespace: PathBuf, front: Option<Ipv4Addr>) -> Result<Wire, RigFault> {
+        let failed = |source| RigFault::Wire { name: name.to_owned(), source };
+        let entered = tokio::task::spawn_blocking(move || {
+            let wire = Wire::enter(&namespace)?;
+            front.map_or(Ok(()), |front| wire.own(front))?;
+            Ok(wire)
+        });
+        entered.await.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// Unique on the engine.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where others on its first network reach it.
+    #[must_use]
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.address
+    }
+
+    /// For its routes and connections; `None` on an engine in memory.
+    #[must_use]
+    pub fn wire(&self) -> Option<Arc<Wire>> {
+        self.wire.clone()
+    }
+
+    /// Has each front lead to an address of its first network.
+    pub async fn lead(&self, leads: &[(Ipv4Addr, Ipv4Addr)]) -> Result<(), RigFault> {
+        let (Some(wire), Some(own)) = (self.wire(), self.address) else { return Ok(()) };
+        let leads: Vec<_> = leads.iter().filter(|(_, via)| *via != own).copied().collect();
+        let failed = |source| RigFault::Wire { name: self.name.clone(), source };
+        let led = tokio::task::spawn_blocking(move || {
+            let (device, _) = wire.device_of(own)?;
+            leads.into_iter().try_for_each(|(to, via)| wire.lead(Lead { to, via, device }))
+        });
+        led.await.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
+    }
+
+    /// How many frames have come in from its networks; `None` where that cannot be read. Blocking, some microseconds.
+    #[must_use]
+    pub fn frames_in(&self) -> Option<u64> {
+        frames_in(&std::fs::read_to_string(format!("/proc/{}/net/dev", self.pid)).ok()?)
     }
 
     /// What joins it.
@@ -147,6 +225,12 @@ impl Sandbox {
     pub async fn remove(&self, engine: &dyn Engine) -> Result<(), EngineError> {
         engine.remove_container(&self.container, Removal::EVERYTHING).await
     }
+}
+
+/// proc_pid_net(5): `NAME: BYTES PACKETS …` for each interface. What stays on the loopback came from inside.
+fn frames_in(devices: &str) -> Option<u64> {
+    let lines = devices.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:"));
+    lines.map(|line| line.split_once(':')?.1.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
 fn gone(name: &str, how: String) -> RigFault {
@@ -197,7 +281,7 @@ mod tests {
         engine.create_network(&NetworkSpec { name: "net".into(), ..NetworkSpec::default() }).await.unwrap();
         let network = NetworkMode::Named { network: "net".into(), aliases: vec!["db".into()] };
         let spec =
-            SandboxSpec { name: "s".into(), labels: BTreeMap::new(), network, hostname: "db".to_owned() };
+            SandboxSpec { name: "s".into(), network, hostname: "db".to_owned(), ..SandboxSpec::default() };
         Sandbox::make(engine, spec).await.unwrap()
     }
 
@@ -210,6 +294,14 @@ mod tests {
         }
         let sysctls = vec![KeyValue { key: "net.core.somaxconn".into(), value: "1024".into() }];
         assert!(!joins(&Service { sysctls, ..Service::default() }));
+    }
+
+    #[test]
+    fn only_what_came_in_from_outside_is_counted() {
+        let devices = "Inter-|   Receive                            |  Transmit\n face |bytes packets errs\n    \
+                       lo:  10400     104    0\n  eth0: 1770      19    0\neth1:80 1 0\n";
+        assert_eq!(frames_in(devices), Some(20));
+        assert_eq!(frames_in("a\nb\n eth0: nothing\n"), None);
     }
 
     #[tokio::test]

@@ -225,7 +225,8 @@ pub async fn last_lines(engine: &dyn Engine, container: &str) -> String {
     kept.to_text()
 }
 
-/// Kills every process of these containers, all at once, and answers when none is left. One that does not run is fine.
+/// Kills every process of these containers, all at once, and answers when none is left. One that does not run, or is not
+/// there any more, is fine.
 pub async fn kill_all(engine: &dyn Engine, containers: &[String]) -> Result<(), EngineError> {
     let killing = containers.iter().map(|container| async move {
         match engine.kill_container(container, "SIGKILL").await {
@@ -234,6 +235,7 @@ pub async fn kill_all(engine: &dyn Engine, containers: &[String]) -> Result<(), 
                 let state = engine.inspect_container(container).await?;
                 if state.is_running() { Err(error) } else { Ok(()) }
             }
+            Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),
         }
     });

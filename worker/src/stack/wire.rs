@@ -96,6 +96,23 @@ impl Wire {
         found.into_iter().find_map(has).ok_or_else(|| io::Error::other(format!("no interface has {address}")))
     }
 
+    /// Where what has no other route goes.
+    pub fn gateway(&self) -> io::Result<Option<Ipv4Addr>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet;
+        let found = self.route().ask(RouteNetlinkMessage::GetRoute(question))?;
+        let by_default = |message: RouteNetlinkMessage| match message {
+            RouteNetlinkMessage::NewRoute(route) if route.header.destination_prefix_length == 0 => {
+                route.attributes.into_iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(address),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        Ok(found.into_iter().find_map(by_default))
+    }
+
     /// Leads there from now on, wherever it led before.
     pub fn lead(&self, lead: Lead) -> io::Result<()> {
         let mut message = route_to(lead.to, HOST_BITS, RouteType::Unicast);
@@ -321,6 +338,9 @@ mod tests {
         assert_eq!(elsewhere.run("ip route get 10.1.0.9"), "", "barred: {routes}");
         wire.reach(Ipv4Addr::new(10, 1, 0, 1), a).unwrap();
         assert!(elsewhere.run("ip route get 10.1.0.1").starts_with("10.1.0.1 dev one"));
+        assert_eq!(wire.gateway().unwrap(), None);
+        elsewhere.run("ip route add default via 10.2.0.1");
+        assert_eq!(wire.gateway().unwrap(), Some(Ipv4Addr::new(10, 2, 0, 1)));
     }
 
     #[test]

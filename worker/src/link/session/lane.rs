@@ -1,10 +1,13 @@
 //! One lane as the session sees it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use andon_proto::{BaselineReady, Discovered, Lease, WorkFailed, assign};
 
-use crate::hands::{Settled, Unfit};
+use andon_snapshot::Footprint;
+
+use crate::hands::Unfit;
 use crate::runner::UnitNews;
 
 /// What comes from a lane's task. A lane has one task at a time, which ends with `Ended` or `Settled`.
@@ -17,7 +20,18 @@ pub(crate) enum LaneEvent {
     /// The work is over, whole or failed.
     Ended(Result<Fruit, WorkFailed>),
     /// The lane was put back, or cannot be.
-    Settled(Result<Settled, Unfit>),
+    Settled(Result<PutBack, Unfit>),
+    /// What had been dirtied before it was put back; `None` where that could not be measured.
+    Measured { id: u64, footprint: Option<Footprint> },
+}
+
+/// A lane that was put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PutBack {
+    /// What it is a pristine clone of; empty for nothing.
+    pub(crate) baseline_key: String,
+    /// A `Measured` with this number is to come.
+    pub(crate) measuring: Option<u64>,
 }
 
 /// What work brings forth at its end.
@@ -60,6 +74,8 @@ pub(super) struct Working {
     pub(super) kind: Kind,
     /// Attempts with a result.
     pub(super) reported: Vec<u64>,
+    /// Those of them whose dirt was told already, by a rebase within the unit.
+    pub(super) told: BTreeSet<u64>,
     /// The baseline the lane was a clone of when the work came.
     pub(super) baseline: String,
 }
@@ -70,12 +86,14 @@ pub(super) type Measured = Option<(Lease, Vec<u64>)>;
 impl Working {
     /// Whose dirt the rebase after this unit finds.
     pub(super) fn measured(&self) -> Measured {
-        (!self.reported.is_empty()).then(|| (self.lease, self.reported.clone()))
+        let open: Vec<u64> =
+            self.reported.iter().filter(|attempt| !self.told.contains(attempt)).copied().collect();
+        (!open.is_empty()).then_some((self.lease, open))
     }
 
     /// The same where a stopped unit had nothing left to run: then no test's dirt is anybody else's.
     pub(super) fn measured_if_whole(&self) -> Measured {
-        self.measured().filter(|(_, reported)| self.kind == Kind::Unit(reported.len()))
+        self.measured().filter(|_| self.kind == Kind::Unit(self.reported.len()))
     }
 }
 

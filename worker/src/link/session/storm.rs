@@ -241,7 +241,9 @@ impl World {
             Task::Work(_, 0) => LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default()))),
             Task::Work(_, 1) => LaneEvent::Ended(Ok(Fruit::Tests(Default::default()))),
             Task::Work(..) => LaneEvent::Ended(Ok(Fruit::Unit)),
-            Task::Settle if well => LaneEvent::Settled(Ok(Settled::default())),
+            Task::Settle if well => {
+                LaneEvent::Settled(Ok(PutBack { baseline_key: String::new(), measuring: None }))
+            }
             Task::Settle => LaneEvent::Settled(Err(Unfit { reason: "stuck".into() })),
         };
         if !matches!(event, LaneEvent::News(_)) {

@@ -63,8 +63,12 @@ fn unit_ended() -> LaneEvent {
 }
 
 fn settled(key: &str) -> LaneEvent {
-    let footprint = Some(Dirt { files: 2, bytes: 4096 });
-    LaneEvent::Settled(Ok(Settled { baseline_key: key.into(), footprint }))
+    LaneEvent::Settled(Ok(PutBack { baseline_key: key.into(), measuring: Some(7) }))
+}
+
+/// After [`settled`].
+fn measured() -> LaneEvent {
+    LaneEvent::Measured { id: 7, footprint: Some(Dirt { files: 2, bytes: 4096 }) }
 }
 
 /// What an effect is, in a word or two, for assertions that read.
@@ -173,7 +177,23 @@ fn a_unit_reports_each_test_then_its_end_then_puts_the_lane_back_then_offers_it(
     assert_eq!(desk.lane(0, result(1)), ["5: result 1"]);
     assert_eq!(desk.lane(0, result(2)), ["5: result 2"]);
     assert_eq!(desk.lane(0, unit_ended()), ["5: ended", "settle 0"]);
-    assert_eq!(desk.lane(0, settled("k")), ["5: footprint [1, 2]", "ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, settled("k")), ["ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, measured()), ["5: footprint [1, 2]"]);
+}
+
+#[test]
+fn dirt_that_a_rebase_within_the_unit_measured_is_told_once() {
+    let mut desk = Desk::joined(1);
+    desk.hear(unit(5, 0, &[1, 2, 3]));
+    desk.lane(0, result(1));
+    desk.lane(0, result(2));
+    let within = Footprint { attempts: vec![1, 2], dirtied_bytes: 9, dirtied_files: 1 };
+    assert_eq!(desk.lane(0, LaneEvent::News(UnitNews::Footprint(within))), ["5: footprint [1, 2]"]);
+    desk.lane(0, result(3));
+    desk.lane(0, unit_ended());
+    desk.lane(0, settled("k"));
+    assert_eq!(desk.lane(0, measured()), ["5: footprint [3]"]);
+    assert!(desk.lane(0, measured()).is_empty());
 }
 
 #[test]
@@ -204,7 +224,8 @@ fn failed_work_is_reported_and_the_lane_put_back_and_offered() {
     desk.lane(0, result(1));
     let failed = WorkFailed { reason: "no disk".into(), ..WorkFailed::default() };
     assert_eq!(desk.lane(0, LaneEvent::Ended(Err(failed))), ["5: failed \"no disk\"", "settle 0"]);
-    assert_eq!(desk.lane(0, settled("k")), ["5: footprint [1]", "ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, settled("k")), ["ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, measured()), ["5: footprint [1]"]);
 }
 
 #[test]
@@ -287,7 +308,8 @@ fn a_unit_revoked_after_its_last_result_is_still_measured() {
     desk.lane(0, result(1));
     desk.hear(revoke(5));
     desk.lane(0, unit_ended());
-    assert_eq!(desk.lane(0, settled("k")), ["5: footprint [1]", "ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, settled("k")), ["ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, measured()), ["5: footprint [1]"]);
 }
 
 #[test]
@@ -298,7 +320,8 @@ fn a_revoke_that_crosses_the_units_end_changes_nothing() {
     desk.lane(0, unit_ended());
     assert!(desk.hear(revoke(5)).is_empty());
     assert!(desk.hear(superseded(5)).is_empty());
-    assert_eq!(desk.lane(0, settled("k")), ["5: footprint [1]", "ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, settled("k")), ["ready 0 \"k\""]);
+    assert_eq!(desk.lane(0, measured()), ["5: footprint [1]"]);
 }
 
 #[test]

@@ -26,7 +26,8 @@ impl Session {
         match self.admit(lane, work) {
             Ok((baseline, work)) => {
                 let kind = Kind::of(&work);
-                let working = Working { lease, since: now, kind, reported: Vec::new(), baseline };
+                let (reported, told) = (Vec::new(), BTreeSet::new());
+                let working = Working { lease, since: now, kind, reported, told, baseline };
                 self.lanes[lane as usize] = Lane::Working(working);
                 out.push(Effect::Start { lane, lease, spec_digest, work });
             }
@@ -93,6 +94,13 @@ impl Session {
                     self.report(lease, Fact::Artifacts(artifacts), out);
                 }
             }
+            LaneEvent::News(UnitNews::Footprint(footprint)) => {
+                if let Some(Lane::Working(working)) = self.lanes.get_mut(lane as usize) {
+                    working.told.extend(footprint.attempts.iter().copied());
+                    let lease = working.lease;
+                    self.report(lease, Fact::Footprint(footprint), out);
+                }
+            }
             LaneEvent::News(UnitNews::Result(result)) => {
                 if let Some(Lane::Working(working)) = self.lanes.get_mut(lane as usize) {
                     working.reported.push(result.attempt);
@@ -102,6 +110,7 @@ impl Session {
             }
             LaneEvent::Ended(end) => self.work_ended(lane, end, out),
             LaneEvent::Settled(end) => self.settled(lane, end, out),
+            LaneEvent::Measured { id, footprint } => self.measured(id, footprint, out),
         }
     }
 
@@ -145,7 +154,7 @@ impl Session {
         };
     }
 
-    fn settled(&mut self, lane: u32, end: Result<Settled, Unfit>, out: &mut Vec<Effect>) {
+    fn settled(&mut self, lane: u32, end: Result<PutBack, Unfit>, out: &mut Vec<Effect>) {
         let Some(place) = self.lanes.get_mut(lane as usize) else { return };
         let (measured, again) = match std::mem::replace(place, Lane::Waiting) {
             Lane::Settling { measured, again } => (measured, again),
@@ -163,10 +172,11 @@ impl Session {
         }
         self.lanes[lane as usize] = match end {
             Ok(settled) => {
-                if let (Some((lease, attempts)), Some(footprint)) = (measured, settled.footprint) {
-                    let dirtied_files = u32::try_from(footprint.files).unwrap_or(u32::MAX);
-                    let footprint = Footprint { attempts, dirtied_bytes: footprint.bytes, dirtied_files };
-                    self.report(lease, Fact::Footprint(footprint), out);
+                if let (Some(whose), Some(id)) = (measured, settled.measuring) {
+                    if self.owed.len() == OWED_MAX {
+                        self.owed.pop_first();
+                    }
+                    self.owed.insert(id, whose);
                 }
                 Lane::Idle { baseline: settled.baseline_key, offered: false }
             }
@@ -176,6 +186,14 @@ impl Session {
                 Lane::Unfit { reason }
             }
         };
+    }
+
+    /// Whose dirt it is was kept when the lane was put back.
+    fn measured(&mut self, id: u64, footprint: Option<Dirt>, out: &mut Vec<Effect>) {
+        let (Some((lease, attempts)), Some(footprint)) = (self.owed.remove(&id), footprint) else { return };
+        let dirtied_files = u32::try_from(footprint.files).unwrap_or(u32::MAX);
+        let footprint = Footprint { attempts, dirtied_bytes: footprint.bytes, dirtied_files };
+        self.report(lease, Fact::Footprint(footprint), out);
     }
 
     fn rebuild(&mut self, lane: u32, out: &mut Vec<Effect>) {

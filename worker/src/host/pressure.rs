@@ -1,0 +1,109 @@
+//! How much memory is to be had now, and how much work waits for a processor or for memory.
+//!
+//! Looks, does not judge. Sources: proc_meminfo(5), the kernel's documentation of pressure stall information and of control
+//! groups. What a host does not tell is `None`.
+
+use std::fs;
+
+/// Above this a limit of a control group is none.
+const NO_LIMIT: u64 = 1 << 60;
+
+/// What was found at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pressure {
+    /// Bytes that can be used before anything has to give way: of the machine, or of the box's own limit.
+    pub available_bytes: u64,
+    /// Percent of the last ten seconds in which something waited for a processor.
+    pub cpu_waited: Option<f32>,
+    /// Percent of the last ten seconds in which something waited for memory.
+    pub memory_waited: Option<f32>,
+}
+
+impl Pressure {
+    /// Blocking, some dozen microseconds.
+    #[must_use]
+    pub fn look() -> Self {
+        let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+        let available_bytes = machine.unwrap_or(u64::MAX).min(own_limit().unwrap_or(u64::MAX));
+        let waited = |what: &str| some_avg10(&fs::read_to_string(format!("/proc/pressure/{what}")).ok()?);
+        Self { available_bytes, cpu_waited: waited("cpu"), memory_waited: waited("memory") }
+    }
+}
+
+/// Memory of a process's control group that only its end gives back, in bytes. Blocking, some dozen microseconds.
+#[must_use]
+pub fn held_bytes(pid: u32) -> Option<u64> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let (file, field) = memory_file(&groups)?;
+    field_of(&fs::read_to_string(file).ok()?, field)
+}
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// What is left of this box's own limit.
+fn own_limit() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let either = |v2: &str, v1: &str| {
+        number(&format!("/sys/fs/cgroup/{v2}")).or_else(|| number(&format!("/sys/fs/cgroup/memory/{v1}")))
+    };
+    let limit = either("memory.max", "memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT)?;
+    // Files in the page cache give way.
+    let used = fs::read_to_string("/sys/fs/cgroup/memory.stat").ok().and_then(|text| field_of(&text, "anon"));
+    let old = || {
+        let text = fs::read_to_string("/sys/fs/cgroup/memory/memory.stat").ok()?;
+        field_of(&text, "total_rss")
+    };
+    Some(limit.saturating_sub(used.or_else(old)?))
+}
+
+/// `some avg10=1.23 avg60=… total=…`.
+fn some_avg10(text: &str) -> Option<f32> {
+    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    line.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
+}
+
+/// Where a group's memory is told, and by which field, from a process's list of groups (cgroups(7)).
+fn memory_file(groups: &str) -> Option<(String, &'static str)> {
+    let parts = |line: &str| -> Option<(String, String)> {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    };
+    let all: Vec<_> = groups.lines().filter_map(parts).collect();
+    let v1 = all.iter().find(|(controllers, _)| controllers.split(',').any(|one| one == "memory"));
+    if let Some((_, path)) = v1 {
+        return Some((format!("/sys/fs/cgroup/memory{path}/memory.stat"), "total_rss"));
+    }
+    let (_, path) = all.iter().find(|(controllers, _)| controllers.is_empty())?;
+    Some((format!("/sys/fs/cgroup{path}/memory.stat"), "anon"))
+}
+
+fn field_of(text: &str, field: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_texts_are_read() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 * 1024 * 1024));
+        let pressure =
+            "some avg10=12.50 avg60=3.00 avg300=1.00 total=1\nfull avg10=1.00 avg60=0 avg300=0 total=0\n";
+        assert_eq!(some_avg10(pressure), Some(12.5));
+        assert_eq!(field_of("anon_thp 7\nanon 42\n", "anon"), Some(42));
+        let v1 = "12:cpu,cpuacct:/docker/c\n4:memory:/docker/c\n0::/docker/c\n";
+        assert_eq!(memory_file(v1), Some(("/sys/fs/cgroup/memory/docker/c/memory.stat".into(), "total_rss")));
+        let v2 = "0::/docker/c\n";
+        assert_eq!(memory_file(v2), Some(("/sys/fs/cgroup/docker/c/memory.stat".into(), "anon")));
+        assert_eq!(memory_file(""), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory_to_spare() {
+        assert!(Pressure::look().available_bytes > 1024 * 1024);
+    }
+}

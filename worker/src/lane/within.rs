@@ -1,0 +1,133 @@
+//! Rebases that a unit's own tests ask for while they run.
+//!
+//! Must not know how a unit runs or how a stand is put back. Invariants: the unit runs on while its stack is put back, so that its
+//! limits and its cancellation hold; where the stack cannot be put back the unit is ended, as the farm's failure.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use andon_proto::Footprint as Measured;
+use andon_snapshot::Footprint;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::Lane;
+use super::door::{Answer, Door};
+use crate::hands::WorkFailure;
+use crate::runner::{Cell, Rebases, UnitNews};
+
+/// How long a unit that is over waits for what its rebases measure.
+const MEASURE_LIMIT: Duration = Duration::from_secs(10);
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<(), WorkFailure>> + Send + 'a>>;
+
+/// Footprints that are being measured, with whom they belong to.
+type Measuring = JoinSet<Option<Measured>>;
+
+impl Lane {
+    /// Answers the door until the unit is over.
+    pub(super) async fn attend(
+        &mut self,
+        mut running: Running<'_>,
+        cell: &Cell,
+        mut door: Door,
+        rebases: &Rebases,
+        news: &mpsc::Sender<UnitNews>,
+    ) -> Result<(), WorkFailure> {
+        let mut measuring = Measuring::new();
+        loop {
+            let knock = tokio::select! {
+                biased;
+                ended = &mut running => {
+                    drop(door);
+                    return ended.and(told(measuring, news).await);
+                }
+                Some(knock) = door.next() => knock,
+                Some(Ok(Some(measured))) = measuring.join_next() => {
+                    let _ = news.send(UnitNews::Footprint(measured)).await;
+                    continue;
+                }
+            };
+            let mut ended = None;
+            let answer = {
+                let rebase = self.rebase_within(rebases, &mut measuring);
+                let mut rebase = std::pin::pin!(rebase);
+                loop {
+                    tokio::select! {
+                        biased;
+                        answer = &mut rebase => break answer,
+                        over = &mut running, if ended.is_none() => ended = Some(over),
+                    }
+                }
+            };
+            let failed = match &answer {
+                Answer::Failed(reason) => Some(reason.clone()),
+                _ => None,
+            };
+            knock.answer(answer);
+            if let Some(ended) = ended {
+                return ended.and(told(measuring, news).await);
+            }
+            if let Some(reason) = failed {
+                cell.kill().await;
+                return Err(WorkFailure::infrastructure(format!(
+                    "the stack could not be put back between two tests: {reason}"
+                )));
+            }
+        }
+    }
+
+    async fn rebase_within(&mut self, rebases: &Rebases, measuring: &mut Measuring) -> Answer {
+        if self.stands.ground().is_none() {
+            return Answer::NoStack;
+        }
+        let attempts = rebases.begin();
+        let turned = self.turn_within().await;
+        let last = self.stands.last().clone();
+        rebases.end(last.took, last.driver);
+        match turned {
+            Ok(footprint) => {
+                // What nothing had ended before is part of what comes next.
+                if let Some(footprint) = footprint.filter(|_| !attempts.is_empty()) {
+                    measuring.spawn(measured(attempts, footprint));
+                }
+                Answer::Rebased { driver: last.driver, took: last.took }
+            }
+            Err(reason) => {
+                self.distrusted = true;
+                Answer::Failed(reason)
+            }
+        }
+    }
+
+    /// As between two units, but that the box stays.
+    async fn turn_within(&mut self) -> Result<Option<oneshot::Receiver<Footprint>>, String> {
+        let turned = self.stands.turn(&[]).await.map_err(|reasons| reasons.join("; "))?;
+        if let (Some(way), Some(used_box)) = (self.stands.way(), self.used_box.as_mut()) {
+            used_box.lead_to(&way).await.map_err(|failure| failure.reason)?;
+        }
+        self.stands.use_up();
+        self.remember_services();
+        Ok(turned)
+    }
+}
+
+async fn measured(attempts: Vec<u64>, footprint: oneshot::Receiver<Footprint>) -> Option<Measured> {
+    let footprint = footprint.await.ok()?;
+    let dirtied_files = u32::try_from(footprint.files).unwrap_or(u32::MAX);
+    Some(Measured { attempts, dirtied_bytes: footprint.bytes, dirtied_files })
+}
+
+/// Tells what is still being measured.
+async fn told(mut measuring: Measuring, news: &mpsc::Sender<UnitNews>) -> Result<(), WorkFailure> {
+    let telling = async {
+        while let Some(measured) = measuring.join_next().await {
+            if let Ok(Some(measured)) = measured {
+                let _ = news.send(UnitNews::Footprint(measured)).await;
+            }
+        }
+    };
+    // What is not told then is not known: the tests' verdicts are none the worse.
+    let _ = tokio::time::timeout(MEASURE_LIMIT, telling).await;
+    Ok(())
+}
