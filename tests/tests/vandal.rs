@@ -9,8 +9,8 @@ use andon_tests::{ok, run, stage};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Rebases with each driver.
-const REBASES: usize = 200;
+/// Rebases with the driver that workers choose; half as many with each other.
+const REBASES: usize = 160;
 
 fn assemble(folder: &TempDir, tests: usize, unit: &str) -> std::path::PathBuf {
     let project = folder.path().join(unit);
@@ -33,27 +33,35 @@ fn leaks(shown: &Value) -> Vec<String> {
     bad.map(|test| format!("{} {}: {}", test["id"], test["verdict"], test["attempts"])).collect()
 }
 
-fn no_leak_with(driver: &str) {
+fn no_leak_with(driver: &str, rebases: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let farm = Farm::up(1, 3, &["--driver", driver]);
-    let shown = vandalise(&farm, &assemble(&folder, REBASES, "test"));
+    let farm = Farm::up(1, 2, &["--driver", driver]);
+    let shown = vandalise(&farm, &assemble(&folder, rebases, "test"));
     let found = leaks(&shown);
-    assert!(found.is_empty(), "{} of {REBASES}: {found:#?}", found.len());
+    assert!(found.is_empty(), "{} of {rebases}: {found:#?}", found.len());
     let tests = shown["tests"].as_array().expect("tests");
-    assert_eq!(tests.len(), REBASES);
+    assert_eq!(tests.len(), rebases);
     let attempts = tests.iter().flat_map(|test| test["attempts"].as_array().expect("attempts"));
-    let rebased = attempts.filter(|a| a["rebase_us"].as_u64() > Some(0) && a["driver"] == driver);
-    assert!(rebased.count() >= REBASES, "every test starts from a rebase with {driver}");
+    let rebased = attempts.filter(|a| a["rebase_us"].as_u64() > Some(0));
+    let by: Vec<&str> = rebased.filter_map(|attempt| attempt["driver"].as_str()).collect();
+    // The first unit of a lane may follow a discovery that touched nothing.
+    let meant = by.iter().filter(|name| **name == driver || **name == "clean").count();
+    assert!(meant >= rebases && by.contains(&driver), "every test starts from a rebase with {driver}: {by:?}");
+}
+
+#[test]
+fn standby_leaves_nothing_of_what_vandals_did() {
+    no_leak_with("standby", REBASES);
 }
 
 #[test]
 fn restart_leaves_nothing_of_what_vandals_did() {
-    no_leak_with("restart");
+    no_leak_with("restart", REBASES / 2);
 }
 
 #[test]
 fn recreate_leaves_nothing_of_what_vandals_did() {
-    no_leak_with("recreate");
+    no_leak_with("recreate", REBASES / 2);
 }
 
 #[test]
