@@ -1,0 +1,336 @@
+"""What one would do without Andon, on the machine's own engine: each way is an object with `reset`."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+import urllib.parse
+from pathlib import Path
+
+import rounds
+
+PREFIX = "andon-bench"
+
+
+def docker(*arguments, **options):
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options).stdout.strip()
+
+
+def address(container):
+    return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+
+
+def remove(*containers):
+    subprocess.run(["docker", "rm", "-f", "-v", *containers], capture_output=True, check=False)
+
+
+def memory_mib(*containers):
+    """What docker says that they hold now."""
+    units = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "B": 1 / 1024 / 1024}
+    sum_mib = 0.0
+    for line in docker("stats", "--no-stream", "--format", "{{.MemUsage}}", *containers).splitlines():
+        used = line.split("/")[0].strip()
+        unit = next(unit for unit in ("KiB", "MiB", "GiB", "B") if used.endswith(unit))
+        sum_mib += float(used.removesuffix(unit)) * units[unit]
+    return sum_mib
+
+
+class ColdStart:
+    """The server alone, in a container that is there already: from its start to its greeting."""
+
+    name, label = "cold", "the server's own cold start, nothing else"
+    WATCH = (
+        "use IO::Socket::INET; use Time::HiRes qw(time sleep); my $t = time; my $p = fork;"
+        "if (!$p) { open STDERR, '>', '/dev/null'; exec @ARGV or die }"
+        "while (1) { my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1:3306');"
+        " if ($s) { my $b; last if sysread($s, $b, 5) } sleep 0.002 }"
+        "printf '%.1f', (time - $t) * 1000; kill 9, $p; waitpid $p, 0"
+    )
+
+    def __init__(self, image, command):
+        self.image, self.command, self.container, self.host = image, command, f"{PREFIX}-cold", None
+
+    def round(self, _):
+        remove(self.container)
+        docker("run", "-d", "--name", self.container, "--entrypoint", "sleep", self.image, "600")
+        began = rounds.busy_s()
+        took = float(docker("exec", self.container, "perl", "-e", self.WATCH, *self.command))
+        return {"ms": took, "cpu_ms": (rounds.busy_s() - began) * 1000, "wrong": []}
+
+    def containers(self):
+        return []
+
+    def close(self):
+        remove(self.container)
+
+
+class RunOfImage:
+    """docker rm -f, docker run of an image in which the data was committed."""
+
+    name, label = "rm+run", "`docker rm` + `run` of a committed image"
+
+    def __init__(self, image, command):
+        self.image, self.command, self.container = image, command, f"{PREFIX}-run"
+        self.host = self.reset()
+
+    def reset(self):
+        remove(self.container)
+        docker("run", "-d", "--name", self.container, "--entrypoint", self.command[0], self.image, *self.command[1:])
+        return address(self.container)
+
+    def containers(self):
+        return [self.container]
+
+    def close(self):
+        remove(self.container)
+
+
+class Testcontainers:
+    """The library from PyPI, on the same committed image."""
+
+    name, label = "testcontainers", "Testcontainers for Python, the committed image"
+
+    def __init__(self, image, command):
+        os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
+        from testcontainers.core.container import DockerContainer
+
+        self.make = lambda: DockerContainer(image, entrypoint=command[0]).with_command(command[1:])
+        self.running = None
+        self.host = self.reset()
+
+    def reset(self):
+        self.close()
+        self.running = self.make().start()
+        return address(self.containers()[0])
+
+    def containers(self):
+        return [self.running.get_wrapped_container().id]
+
+    def close(self):
+        if self.running:
+            self.running.stop()
+        self.running = None
+
+
+class Compose:
+    """docker-compose down -v, up -d."""
+
+    name = "compose"
+
+    def __init__(self, image, command, folder):
+        version = subprocess.run(["docker-compose", "version", "--short"], capture_output=True, text=True, check=True)
+        self.label = f"`docker-compose down` + `up` ({version.stdout.strip()}), the committed image"
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        words = "".join(f"      - {word!r}\n" for word in command[1:])
+        text = f"version: '3'\nservices:\n  db:\n    image: {image}\n    entrypoint: [{command[0]!r}]\n    command:\n{words}"
+        (self.folder / "docker-compose.yml").write_text(text)
+        self.host = self.reset()
+
+    def call(self, *words):
+        whole = ["docker-compose", "-p", f"{PREFIX}-compose", *words]
+        subprocess.run(whole, cwd=self.folder, check=True, capture_output=True)
+
+    def reset(self):
+        self.call("down", "-v")
+        self.call("up", "-d")
+        return address(self.containers()[0])
+
+    def containers(self):
+        return docker("ps", "-q", "--filter", f"name={PREFIX}-compose").split()
+
+    def close(self):
+        self.call("down", "-v")
+
+
+class KillAndCopy:
+    """The data in a folder of the machine: kill, copy the folder anew, start the same container."""
+
+    name, label = "kill+copy", "kill, copy the data folder, start"
+
+    def __init__(self, image, command, seeded, folder):
+        self.seeded, self.data = Path(folder) / "seeded", Path(folder) / "data"
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir(parents=True)
+        docker("cp", f"{seeded}:/seeded", str(self.seeded))
+        subprocess.run(["cp", "-a", self.seeded, self.data], check=True)
+        uid = docker("run", "--rm", "--entrypoint", "id", image, "-u", "mysql")
+        for path in (self.seeded, self.data):
+            subprocess.run(["chown", "-R", f"{uid}:{uid}", path], check=True)
+        self.container = f"{PREFIX}-copyof"
+        docker("run", "-d", "--name", self.container, "-v", f"{self.data}:/seeded", "--entrypoint", command[0], image, *command[1:])
+        self.host = address(self.container)
+
+    def reset(self):
+        docker("kill", self.container)
+        shutil.rmtree(self.data)
+        self.data.mkdir()
+        subprocess.run(["cp", "-a", f"{self.seeded}/.", str(self.data)], check=True)
+        shutil.copystat(self.seeded, self.data)
+        owner = self.seeded.stat()
+        os.chown(self.data, owner.st_uid, owner.st_gid)
+        # The container's mount is of the folder that was removed: starting it again mounts the new one.
+        docker("start", self.container)
+        return address(self.container)
+
+    def containers(self):
+        return [self.container]
+
+    def close(self):
+        remove(self.container)
+        shutil.rmtree(self.data.parent, ignore_errors=True)
+
+
+class OnAServer:
+    """Ways that keep the server."""
+
+    def __init__(self, container):
+        self.container, self.host = container, address(container)
+
+    def sql(self, *statements):
+        with contextlib.closing(rounds.connect(self.host)) as db, db.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def undo_the_rest(self):
+        """What none of these ways undoes by itself; a real suite would not know the names."""
+        self.sql("DROP USER litterbug", "SET GLOBAL max_connections = 60")
+        docker("exec", self.container, "rm", "-f", rounds.LITTER)
+
+    def containers(self):
+        return [self.container]
+
+    def close(self):
+        pass
+
+
+class Dump(OnAServer):
+    name, label = "dump", "a dump loaded again (users, globals and files undone by name)"
+
+    def __init__(self, container, client):
+        super().__init__(container)
+        self.client = client
+        docker("exec", container, "sh", "-c", f"{client}dump -uroot --add-drop-database --databases shop > /tmp/shop.sql")
+
+    def reset(self):
+        docker("exec", self.container, "sh", "-c", f"{self.client} -uroot < /tmp/shop.sql")
+        self.undo_the_rest()
+
+
+class Truncate(OnAServer):
+    name, label = "truncate", "truncate all tables, insert from a copy (users, globals and files undone by name)"
+
+    def __init__(self, container):
+        super().__init__(container)
+        with contextlib.closing(rounds.connect(self.host)) as db, db.cursor() as cursor:
+            self.tables = [name for name, in rounds.all_of(cursor, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'shop'")]
+            self.autos = dict(rounds.all_of(cursor, "SELECT table_name, auto_increment FROM information_schema.tables"
+                                                    " WHERE table_schema = 'shop' AND auto_increment IS NOT NULL"))
+        copies = [f"CREATE TABLE spare.{name} AS SELECT * FROM shop.{name}" for name in self.tables]
+        self.sql("CREATE DATABASE spare", *copies)
+
+    def reset(self):
+        fill = [f"TRUNCATE shop.{name}" for name in self.tables]
+        fill += [f"INSERT INTO shop.{name} SELECT * FROM spare.{name}" for name in self.tables]
+        fill += [f"ALTER TABLE shop.{name} AUTO_INCREMENT = {value}" for name, value in self.autos.items()]
+        self.sql("SET foreign_key_checks = 0", "DROP TABLE shop.litter", *fill)
+        self.undo_the_rest()
+
+
+class Rollback(OnAServer):
+    """An unsound lower bound: what the test writes is never committed, and it may write nothing but rows."""
+
+    name, label = "rollback", "a transaction rolled back (unsound: rows alone, and no commit to be tested)"
+
+    def spoil(self, host, _):
+        self.db = rounds.connect(host)
+        self.db.begin()
+        with self.db.cursor() as cursor:
+            cursor.execute("UPDATE shop.products SET price_cents = price_cents + 1 WHERE id <= 100")
+            cursor.execute("DELETE FROM shop.payments WHERE id <= 50")
+
+    def reset(self):
+        self.db.rollback()
+        self.db.close()
+
+
+class Template:
+    """Another engine with as many rows: PostgreSQL copies a database as files."""
+
+    name, label = "template", "PostgreSQL: `DROP`, `CREATE DATABASE … TEMPLATE` (as many rows; one database, nothing global)"
+
+    def __init__(self, url):
+        import pg8000.native
+
+        parts = urllib.parse.urlparse(url)
+        self.connect = lambda database: pg8000.native.Connection(
+            parts.username, host=parts.hostname, port=parts.port, password=parts.password, database=database)
+        self.host = None
+        with contextlib.closing(self.connect("postgres")) as admin:
+            for name in ("bench_work", "bench_seed"):
+                admin.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            admin.run("CREATE DATABASE bench_seed")
+        with contextlib.closing(self.connect("bench_seed")) as seed:
+            seed.run("CREATE TABLE payments AS SELECT n AS id, n % 97 AS method, repeat('x', 400) AS note"
+                     " FROM generate_series(1, 200000) n")
+            seed.run("ALTER TABLE payments ADD PRIMARY KEY (id)")
+        self.reset()
+
+    def reset(self):
+        with contextlib.closing(self.connect("postgres")) as admin:
+            admin.run("DROP DATABASE IF EXISTS bench_work WITH (FORCE)")
+            admin.run("CREATE DATABASE bench_work TEMPLATE bench_seed")
+
+    def round(self, _):
+        began = rounds.busy_s()
+        with contextlib.closing(self.connect("bench_work")) as db:
+            db.run("UPDATE payments SET method = method + 1 WHERE id <= 100")
+            db.run("DELETE FROM payments WHERE id <= 50")
+            db.run("CREATE TABLE litter (id INT)")
+        start = time.monotonic()
+        self.reset()
+        with contextlib.closing(self.connect("bench_work")) as db:
+            (count,), = db.run("SELECT COUNT(*) FROM payments")
+            took, worked = time.monotonic() - start, rounds.busy_s() - began
+            (method,), = db.run("SELECT SUM(method) FROM payments WHERE id <= 100")
+            (litter,), = db.run("SELECT COUNT(*) FROM pg_class WHERE relname = 'litter'")
+        wrong = [] if (count, method, litter) == (200000, sum(n % 97 for n in range(1, 101)), 0) else ["contents"]
+        return {"ms": took * 1000, "cpu_ms": worked * 1000, "wrong": wrong}
+
+    def containers(self):
+        return []
+
+    def close(self):
+        with contextlib.closing(self.connect("postgres")) as admin:
+            for name in ("bench_work", "bench_seed"):
+                admin.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def seeded(image, shop):
+    """A container with the seeded shop, the committed image of it, and the command that starts it."""
+    first = f"{PREFIX}-seed"
+    docker("run", "-d", "--name", first, image)
+    host = address(first)
+    rounds.when_up(host).close()
+    environment = {**os.environ, "SHOP_DB_HOST": host}
+    subprocess.run([os.sys.executable, "-m", "db.seed"], cwd=shop, env=environment, check=True)
+    words = docker("exec", first, "cat", "/proc/1/cmdline").rstrip("\0").split("\0")
+    docker("stop", first)
+    # The image declares a VOLUME: a plain commit would hold no data.
+    copy = f"{PREFIX}-copy"
+    docker("run", "--name", copy, "--volumes-from", first, "--entrypoint", "cp", image, "-a", "/var/lib/mysql", "/seeded")
+    docker("commit", copy, f"{PREFIX}:seeded")
+    docker("start", first)
+    rounds.when_up(address(first)).close()
+    return first, copy, [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
+
+
+def clean():
+    for command in (["ps", "-aq"], ["network", "ls", "-q"]):
+        ids = docker(*command, "--filter", f"name={PREFIX}").split()
+        if ids and command[0] == "ps":
+            remove(*ids)
+        elif ids:
+            subprocess.run(["docker", "network", "rm", *ids], capture_output=True, check=False)
+    subprocess.run(["docker", "rmi", "-f", f"{PREFIX}:seeded"], capture_output=True, check=False)

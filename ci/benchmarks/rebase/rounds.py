@@ -1,0 +1,141 @@
+"""Rounds of one way that puts a seeded MySQL back: spoil, close, put back, ask, compare.
+
+Runs in a unit's container with Andon's ways (`python3 rounds.py ROUNDS THINK_S`, rebases by ANDON_SOCKET), and is what the peers on
+the machine's own engine are measured with, too (`peers.py`). So the clock is the same for all: from the moment the last client
+is gone to the first right answer on a new connection. The oracle is asked after the clock has stopped.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+
+import pymysql
+
+START_LIMIT_S = 120
+SUSTAINED_MAX = 40
+LITTER = "/tmp/litter"
+# Settings that differ from one start to the next by themselves.
+RESTLESS = {
+    "timestamp", "pseudo_thread_id", "hostname", "server_uuid", "server_uid", "last_gtid", "log_error", "datadir",
+    "gtid_executed", "gtid_purged", "innodb_buffer_pool_load_status", "identity", "rand_seed1", "rand_seed2",
+}
+
+
+def connect(host):
+    return pymysql.connect(host=host, user="root", autocommit=True, connect_timeout=5)
+
+
+def when_up(host):
+    """The first connection that is accepted."""
+    end = time.monotonic() + START_LIMIT_S
+    while True:
+        try:
+            return connect(host)
+        except pymysql.err.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.002)
+
+
+def all_of(cursor, statement):
+    cursor.execute(statement)
+    return cursor.fetchall()
+
+
+def ask(db):
+    """Tables and their contents, schema, AUTO_INCREMENT, users, globals, files: what any round may have changed."""
+    with db.cursor() as cursor:
+        tables = [name for name, in all_of(cursor, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'shop' ORDER BY 1")]
+        is_maria = "Maria" in db.get_server_info()
+        files = "innodb_sys_tablespaces" if is_maria else "innodb_tablespaces"
+        state = {
+            "contents": all_of(cursor, "CHECKSUM TABLE " + ", ".join(f"shop.{name}" for name in tables)),
+            "schema": [all_of(cursor, f"SHOW CREATE TABLE shop.{name}") for name in tables],
+            "users": all_of(cursor, "SELECT user, host FROM mysql.user ORDER BY 1, 2"),
+            "files": all_of(cursor, f"SELECT name FROM information_schema.{files} WHERE name NOT LIKE 'innodb_temp%' ORDER BY 1"),
+            "litter": all_of(cursor, f"SELECT LOAD_FILE('{LITTER}') IS NULL"),
+            "globals": [row for row in all_of(cursor, "SHOW GLOBAL VARIABLES") if row[0] not in RESTLESS],
+        }
+    return json.loads(json.dumps(state, default=str))
+
+
+def spoil(host, number):
+    with contextlib.closing(connect(host)) as db, db.cursor() as cursor:
+        cursor.execute("UPDATE shop.products SET price_cents = price_cents + 1 WHERE id <= 100")
+        cursor.execute("DELETE FROM shop.payments WHERE id <= 50")
+        cursor.execute("CREATE TABLE shop.litter (id INT PRIMARY KEY)")
+        cursor.execute("CREATE USER litterbug")
+        cursor.execute(f"SET GLOBAL max_connections = {50 + number % 7}")
+        cursor.execute(f"SELECT 1 INTO OUTFILE '{LITTER}'")
+
+
+def busy_s():
+    """Processor seconds that this machine has worked since it was started (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def one(host, number, reset, right, think_s=0.0, spoil=spoil):
+    """One round: how long it took, what the processors did meanwhile, and what was wrong after it."""
+    began = busy_s()
+    spoil(host, number)
+    # A test goes on for a while after it has written.
+    time.sleep(think_s)
+    start = time.monotonic()
+    host = reset() or host
+    db = when_up(host)
+    with contextlib.closing(db):
+        (count,), = all_of(db.cursor(), "SELECT COUNT(*) FROM shop.payments")
+        took = time.monotonic() - start
+        worked = busy_s() - began
+        now = ask(db)
+    wrong = [name for name in right if now[name] != right[name]]
+    if count == 0:
+        wrong.append("answer")
+    return host, {"ms": took * 1000, "cpu_ms": worked * 1000, "wrong": wrong}
+
+
+def rebase():
+    connection = http.client.HTTPConnection("andon", timeout=600)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(os.environ["ANDON_SOCKET"])
+    connection.request("POST", "/rebase")
+    answer = connection.getresponse()
+    said = answer.read()
+    assert answer.status == 200, said
+    return json.loads(said)
+
+
+def main():
+    rounds, think_s = int(sys.argv[1]), float(sys.argv[2])
+    with contextlib.closing(when_up("db")) as db:
+        right = ask(db)
+    rebase()
+    drivers = []
+    host = "db"
+    for number in range(rounds):
+        host, done = one(host, number, lambda: drivers.append(rebase()["driver"]), right, think_s)
+        print("ROUND " + json.dumps(done), flush=True)
+    print("BLOCK " + json.dumps({"drivers": drivers, "sustained": sustained(min(rounds, SUSTAINED_MAX))}), flush=True)
+
+
+def sustained(count):
+    """One after the other, as fast as they go: each writes one row and looks at it. What the processors did, too."""
+    began, worked = time.monotonic(), busy_s()
+    for number in range(count):
+        with contextlib.closing(when_up("db")) as db, db.cursor() as cursor:
+            (price,), = all_of(cursor, "SELECT price_cents FROM shop.products WHERE id = 1")
+            assert price != -1, f"round {number} sees the one before"
+            cursor.execute("UPDATE shop.products SET price_cents = -1 WHERE id = 1")
+        rebase()
+    took = time.monotonic() - began
+    return {"rebases": count, "s": took, "cpu_s": busy_s() - worked}
+
+
+if __name__ == "__main__":
+    main()
