@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use andon_snapshot::{Change, Footprint, LaneClone, PoolError, PoolKind, digest_of};
 
-use crate::ground::{Ground, noise, plant_layer, plant_volume, seeded};
+use crate::ground::{Ground, assert_layers_attributes, noise, plant_layer, plant_volume, seeded};
 
 fn write_at(path: &Path, at: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
@@ -142,6 +142,7 @@ pub(crate) fn every_kind_of_entry_survives_capture_and_clone(kind: PoolKind) {
     for path in ["", "etc", "etc/passwd", "link", "whiteout", "pipe"] {
         assert_eq!(time(&tree.join(path)), time(&from.join(path)), "{path}");
     }
+    assert_layers_attributes(&tree);
     fs::write(tree.join("etc/passwd"), "dirt").unwrap();
     fs::remove_file(tree.join("whiteout")).unwrap();
     let retired = lane.reset().unwrap();
