@@ -45,7 +45,7 @@ pub(crate) struct Store {
     state: Mutex<State>,
     counter: AtomicU64,
     /// Keeps other processes out until the last handle is gone.
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug, Default)]
@@ -65,12 +65,23 @@ struct Identity {
     kind: PoolKind,
 }
 
+/// The lock that one process has on a pool's root.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a program that is just being started holds a copy of it until it is exec'd.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Locks the pool's root for this process.
-pub(crate) fn lock(root: &Path) -> Result<File, PoolError> {
+pub(crate) fn lock(root: &Path) -> Result<Lock, PoolError> {
     let path = root.join("pool.lock");
     let file = File::create(&path).ctx("create", &path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(Errno::WOULDBLOCK) => Err(PoolError::AlreadyOpen { root: root.to_owned() }),
         Err(error) => Err(error).ctx("lock", &path),
     }
@@ -82,7 +93,7 @@ impl Store {
         root: &Path,
         mut choice: Choice,
         options: &PoolOptions,
-        lock: File,
+        lock: Lock,
     ) -> Result<Store, PoolError> {
         let dir = choice.dir.clone();
         fs::create_dir_all(&dir).ctx("make", &dir)?;
