@@ -18,7 +18,7 @@ use crate::driver::{self, Source};
 use crate::error::Context as _;
 use crate::store::{Store, Use};
 use crate::tree::{Stamp, ctime_of, remove};
-use crate::{Baseline, Difference, Footprint, PoolError, footprint, verify};
+use crate::{Baseline, Changes, Difference, Footprint, PoolError, footprint, verify};
 
 const IN_PLACE: &str = "set";
 const SPARE: &str = "spare";
@@ -136,6 +136,24 @@ impl LaneClone {
         })
     }
 
+    /// The clone in place is the baseline to the last byte: what `verify` compares, then attributes and contents. Reads
+    /// everything, so nobody may write to it meanwhile; finds a damaged baseline as well (`digest`).
+    pub fn verify_deep(&self) -> Result<(), Difference> {
+        let _state = self.state();
+        self.trees.iter().try_for_each(|index| {
+            let (tree, digest) = (self.baseline().at(*index), &self.baseline().trees()[*index].tree_digest);
+            let place = driver::tree_in(&self.dir.join(IN_PLACE), tree.folder);
+            verify::compare_deep(tree.name, tree.listing, digest, &tree.path, &place)
+        })
+    }
+
+    /// What the clone in place has by now that the baseline has not, with up to `limit` changed paths a tree. Exact only
+    /// while nobody writes to it.
+    pub fn changes(&self, limit: usize) -> Result<Changes, PoolError> {
+        let state = self.state();
+        changes(self.baseline(), &self.trees, &self.dir.join(IN_PLACE), state.made, limit)
+    }
+
     /// Gives the lane up; its last clone is handed over.
     pub fn retire(self) -> Result<Retired, PoolError> {
         let trash = self.new_trash();
@@ -221,6 +239,12 @@ impl Retired {
         Ok(sum)
     }
 
+    /// The same with the paths that were changed, the most bytes first, up to `limit` of them a tree: as one pass, so
+    /// that who wants both asks for this alone.
+    pub fn changes(&self, limit: usize) -> Result<Changes, PoolError> {
+        changes(&self.used.baseline, &self.trees, &self.dir, self.made, limit)
+    }
+
     /// Where the used tree is now, to look into what a test left.
     pub fn path(&self, tree: &str) -> Result<PathBuf, PoolError> {
         Ok(driver::tree_in(&self.dir, self.used.baseline.tree(tree)?.folder))
@@ -231,6 +255,22 @@ impl Retired {
         self.discarded = true;
         driver::remove_set(self.used.store.kind(), &self.dir)
     }
+}
+
+fn changes(
+    baseline: &Baseline,
+    trees: &[usize],
+    set: &Path,
+    made: Stamp,
+    limit: usize,
+) -> Result<Changes, PoolError> {
+    let compared = trees.iter().map(|index| {
+        let tree = baseline.at(*index);
+        let used = driver::tree_in(set, tree.folder);
+        let collected = footprint::collect(tree.listing, &tree.path, &used, Some(made), limit)?;
+        Ok(collected.finish(tree.name))
+    });
+    Ok(Changes::of(compared.collect::<Result<_, PoolError>>()?))
 }
 
 impl Drop for Retired {

@@ -14,6 +14,7 @@
 
 mod archive;
 mod baseline;
+mod changes;
 mod driver;
 mod error;
 mod footprint;
@@ -33,6 +34,7 @@ use std::path::Path;
 
 pub use archive::{ImportLimits, ImportRefusal};
 pub use baseline::{Baseline, TreeInfo};
+pub use changes::{ChangeKind, Changes, FileChange, TreeChanges};
 pub use error::PoolError;
 pub use footprint::Footprint;
 pub use lane::{LaneClone, Retired};

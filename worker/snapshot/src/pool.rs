@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Context as _;
 use crate::store::{self, Store};
 use crate::tree::{remove, write, xattr};
-use crate::{Baseline, Difference, Footprint, ImportLimits, LaneClone, PoolError, Staging};
+use crate::{Baseline, Changes, Difference, Footprint, ImportLimits, LaneClone, PoolError, Staging};
 use crate::{driver, footprint, image, probe, verify};
 
 /// How the pool clones trees, fast to slow.
@@ -180,20 +180,39 @@ impl Pool {
         footprint::measure(tree.listing, &tree.path, dir, None)
     }
 
+    /// The same with up to `limit` changed paths.
+    pub fn changes_of(
+        &self,
+        baseline: &Baseline,
+        tree: &str,
+        dir: &Path,
+        limit: usize,
+    ) -> Result<Changes, PoolError> {
+        let used = self.store.hold(baseline)?;
+        let tree = used.baseline.tree(tree)?;
+        let collected = footprint::collect(tree.listing, &tree.path, dir, None, limit)?;
+        Ok(Changes::of(vec![collected.finish(tree.name)]))
+    }
+
     /// `LaneClone::verify` for a tree that was restored elsewhere.
     pub fn verify_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
-        match baseline.tree(tree) {
-            Ok(found) => verify::compare(tree, found.listing, dir),
-            Err(_) => Err(Difference {
-                tree: tree.to_owned(),
-                path: String::new(),
-                change: verify::Change::Unexpected,
-            }),
-        }
+        let found = baseline.tree(tree).map_err(|_| no_such_tree(tree))?;
+        verify::compare(tree, found.listing, dir)
+    }
+
+    /// `LaneClone::verify_deep` for a tree that was restored elsewhere.
+    pub fn verify_deep_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
+        let index = baseline.index(tree).map_err(|_| no_such_tree(tree))?;
+        let (found, digest) = (baseline.at(index), &baseline.trees()[index].tree_digest);
+        verify::compare_deep(tree, found.listing, digest, &found.path, dir)
     }
 
     /// Unmounts what the pool mounted. Lanes must be idle, and nobody may use `dir()`.
     pub fn close(self) -> Result<(), PoolError> {
         self.store.unmount()
     }
+}
+
+fn no_such_tree(tree: &str) -> Difference {
+    Difference { tree: tree.to_owned(), path: String::new(), change: verify::Change::Unexpected }
 }

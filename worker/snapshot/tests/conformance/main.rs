@@ -8,6 +8,7 @@
 
 mod archives;
 mod cases;
+mod changes;
 mod choice;
 mod crash;
 mod edits;
@@ -51,6 +52,9 @@ on_every_kind!(
     cases::a_tree_restored_elsewhere_is_the_tree,
     cases::a_full_pool_says_so_and_keeps_its_baseline,
     cases::a_lane_has_only_the_trees_that_were_wanted,
+    changes::changes_are_listed_by_path_and_kind_the_most_bytes_first,
+    changes::changes_of_a_tree_elsewhere_are_listed_whatever_its_names_are,
+    changes::a_deep_check_finds_what_a_cheap_one_cannot_see,
     crash::a_killed_process_leaves_baselines_and_nothing_else,
     edits::after_any_edits_a_reset_is_exact_and_the_footprint_tells,
 );
