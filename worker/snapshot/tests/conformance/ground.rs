@@ -165,7 +165,7 @@ pub(crate) fn assert_layers_attributes(tree: &Path) {
         ("link", "trusted.note", b"on a link"),
     ];
     for (path, name, wanted) in wanted {
-        let mut value = vec![0; 64];
+        let mut value = [0; 64];
         let length = lgetxattr(tree.join(path), name, &mut value[..])
             .unwrap_or_else(|error| panic!("{name} of {path}: {error}"));
         assert_eq!(&value[..length], wanted, "{name} of {path}");
