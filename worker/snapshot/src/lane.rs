@@ -18,7 +18,7 @@ use crate::driver::{self, Source};
 use crate::error::Context as _;
 use crate::store::{Store, Use};
 use crate::tree::{Stamp, ctime_of, remove};
-use crate::{Baseline, Changes, Difference, Footprint, PoolError, footprint, verify};
+use crate::{Baseline, Changes, Difference, Footprint, PoolError, PoolKind, footprint, verify};
 
 const IN_PLACE: &str = "set";
 const SPARE: &str = "spare";
@@ -177,12 +177,16 @@ impl LaneClone {
     /// Makes a whole clone under a name in the lane's folder.
     fn make(&self, name: &str) -> Result<Stamp, PoolError> {
         let kind = self.used.store.kind();
+        let bytes: u64 = self.trees.iter().map(|index| self.baseline().trees()[*index].bytes).sum();
+        // A copy writes all of it; of the other kinds' clones databases write some.
+        self.used.store.grow_for(if kind == PoolKind::Copy { bytes } else { 0 });
         let making = self.dir.join(MAKING);
         driver::remove_set(kind, &making)?;
         let trees: Vec<_> = self.trees.iter().map(|index| self.baseline().at(*index)).collect();
         let sources: Vec<_> =
             trees.iter().map(|tree| Source { folder: tree.folder, listing: tree.listing }).collect();
-        driver::clone_set(kind, &self.baseline().set(), &sources, &making)?;
+        let cloned = driver::clone_set(kind, &self.baseline().set(), &sources, &making);
+        cloned.map_err(|error| if kind == PoolKind::Copy { error.needing(bytes) } else { error })?;
         let made = mark_made(&making.join(MADE))?;
         driver::move_set(&making, &self.dir.join(name))?;
         Ok(made)

@@ -18,6 +18,7 @@ mod changes;
 mod driver;
 mod error;
 mod footprint;
+mod full;
 mod image;
 mod lane;
 mod mounts;
@@ -37,8 +38,9 @@ pub use baseline::{Baseline, TreeInfo};
 pub use changes::{ChangeKind, Changes, FileChange, TreeChanges};
 pub use error::PoolError;
 pub use footprint::Footprint;
+pub use full::FullFs;
 pub use lane::{LaneClone, Retired};
-pub use pool::{LoopFs, Pool, PoolKind, PoolOptions};
+pub use pool::{ImageSpace, LoopFs, Pool, PoolKind, PoolOptions, Space};
 pub use staging::Staging;
 pub use verify::{Change, Difference};
 

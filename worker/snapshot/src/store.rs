@@ -24,10 +24,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Context as _;
+use crate::image::Image;
 use crate::pool::{PoolKind, PoolOptions};
 use crate::probe::Choice;
 use crate::tree::remove;
-use crate::{Baseline, ImportLimits, PoolError, driver, mounts, names};
+use crate::{Baseline, ImportLimits, PoolError, baseline, driver, mounts, names};
 
 const BASELINES: &str = "baselines";
 const STAGING: &str = "staging";
@@ -39,7 +40,6 @@ const TRANSIENT: [&str; 3] = [STAGING, LANES, TRASH];
 /// The pool behind all its handles.
 #[derive(Debug)]
 pub(crate) struct Store {
-    pub(crate) root: PathBuf,
     pub(crate) choice: Choice,
     pub(crate) import: ImportLimits,
     state: Mutex<State>,
@@ -108,6 +108,13 @@ impl Store {
         let mut state = State::default();
         for entry in fs::read_dir(&baselines).ctx("list", &baselines)? {
             let path = entry.ctx("list", &baselines)?.path();
+            if baseline::is_forgotten(&path) {
+                // Its removal was cut off. A full disk must not hinder the others.
+                if let Err(error) = remove_baseline(choice.kind, &path) {
+                    choice.notes.push(format!("{error}"));
+                }
+                continue;
+            }
             match Baseline::load(&path) {
                 Ok(baseline) if driver::can_use(choice.kind, &baseline.set()) => {
                     state.baselines.insert(baseline.key().to_owned(), Held { baseline, users: 0 });
@@ -118,7 +125,7 @@ impl Store {
         }
         let counter = AtomicU64::new(0);
         let state = Mutex::new(state);
-        Ok(Store { root: root.to_owned(), choice, import: options.import, state, counter, _lock: lock })
+        Ok(Store { choice, import: options.import, state, counter, _lock: lock })
     }
 
     pub(crate) fn kind(&self) -> PoolKind {
@@ -127,6 +134,11 @@ impl Store {
 
     pub(crate) fn dir(&self) -> &Path {
         &self.choice.dir
+    }
+
+    /// Makes room for `need` bytes where the pool's image can grow; the sizes before and after.
+    pub(crate) fn grow_for(&self, need: u64) -> Option<(u64, u64)> {
+        self.choice.image.as_ref()?.grow_for(need)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,12 +195,30 @@ impl Store {
         if held.users > 0 {
             return Err(PoolError::BaselineInUse { key: key.to_owned(), users: held.users });
         }
+        let dir = held.baseline.dir().to_owned();
         let trash = self.new_trash("baseline");
-        driver::move_set(held.baseline.dir(), &trash)?;
+        let moved = match driver::move_set(&dir, &trash) {
+            // btrfs has no room even for a rename until what was deleted before is committed.
+            Err(PoolError::Full { .. }) => self.sync().and_then(|()| driver::move_set(&dir, &trash)),
+            other => other,
+        };
+        let gone = match moved {
+            Ok(()) => trash,
+            // Or not at all, but deleting goes on its reserve. Without its manifest it is none (`Store::open`).
+            Err(PoolError::Full { .. }) => baseline::forget(&dir).map(|()| dir)?,
+            Err(error) => return Err(error),
+        };
         state.baselines.remove(key);
         drop(state);
-        remove_baseline(self.kind(), &trash)?;
+        remove_baseline(self.kind(), &gone)?;
+        // Who removes baselines to make room looks at the free space next.
+        self.sync()?;
         Ok(true)
+    }
+
+    /// Waits until the space of what was deleted is free again.
+    pub(crate) fn sync(&self) -> Result<(), PoolError> {
+        driver::reclaim(self.kind(), self.dir())
     }
 
     /// Registers a user of the baseline.
@@ -222,7 +252,7 @@ impl Store {
         for folder in TRANSIENT {
             mounts::unmount_below(&self.dir().join(folder))?;
         }
-        if self.choice.in_image { crate::image::unmount_image(self.dir()) } else { Ok(()) }
+        self.choice.image.as_ref().map_or(Ok(()), Image::unmount)
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use crate::changes::{ChangeKind, FileChange};
+use crate::error::line;
 use crate::tree::scan::{self, Found};
 use crate::tree::text::escape_path;
 use crate::tree::{Entry, Kind, Listing, digest, mtime_of};
@@ -76,7 +77,7 @@ impl std::error::Error for Difference {}
 /// Compares the tree at `dir` with its listing.
 pub(crate) fn compare(tree: &str, listing: &Listing, dir: &Path) -> Result<(), Difference> {
     let differs = |path: &Path, change| Difference { tree: tree.to_owned(), path: escape_path(path), change };
-    let unreadable = |path: &Path, error: &PoolError| differs(path, Change::Unreadable(chain(error)));
+    let unreadable = |path: &Path, error: &PoolError| differs(path, Change::Unreadable(line(error)));
     let found = scan::walk(dir).map_err(|error| unreadable(Path::new(""), &error))?;
     let mut there = found.iter();
     for entry in &listing.entries {
@@ -134,15 +135,7 @@ pub(crate) fn compare_deep(
     match read() {
         Ok(None) => Ok(()),
         Ok(Some(difference)) => Err(difference),
-        Err(error) => Err(difference(Path::new(""), Change::Unreadable(chain(&error)))),
-    }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
+        Err(error) => Err(difference(Path::new(""), Change::Unreadable(line(&error)))),
     }
 }
 

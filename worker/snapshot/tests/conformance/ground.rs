@@ -34,7 +34,16 @@ impl Ground {
         Ground::new("mkfs.ext4", &["-q", "-O", "^has_journal"], "e2fsprogs")
     }
 
+    /// The same of another size; sparse.
+    pub(crate) fn plain_of(bytes: u64) -> Ground {
+        Ground::sized(bytes, "mkfs.ext4", &["-q", "-O", "^has_journal"], "e2fsprogs")
+    }
+
     fn new(mkfs: &str, args: &[&str], package: &str) -> Ground {
+        Ground::sized(IMAGE_BYTES, mkfs, args, package)
+    }
+
+    pub(crate) fn sized(bytes: u64, mkfs: &str, args: &[&str], package: &str) -> Ground {
         assert!(
             rustix::process::geteuid().is_root(),
             "the pool's tests mount file systems: run them as root"
@@ -42,7 +51,7 @@ impl Ground {
         let temp = tempfile::Builder::new().prefix("pool-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (image, root) = (temp.path().join("ground.img"), temp.path().join("ground"));
         fs::create_dir(&root).unwrap();
-        File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
+        File::create(&image).unwrap().set_len(bytes).unwrap();
         run(mkfs, &[args, &[image.to_str().unwrap()]].concat(), package);
         run("mount", &["-o", "loop", image.to_str().unwrap(), root.to_str().unwrap()], "mount");
         Ground { temp, root }

@@ -13,6 +13,7 @@ mod choice;
 mod crash;
 mod edits;
 mod ground;
+mod image;
 
 macro_rules! on_every_kind {
     ($($module:ident :: $case:ident),* $(,)?) => {
