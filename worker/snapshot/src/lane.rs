@@ -115,9 +115,13 @@ impl LaneClone {
             None => *state.spare.insert(self.make(SPARE)?),
         };
         let (place, spare, trash) = (self.dir.join(IN_PLACE), self.dir.join(SPARE), self.new_trash());
-        driver::move_set(&place, &trash)?;
+        if let Err(error) = driver::move_set(&place, &trash) {
+            self.used.store.emptied(&trash);
+            return Err(error);
+        }
         if let Err(error) = driver::move_set(&spare, &place) {
             driver::move_set(&trash, &place)?;
+            self.used.store.emptied(&trash);
             return Err(error);
         }
         let retired = self.retired(trash, state.made);
@@ -157,7 +161,10 @@ impl LaneClone {
     /// Gives the lane up; its last clone is handed over.
     pub fn retire(self) -> Result<Retired, PoolError> {
         let trash = self.new_trash();
-        driver::move_set(&self.dir.join(IN_PLACE), &trash)?;
+        if let Err(error) = driver::move_set(&self.dir.join(IN_PLACE), &trash) {
+            self.used.store.emptied(&trash);
+            return Err(error);
+        }
         let made = self.state().made;
         Ok(self.retired(trash, made))
     }
@@ -254,10 +261,16 @@ impl Retired {
         Ok(driver::tree_in(&self.dir, self.used.baseline.tree(tree)?.folder))
     }
 
-    /// Deletes it; may be slow.
+    /// Deletes it; may be slow. What cannot be deleted now is swept up later (`Pool::sweep_trash`).
     pub fn discard(mut self) -> Result<(), PoolError> {
         self.discarded = true;
-        driver::remove_set(self.used.store.kind(), &self.dir)
+        self.delete()
+    }
+
+    fn delete(&self) -> Result<(), PoolError> {
+        let deleted = driver::remove_set(self.used.store.kind(), &self.dir);
+        self.used.store.emptied(&self.dir);
+        deleted
     }
 }
 
@@ -280,7 +293,7 @@ fn changes(
 impl Drop for Retired {
     fn drop(&mut self) {
         if !self.discarded {
-            let _ = driver::remove_set(self.used.store.kind(), &self.dir);
+            let _ = self.delete();
         }
     }
 }

@@ -204,6 +204,16 @@ impl Pool {
         self.store.remove(key)
     }
 
+    /// How many lanes and undiscarded clones stand on the baseline of that key.
+    pub fn users(&self, key: &str) -> usize {
+        self.store.users(key)
+    }
+
+    /// Deletes used clones and baselines that could not be deleted when they should have been; how many there were.
+    pub fn sweep_trash(&self) -> Result<u64, PoolError> {
+        self.store.sweep_trash()
+    }
+
     /// A clone of all trees for a lane.
     pub fn clone_lane(&self, lane: &str, baseline: &Baseline) -> Result<LaneClone, PoolError> {
         self.clone_lane_of(lane, baseline, &|_| true)

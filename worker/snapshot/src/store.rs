@@ -52,6 +52,8 @@ pub(crate) struct Store {
 struct State {
     baselines: BTreeMap<String, Held>,
     lanes: HashSet<String>,
+    /// What lies in the trash and somebody will delete.
+    trash: HashSet<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -154,9 +156,42 @@ impl Store {
         self.dir().join(STAGING).join(self.number().to_string())
     }
 
-    /// A new name in the trash; `from` is a folder's name, for people who look.
+    /// A new name in the trash; `from` is a folder's name, for people who look. Who asks for it calls `emptied` later.
     pub(crate) fn new_trash(&self, from: &str) -> PathBuf {
-        self.dir().join(TRASH).join(format!("{}-{from}", self.number()))
+        self.new_trash_in(&mut self.state(), from)
+    }
+
+    fn new_trash_in(&self, state: &mut State, from: &str) -> PathBuf {
+        let path = self.dir().join(TRASH).join(format!("{}-{from}", self.number()));
+        state.trash.insert(path.clone());
+        path
+    }
+
+    /// Nobody deletes what lies there any more; if something still does, `sweep_trash` may.
+    pub(crate) fn emptied(&self, trash: &Path) {
+        self.state().trash.remove(trash);
+    }
+
+    /// Deletes what lies in the trash and could not be deleted when it should have been; how many sets.
+    pub(crate) fn sweep_trash(&self) -> Result<u64, PoolError> {
+        let trash = self.dir().join(TRASH);
+        let mut swept = 0;
+        for entry in fs::read_dir(&trash).ctx("list", &trash)? {
+            let path = entry.ctx("list", &trash)?.path();
+            if self.state().trash.contains(&path) || !path.exists() {
+                continue;
+            }
+            let kind = self.kind();
+            // A used clone, or a baseline's folder.
+            remove_baseline(kind, &path).and_then(|()| driver::remove_set(kind, &path))?;
+            swept += 1;
+        }
+        Ok(swept)
+    }
+
+    /// How many clones stand on the baseline.
+    pub(crate) fn users(&self, key: &str) -> usize {
+        self.state().baselines.get(key).map_or(0, |held| held.users)
     }
 
     pub(crate) fn baseline(&self, key: &str) -> Option<Baseline> {
@@ -177,9 +212,10 @@ impl Store {
         }
         if path.exists() {
             // It could not be loaded when the pool was opened: what is whole takes its place.
-            let trash = self.new_trash("damaged");
-            driver::move_set(&path, &trash)?;
-            remove_baseline(self.kind(), &trash)?;
+            let trash = self.new_trash_in(&mut state, "damaged");
+            let removed = driver::move_set(&path, &trash).and_then(|()| remove_baseline(self.kind(), &trash));
+            state.trash.remove(&trash);
+            removed?;
         }
         driver::move_set(staging, &path)?;
         File::open(&baselines).and_then(|dir| dir.sync_all()).ctx("sync", &baselines)?;
@@ -196,21 +232,25 @@ impl Store {
             return Err(PoolError::BaselineInUse { key: key.to_owned(), users: held.users });
         }
         let dir = held.baseline.dir().to_owned();
-        let trash = self.new_trash("baseline");
+        let trash = self.new_trash_in(&mut state, "baseline");
         let moved = match driver::move_set(&dir, &trash) {
             // btrfs has no room even for a rename until what was deleted before is committed.
             Err(PoolError::Full { .. }) => self.sync().and_then(|()| driver::move_set(&dir, &trash)),
             other => other,
         };
         let gone = match moved {
-            Ok(()) => trash,
+            Ok(()) => Ok(trash.clone()),
             // Or not at all, but deleting goes on its reserve. Without its manifest it is none (`Store::open`).
-            Err(PoolError::Full { .. }) => baseline::forget(&dir).map(|()| dir)?,
-            Err(error) => return Err(error),
+            Err(PoolError::Full { .. }) => baseline::forget(&dir).map(|()| dir),
+            Err(error) => Err(error),
         };
-        state.baselines.remove(key);
+        if gone.is_ok() {
+            state.baselines.remove(key);
+        }
         drop(state);
-        remove_baseline(self.kind(), &gone)?;
+        let removed = gone.and_then(|gone| remove_baseline(self.kind(), &gone));
+        self.emptied(&trash);
+        removed?;
         // Who removes baselines to make room looks at the free space next.
         self.sync()?;
         Ok(true)

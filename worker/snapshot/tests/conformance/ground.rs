@@ -29,6 +29,19 @@ impl Ground {
         }
     }
 
+    /// The same, with room for some 10^5 files.
+    pub(crate) fn roomy(kind: PoolKind) -> Ground {
+        const BYTES: u64 = 2 << 30;
+        match kind {
+            PoolKind::Reflink => Ground::sized(BYTES, "mkfs.xfs", &["-q"], "xfsprogs"),
+            PoolKind::Btrfs => Ground::sized(BYTES, "mkfs.btrfs", &["-q"], "btrfs-progs"),
+            PoolKind::Overlay | PoolKind::Copy => {
+                let args = ["-q", "-O", "^has_journal", "-N", "400000"];
+                Ground::sized(BYTES, "mkfs.ext4", &args, "e2fsprogs")
+            }
+        }
+    }
+
     /// ext4: neither snapshots nor reflinks.
     pub(crate) fn plain() -> Ground {
         Ground::new("mkfs.ext4", &["-q", "-O", "^has_journal"], "e2fsprogs")
