@@ -11,14 +11,17 @@
 
 mod crew;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_snapshot::{Pool, PoolError, PoolOptions};
+pub use andon_snapshot::PoolOptions;
+use andon_snapshot::{Pool, PoolError};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::{Driver, Hands, HandsOptions, WorkFailure};
@@ -55,6 +58,8 @@ pub struct WorkerConfig {
     pub driver: Option<Driver>,
     /// How to open the pool.
     pub pool: PoolOptions,
+    /// Baselines that nothing used for so long leave the pool; without it they stay while there is room.
+    pub pool_unused: Option<Duration>,
     /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
     pub own_network: bool,
 }
@@ -152,12 +157,23 @@ struct Plan {
     data_dir: PathBuf,
     driver: Option<Driver>,
     pool: PoolOptions,
+    pool_unused: Option<Duration>,
     own_network: bool,
 }
 
 impl Plan {
     fn of(config: WorkerConfig) -> Result<Self, AgentError> {
-        let WorkerConfig { coordinator, token, name, lanes, data_dir, driver, pool, own_network } = config;
+        let WorkerConfig {
+            coordinator,
+            token,
+            name,
+            lanes,
+            data_dir,
+            driver,
+            pool,
+            pool_unused,
+            own_network,
+        } = config;
         let coordinator = Coordinator::new(&coordinator, &token)?;
         let name = name.unwrap_or_else(host_name);
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -168,7 +184,7 @@ impl Plan {
         if lanes == 0 || lanes > LANES_MAX {
             return Err(AgentError::Lanes(lanes));
         }
-        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, own_network })
+        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, pool_unused, own_network })
     }
 
     fn pool_dir(&self) -> PathBuf {
@@ -255,12 +271,30 @@ async fn with_daemon(
         health,
     };
     tracing::info!(worker = plan.name, lanes = plan.lanes, driver = %hands.driver(), "ready");
-    let worked = work(link, daemon.state(), news, stop).await;
+    let worked = tokio::select! {
+        worked = work(link, daemon.state(), news, stop) => worked,
+        never = tend(&hands, plan.pool_unused) => match never {},
+    };
     if tokio::time::timeout(HANDS_LIMIT, hands.shutdown()).await.is_err() {
         tracing::warn!("removing the lanes took longer than {HANDS_LIMIT:?}; the daemon goes with them");
     }
     worked
 }
+
+/// Keeps the pool in order for as long as it is polled.
+async fn tend(hands: &Hands, unused: Option<Duration>) -> Infallible {
+    let mut times = tokio::time::interval(TEND_INTERVAL);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        times.tick().await;
+        if let Err(failure) = hands.tend(unused).await {
+            tracing::warn!(reason = failure.reason, "keeping the pool in order");
+        }
+    }
+}
+
+/// How often the pool is looked after. Its image grows while the free quarter of it lasts.
+const TEND_INTERVAL: Duration = Duration::from_secs(20);
 
 /// News of the daemon that may wait.
 const HEALTH_NEWS_MAX: usize = 8;

@@ -15,7 +15,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use andon_proto::work_failed::Class;
 use andon_proto::{BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, WorkFailed};
@@ -257,6 +257,12 @@ impl Hands {
     #[must_use]
     pub fn driver(&self) -> Driver {
         self.workshop.driver().unwrap_or(Driver::Standby)
+    }
+
+    /// Keeps the pool in order: its image grows, baselines that nothing used for so long go, leftovers are deleted. To be
+    /// called from time to time.
+    pub async fn tend(&self, unused: Option<Duration>) -> Result<(), WorkFailure> {
+        self.workshop.tend(unused).await
     }
 
     /// Resolves images, derives the key, and has the baseline: from the pool, from the farm, or by seeding. A project without

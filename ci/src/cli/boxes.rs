@@ -58,7 +58,7 @@ impl Boxes {
                 join_token: wanted.join_token.clone(),
                 lanes: Some(wanted.lanes),
                 driver: wanted.driver.map(|driver| driver.of_worker().as_str().to_owned()),
-                env: Vec::new(),
+                env: pool_environment(),
                 shm_bytes: 0,
             };
             self.outer.start_worker(&spec).await?;
@@ -113,6 +113,12 @@ impl From<OuterError> for CliError {
             None => new,
         }
     }
+}
+
+/// What the pools of this machine's boxes are told: by the environment of whoever starts them.
+fn pool_environment() -> Vec<(String, String)> {
+    let told = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+    super::servers::POOL_VARIABLES.iter().filter_map(|name| told(name)).collect()
 }
 
 #[cfg(test)]

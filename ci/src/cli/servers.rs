@@ -13,7 +13,7 @@ use andon::gateway::{GatewayConfig, WatchedProject};
 use andon::git::RemoteUrl;
 use andon::git::mirror::Credentials;
 use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
-use andon_worker::agent::{DATA_DIR_DEFAULT, WorkerConfig};
+use andon_worker::agent::{DATA_DIR_DEFAULT, PoolOptions, WorkerConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -310,6 +310,12 @@ pub(crate) fn absolute_watch(watched: &str) -> String {
     }
 }
 
+const DAY_SECS: u64 = 24 * 60 * 60;
+
+/// The variables of a worker's pool, which `andon up` hands on to its boxes.
+pub(crate) const POOL_VARIABLES: [&str; 3] =
+    ["ANDON_POOL_MAX_GIB", "ANDON_POOL_SET_ASIDE", "ANDON_POOL_UNUSED_DAYS"];
+
 /// What a worker is told. Inside a box all of it comes from the environment.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
@@ -331,6 +337,15 @@ pub(crate) struct AgentArgs {
     /// This network namespace is the worker's own, as in a box: routing between lanes is turned off in it
     #[arg(long, env = "ANDON_OWN_NETWORK")]
     own_network: bool,
+    /// Most that the pool's image may grow to, in GiB, where the host's file system cannot clone [default: 256]
+    #[arg(long, value_name = "GIB", env = "ANDON_POOL_MAX_GIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pool_max_gib: Option<u64>,
+    /// A pool image that is damaged is kept as pool.img.broken-N and made anew, instead of refusing to start
+    #[arg(long, env = "ANDON_POOL_SET_ASIDE")]
+    pool_set_aside: bool,
+    /// Baselines that nothing used for so many days are removed from the pool; 0 keeps them while there is room
+    #[arg(long, value_name = "DAYS", env = "ANDON_POOL_UNUSED_DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(..=3_650))]
+    pool_unused_days: u32,
 }
 
 pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -354,7 +369,13 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
         lanes: args.lanes,
         data_dir: args.data,
         driver: args.driver.map(Driver::of_worker),
-        pool: Default::default(),
+        pool: PoolOptions {
+            image_bytes_max: args.pool_max_gib.map(|gib| gib << 30),
+            set_aside_damaged: args.pool_set_aside,
+            ..PoolOptions::default()
+        },
+        pool_unused: (args.pool_unused_days > 0)
+            .then(|| Duration::from_secs(u64::from(args.pool_unused_days) * DAY_SECS)),
         own_network: args.own_network,
     };
     Box::pin(andon_worker::agent::run(config))

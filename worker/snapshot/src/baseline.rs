@@ -58,6 +58,18 @@ struct Inner {
     folders: Vec<String>,
 }
 
+/// Makes the baseline in `dir` none, before it is deleted in its place.
+pub(crate) fn forget(dir: &Path) -> Result<(), PoolError> {
+    let path = dir.join(MANIFEST);
+    std::fs::remove_file(&path).ctx("remove", &path)
+}
+
+/// True for what a removal in place leaves when it is cut off. A baseline is never there without its manifest, which is
+/// written before it is moved there.
+pub(crate) fn is_forgotten(dir: &Path) -> bool {
+    dir.is_dir() && matches!(dir.join(MANIFEST).try_exists(), Ok(false))
+}
+
 /// One tree, as the rest of the crate wants it.
 pub(crate) struct Tree<'a> {
     pub(crate) name: &'a str,

@@ -31,6 +31,9 @@ pub(crate) const TREES: &str = "t";
 /// The folder of a set that holds what its overlay mounts write.
 const OVER: &str = "o";
 
+/// How long btrfs may take to free what was deleted before nobody waits for it any more.
+const RECLAIM_SECS_MAX: &str = "60";
+
 /// A tree to clone: where it is, what it is.
 pub(crate) struct Source<'a> {
     pub(crate) folder: &'a str,
@@ -119,6 +122,20 @@ pub(crate) fn remove_set(kind: PoolKind, set: &Path) -> Result<(), PoolError> {
         PoolKind::Reflink | PoolKind::Copy => {}
     }
     remove::tree(set)
+}
+
+/// Waits until the file system of `dir` has freed what was deleted in it: btrfs does so in the background, other file
+/// systems when they commit.
+pub(crate) fn reclaim(kind: PoolKind, dir: &Path) -> Result<(), PoolError> {
+    if kind == PoolKind::Btrfs {
+        // Its own sync wakes the cleaner, which syncfs does not.
+        btrfs(&["filesystem", "sync"], &[dir])?;
+        let args = [RECLAIM_SECS_MAX, "btrfs", "subvolume", "sync"].map(OsStr::new);
+        // It only waits: where it cannot, or not for so long, the space is free later.
+        let _ = tools::run(tools::TIMEOUT, &[&args[..], &[dir.as_os_str()]].concat(), dir);
+    }
+    let opened = fs::File::open(dir).ctx("open", dir)?;
+    rustix::fs::syncfs(&opened).ctx("sync", dir)
 }
 
 /// True where the kind can use the set: btrfs clones subvolumes only (their root is always inode 256).

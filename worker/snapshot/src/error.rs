@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::PoolKind;
 use crate::archive::ImportRefusal;
+use crate::full::FullFs;
 
 /// A failure of the pool.
 #[derive(Debug, Error)]
@@ -26,12 +27,14 @@ pub enum PoolError {
         source: io::Error,
     },
     /// No space, no inodes or no quota left where the pool lives.
-    #[error("the pool is full: cannot {action} {}", path.display())]
+    #[error("the pool is full: cannot {action} {}: {full}", path.display())]
     Full {
         /// What was tried, as a verb.
         action: &'static str,
         /// The file or folder it was tried on.
         path: PathBuf,
+        /// The file system, what it has left, and what to do.
+        full: Box<FullFs>,
         /// The system's answer.
         source: io::Error,
     },
@@ -62,10 +65,34 @@ pub enum PoolError {
         root: PathBuf,
     },
     /// The file that holds the pool's file system cannot be mounted.
-    #[error("the pool's image {} cannot be mounted ({detail}); remove it to start with an empty pool", image.display())]
+    #[error("the pool's image {} cannot be mounted ({detail})", image.display())]
     ImageUnusable {
         /// The image file.
         image: PathBuf,
+        /// What `mount` said.
+        detail: String,
+    },
+    /// The file that holds the pool's file system is not a sound one.
+    #[error(
+        "the pool's image {} is damaged ({detail}); repair it with `xfs_repair` or `btrfs check --repair`, or move it away \
+         and start with an empty pool: what it holds is fetched or seeded again", image.display()
+    )]
+    ImageDamaged {
+        /// The image file.
+        image: PathBuf,
+        /// What `mount` or the checker said.
+        detail: String,
+    },
+    /// The image cannot be mounted for want of a loop device.
+    #[error(
+        "no loop device can be had for the pool's image {} ({detail}); {in_use} are in use on this host (`losetup -a`): \
+         detach some, or give this container /dev/loop-control and block devices of major 7", image.display()
+    )]
+    NoLoopDevice {
+        /// The image file.
+        image: PathBuf,
+        /// How many have a file.
+        in_use: usize,
         /// What `mount` said.
         detail: String,
     },
@@ -164,6 +191,38 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
+impl PoolError {
+    /// A failed system call.
+    pub(crate) fn of(action: &'static str, path: &Path, source: io::Error) -> PoolError {
+        if means_full(&source) {
+            PoolError::full(action, path, source)
+        } else {
+            PoolError::Io { action, path: path.to_owned(), source }
+        }
+    }
+
+    /// Looks which file system is full.
+    pub(crate) fn full(action: &'static str, path: &Path, source: io::Error) -> PoolError {
+        PoolError::Full { action, path: path.to_owned(), full: Box::new(FullFs::of(path)), source }
+    }
+
+    /// Where it means a full file system: says how many bytes were to be written.
+    pub(crate) fn needing(mut self, bytes: u64) -> PoolError {
+        if let PoolError::Full { full, .. } = &mut self {
+            full.needed = Some(bytes);
+        }
+        self
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn line(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", line(source)),
+        None => error.to_string(),
+    }
+}
+
 /// True where the system says that space, inodes or quota ran out.
 pub(crate) fn means_full(error: &io::Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()))
@@ -177,13 +236,6 @@ pub(crate) trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn ctx(self, action: &'static str, path: &Path) -> Result<T, PoolError> {
-        self.map_err(|error| {
-            let (source, path) = (error.into(), path.to_owned());
-            if means_full(&source) {
-                PoolError::Full { action, path, source }
-            } else {
-                PoolError::Io { action, path, source }
-            }
-        })
+        self.map_err(|error| PoolError::of(action, path, error.into()))
     }
 }

@@ -1,6 +1,6 @@
-//! What a used tree has that its baseline has not: how many entries, how many bytes.
+//! What a used tree has that its baseline has not: how many entries, how many bytes, and which.
 //!
-//! Must not know: pools, lanes. Candidates are found by stat where the caller knows when the clone was made (`since`);
+//! Must not know: pools, lanes, which changes are kept for a list (changes.rs). Candidates are found by stat where the caller knows when the clone was made (`since`);
 //! what is counted is then exact: contents are compared in blocks of 4 KiB, so a file that was written with what it
 //! held already counts nothing.
 
@@ -15,6 +15,7 @@ use rustix::fs::FileType;
 use serde::Serialize;
 
 use crate::PoolError;
+use crate::changes::{ChangeKind, Collector};
 use crate::error::Context as _;
 use crate::tree::scan::{self, Found, at};
 use crate::tree::{Entry, Kind, Listing, Stamp, ctime_of, data, digest, mtime_of, xattr};
@@ -44,13 +45,24 @@ pub(crate) fn measure(
     used: &Path,
     since: Option<Stamp>,
 ) -> Result<Footprint, PoolError> {
+    Ok(collect(listing, base, used, since, 0)?.footprint())
+}
+
+/// The same, with the largest `limit` changes by name.
+pub(crate) fn collect(
+    listing: &Listing,
+    base: &Path,
+    used: &Path,
+    since: Option<Stamp>,
+    limit: usize,
+) -> Result<Collector, PoolError> {
     let found = scan::walk(used)?;
     let mut measure =
-        Measure { listing, base, used, since, counted: HashSet::new(), sum: Footprint::default() };
+        Measure { listing, base, used, since, counted: HashSet::new(), changes: Collector::new(limit) };
     let (mut was, mut is) = (listing.entries.iter().peekable(), found.iter().peekable());
     loop {
         let order = match (was.peek(), is.peek()) {
-            (None, None) => return Ok(measure.sum),
+            (None, None) => return Ok(measure.changes),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(entry), Some(one)) => {
@@ -60,8 +72,9 @@ pub(crate) fn measure(
         let (entry, one) = (was.next_if(|_| order.is_le()), is.next_if(|_| order.is_ge()));
         match (entry, one) {
             (Some(entry), Some(one)) => measure.both(entry, one)?,
-            (None, Some(one)) => measure.added(one)?,
-            _ => measure.sum.files += 1,
+            (None, Some(one)) => measure.new_one(one, ChangeKind::Added)?,
+            (Some(entry), None) => measure.changes.add(&entry.path, ChangeKind::Removed, 0),
+            (None, None) => {}
         }
     }
 }
@@ -73,13 +86,14 @@ struct Measure<'a> {
     since: Option<Stamp>,
     /// Files with several names whose bytes were counted.
     counted: HashSet<(u64, u64)>,
-    sum: Footprint,
+    changes: Collector,
 }
 
 impl Measure<'_> {
-    fn added(&mut self, one: &Found) -> Result<(), PoolError> {
-        self.sum.files += 1;
-        self.sum.bytes += self.bytes(None, one)?;
+    /// An entry whose bytes all count.
+    fn new_one(&mut self, one: &Found, change: ChangeKind) -> Result<(), PoolError> {
+        let bytes = self.bytes(None, one)?;
+        self.changes.add(&one.path, change, bytes);
         Ok(())
     }
 
@@ -90,10 +104,12 @@ impl Measure<'_> {
         }
         let is = scan::kind_of(self.used, one)?;
         if is != was.kind {
-            return self.added(one);
+            return self.new_one(one, ChangeKind::Kind);
         }
-        if self.is_candidate(was, one) && self.is_dressed_otherwise(was, one)? {
-            self.sum.files += 1;
+        if self.is_candidate(was, one)
+            && let Some(change) = self.other_dress(was, one)?
+        {
+            self.changes.add(&one.path, change, 0);
         }
         Ok(())
     }
@@ -104,9 +120,10 @@ impl Measure<'_> {
         }
         let bytes = self.bytes(Some((was, size)), one)?;
         let resized = one.stat.st_size as u64 != size;
-        if bytes > 0 || resized || self.is_dressed_otherwise(was, one)? {
-            self.sum.files += 1;
-            self.sum.bytes += bytes;
+        let change =
+            if bytes > 0 || resized { Some(ChangeKind::Content) } else { self.other_dress(was, one)? };
+        if let Some(change) = change {
+            self.changes.add(&one.path, change, bytes);
         }
         Ok(())
     }
@@ -121,11 +138,15 @@ impl Measure<'_> {
         !same_size
             || mtime_of(&one.stat) != was.mtime
             || ctime_of(&one.stat) > since
-            || is_other_mode_or_owner(was, one)
+            || other_mode_or_owner(was, one).is_some()
     }
 
-    fn is_dressed_otherwise(&self, was: &Entry, one: &Found) -> Result<bool, PoolError> {
-        Ok(is_other_mode_or_owner(was, one) || xattr::read(&at(self.used, &one.path))? != was.xattrs)
+    fn other_dress(&self, was: &Entry, one: &Found) -> Result<Option<ChangeKind>, PoolError> {
+        if let Some(change) = other_mode_or_owner(was, one) {
+            return Ok(Some(change));
+        }
+        let differs = xattr::read(&at(self.used, &one.path))? != was.xattrs;
+        Ok(differs.then_some(ChangeKind::Attributes))
     }
 
     fn bytes(&mut self, was: Option<(&Entry, u64)>, one: &Found) -> Result<u64, PoolError> {
@@ -149,7 +170,10 @@ impl Measure<'_> {
     }
 }
 
-fn is_other_mode_or_owner(was: &Entry, one: &Found) -> bool {
+fn other_mode_or_owner(was: &Entry, one: &Found) -> Option<ChangeKind> {
     let mode = if one.file_type() == FileType::Symlink { 0 } else { one.stat.st_mode & 0o7777 };
-    (mode, one.stat.st_uid, one.stat.st_gid) != (was.mode, was.uid, was.gid)
+    if mode != was.mode {
+        return Some(ChangeKind::Mode);
+    }
+    ((one.stat.st_uid, one.stat.st_gid) != (was.uid, was.gid)).then_some(ChangeKind::Owner)
 }

@@ -18,7 +18,7 @@ use crate::driver::{self, Source};
 use crate::error::Context as _;
 use crate::store::{Store, Use};
 use crate::tree::{Stamp, ctime_of, remove};
-use crate::{Baseline, Difference, Footprint, PoolError, footprint, verify};
+use crate::{Baseline, Changes, Difference, Footprint, PoolError, PoolKind, footprint, verify};
 
 const IN_PLACE: &str = "set";
 const SPARE: &str = "spare";
@@ -115,9 +115,13 @@ impl LaneClone {
             None => *state.spare.insert(self.make(SPARE)?),
         };
         let (place, spare, trash) = (self.dir.join(IN_PLACE), self.dir.join(SPARE), self.new_trash());
-        driver::move_set(&place, &trash)?;
+        if let Err(error) = driver::move_set(&place, &trash) {
+            self.used.store.emptied(&trash);
+            return Err(error);
+        }
         if let Err(error) = driver::move_set(&spare, &place) {
             driver::move_set(&trash, &place)?;
+            self.used.store.emptied(&trash);
             return Err(error);
         }
         let retired = self.retired(trash, state.made);
@@ -136,10 +140,31 @@ impl LaneClone {
         })
     }
 
+    /// The clone in place is the baseline to the last byte: what `verify` compares, then attributes and contents. Reads
+    /// everything, so nobody may write to it meanwhile; finds a damaged baseline as well (`digest`).
+    pub fn verify_deep(&self) -> Result<(), Difference> {
+        let _state = self.state();
+        self.trees.iter().try_for_each(|index| {
+            let (tree, digest) = (self.baseline().at(*index), &self.baseline().trees()[*index].tree_digest);
+            let place = driver::tree_in(&self.dir.join(IN_PLACE), tree.folder);
+            verify::compare_deep(tree.name, tree.listing, digest, &tree.path, &place)
+        })
+    }
+
+    /// What the clone in place has by now that the baseline has not, with up to `limit` changed paths a tree. Exact only
+    /// while nobody writes to it.
+    pub fn changes(&self, limit: usize) -> Result<Changes, PoolError> {
+        let state = self.state();
+        changes(self.baseline(), &self.trees, &self.dir.join(IN_PLACE), state.made, limit)
+    }
+
     /// Gives the lane up; its last clone is handed over.
     pub fn retire(self) -> Result<Retired, PoolError> {
         let trash = self.new_trash();
-        driver::move_set(&self.dir.join(IN_PLACE), &trash)?;
+        if let Err(error) = driver::move_set(&self.dir.join(IN_PLACE), &trash) {
+            self.used.store.emptied(&trash);
+            return Err(error);
+        }
         let made = self.state().made;
         Ok(self.retired(trash, made))
     }
@@ -159,12 +184,16 @@ impl LaneClone {
     /// Makes a whole clone under a name in the lane's folder.
     fn make(&self, name: &str) -> Result<Stamp, PoolError> {
         let kind = self.used.store.kind();
+        let bytes: u64 = self.trees.iter().map(|index| self.baseline().trees()[*index].bytes).sum();
+        // A copy writes all of it; of the other kinds' clones databases write some.
+        self.used.store.grow_for(if kind == PoolKind::Copy { bytes } else { 0 });
         let making = self.dir.join(MAKING);
         driver::remove_set(kind, &making)?;
         let trees: Vec<_> = self.trees.iter().map(|index| self.baseline().at(*index)).collect();
         let sources: Vec<_> =
             trees.iter().map(|tree| Source { folder: tree.folder, listing: tree.listing }).collect();
-        driver::clone_set(kind, &self.baseline().set(), &sources, &making)?;
+        let cloned = driver::clone_set(kind, &self.baseline().set(), &sources, &making);
+        cloned.map_err(|error| if kind == PoolKind::Copy { error.needing(bytes) } else { error })?;
         let made = mark_made(&making.join(MADE))?;
         driver::move_set(&making, &self.dir.join(name))?;
         Ok(made)
@@ -221,22 +250,50 @@ impl Retired {
         Ok(sum)
     }
 
+    /// The same with the paths that were changed, the most bytes first, up to `limit` of them a tree: as one pass, so
+    /// that who wants both asks for this alone.
+    pub fn changes(&self, limit: usize) -> Result<Changes, PoolError> {
+        changes(&self.used.baseline, &self.trees, &self.dir, self.made, limit)
+    }
+
     /// Where the used tree is now, to look into what a test left.
     pub fn path(&self, tree: &str) -> Result<PathBuf, PoolError> {
         Ok(driver::tree_in(&self.dir, self.used.baseline.tree(tree)?.folder))
     }
 
-    /// Deletes it; may be slow.
+    /// Deletes it; may be slow. What cannot be deleted now is swept up later (`Pool::sweep_trash`).
     pub fn discard(mut self) -> Result<(), PoolError> {
         self.discarded = true;
-        driver::remove_set(self.used.store.kind(), &self.dir)
+        self.delete()
     }
+
+    fn delete(&self) -> Result<(), PoolError> {
+        let deleted = driver::remove_set(self.used.store.kind(), &self.dir);
+        self.used.store.emptied(&self.dir);
+        deleted
+    }
+}
+
+fn changes(
+    baseline: &Baseline,
+    trees: &[usize],
+    set: &Path,
+    made: Stamp,
+    limit: usize,
+) -> Result<Changes, PoolError> {
+    let compared = trees.iter().map(|index| {
+        let tree = baseline.at(*index);
+        let used = driver::tree_in(set, tree.folder);
+        let collected = footprint::collect(tree.listing, &tree.path, &used, Some(made), limit)?;
+        Ok(collected.finish(tree.name))
+    });
+    Ok(Changes::of(compared.collect::<Result<_, PoolError>>()?))
 }
 
 impl Drop for Retired {
     fn drop(&mut self) {
         if !self.discarded {
-            let _ = driver::remove_set(self.used.store.kind(), &self.dir);
+            let _ = self.delete();
         }
     }
 }

@@ -14,9 +14,11 @@
 
 mod archive;
 mod baseline;
+mod changes;
 mod driver;
 mod error;
 mod footprint;
+mod full;
 mod image;
 mod lane;
 mod mounts;
@@ -33,10 +35,12 @@ use std::path::Path;
 
 pub use archive::{ImportLimits, ImportRefusal};
 pub use baseline::{Baseline, TreeInfo};
+pub use changes::{ChangeKind, Changes, FileChange, TreeChanges};
 pub use error::PoolError;
 pub use footprint::Footprint;
+pub use full::FullFs;
 pub use lane::{LaneClone, Retired};
-pub use pool::{LoopFs, Pool, PoolKind, PoolOptions};
+pub use pool::{ImageSpace, LoopFs, Pool, PoolKind, PoolOptions, Space};
 pub use staging::Staging;
 pub use verify::{Change, Difference};
 

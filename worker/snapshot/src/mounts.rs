@@ -17,6 +17,8 @@ use crate::error::Context as _;
 pub(crate) struct Mount {
     pub(crate) at: PathBuf,
     pub(crate) fs_type: String,
+    /// What is mounted: a device, for file systems that have one.
+    pub(crate) source: PathBuf,
 }
 
 /// All mounts of this process's namespace, oldest first.
@@ -33,7 +35,8 @@ fn parse(text: &[u8]) -> Vec<Mount> {
             let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
             let dash = fields.iter().position(|field| *field == b"-")?;
             let fs_type = String::from_utf8_lossy(fields.get(dash + 1)?).into_owned();
-            Some(Mount { at: OsString::from_vec(unescape(fields.get(4)?)).into(), fs_type })
+            let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+            Some(Mount { at: path(fields.get(4)?), fs_type, source: path(fields.get(dash + 2)?) })
         })
         .collect()
 }
@@ -58,9 +61,9 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The type of the file system mounted exactly at `dir`, if one is.
-pub(crate) fn mounted_at(dir: &Path) -> Result<Option<String>, PoolError> {
-    Ok(all()?.into_iter().rev().find(|mount| mount.at == dir).map(|mount| mount.fs_type))
+/// What is mounted exactly at `dir`, if something is.
+pub(crate) fn mounted_at(dir: &Path) -> Result<Option<Mount>, PoolError> {
+    Ok(all()?.into_iter().rev().find(|mount| mount.at == dir))
 }
 
 /// Unmounts all that is strictly below `dir`, the newest first. What is busy is detached: it goes when its last
@@ -89,7 +92,13 @@ mod tests {
                      37 35 0:30 / /plain rw - overlay overlay rw\nbroken line\n";
         let mounts = parse(text);
         assert_eq!(mounts.len(), 2);
-        assert_eq!(mounts[0], Mount { at: "/a b".into(), fs_type: "xfs".into() });
-        assert_eq!(mounts[1], Mount { at: "/plain".into(), fs_type: "overlay".into() });
+        assert_eq!(
+            mounts[0],
+            Mount { at: "/a b".into(), fs_type: "xfs".into(), source: "/dev/loop1".into() }
+        );
+        assert_eq!(
+            mounts[1],
+            Mount { at: "/plain".into(), fs_type: "overlay".into(), source: "overlay".into() }
+        );
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Context as _;
 use crate::store::{self, Store};
 use crate::tree::{remove, write, xattr};
-use crate::{Baseline, Difference, Footprint, ImportLimits, LaneClone, PoolError, Staging};
+use crate::{Baseline, Changes, Difference, Footprint, ImportLimits, LaneClone, PoolError, Staging};
 use crate::{driver, footprint, image, probe, verify};
 
 /// How the pool clones trees, fast to slow.
@@ -56,12 +56,44 @@ pub enum LoopFs {
 pub struct PoolOptions {
     /// Force this kind, or fail naming what is missing.
     pub kind: Option<PoolKind>,
-    /// Size of `pool.img` when one must be made; default min(64 GiB, 80% of what is free). The file is sparse.
+    /// Size of `pool.img` when one must be made; default min(8 GiB, 80% of what is free). The file is sparse.
     pub image_bytes: Option<u64>,
+    /// How far `pool.img` may grow; default 256 GiB. It grows by itself when little is free in it, never beyond what the
+    /// host could hold if all of it were written.
+    pub image_bytes_max: Option<u64>,
+    /// A `pool.img` that is damaged is renamed to `pool.img.broken-N` (two are kept) and made anew, with a note. Without
+    /// it `open` fails and names it.
+    pub set_aside_damaged: bool,
     /// File system inside `pool.img` when one must be made. A forced `Btrfs` always makes btrfs.
     pub loop_fs: LoopFs,
     /// What an imported archive may hold.
     pub import: ImportLimits,
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Space {
+    /// What can be written to it, growth included.
+    pub free_bytes: u64,
+    /// How large it is, or can become now.
+    pub total_bytes: u64,
+    /// How many files can be made; `None` where the file system does not count them (btrfs).
+    pub inodes_free: Option<u64>,
+    /// Its image, where it lives in one.
+    pub image: Option<ImageSpace>,
+}
+
+/// The pool's image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSpace {
+    /// Its length.
+    pub bytes: u64,
+    /// What it takes of the host by now.
+    pub allocated: u64,
+    /// How often it grew since the pool was opened.
+    pub grown: u64,
+    /// Why it could not grow the last time, if it could not.
+    pub failure: Option<String>,
 }
 
 /// The pool. Cheap to clone; all methods may be called from several threads.
@@ -85,13 +117,16 @@ impl Pool {
         let root = root.canonicalize().ctx("find", root)?;
         let lock = store::lock(&root)?;
         let choice = probe::choose(&root, &options)?;
-        let (dir, in_image) = (choice.dir.clone(), choice.in_image);
+        let mounted = choice.image.as_ref().map(|_| (root.join("pool.img"), choice.dir.clone()));
         match Store::open(&root, choice, &options, lock) {
-            Ok(store) => Ok(Pool { store: Arc::new(store) }),
+            Ok(store) => {
+                store.grow_for(0);
+                Ok(Pool { store: Arc::new(store) })
+            }
             Err(error) => {
-                if in_image {
+                if let Some((file, dir)) = mounted {
                     // The first failure is the one to tell; a mount that stays is taken over by the next open.
-                    let _ = image::unmount_image(&dir);
+                    let _ = image::unmount_image(&file, &dir);
                 }
                 Err(error)
             }
@@ -105,7 +140,7 @@ impl Pool {
 
     /// True where the pool lives in a file system of its own in `pool.img`.
     pub fn in_image(&self) -> bool {
-        self.store.choice.in_image
+        self.store.choice.image.is_some()
     }
 
     /// Why faster kinds were not chosen and which baselines cannot be used, a line each.
@@ -119,13 +154,34 @@ impl Pool {
         self.store.dir()
     }
 
-    /// Free bytes where the pool writes: of its image, but no more than the host has for the sparse image to grow.
+    /// Bytes that can be written to the pool: what is free where it lives, and what its image can still grow by, but no
+    /// more than the host has.
     pub fn free_bytes(&self) -> Result<u64, PoolError> {
-        let free = |path: &Path| {
-            let stat = statvfs(path).ctx("read the free space of", path)?;
-            Ok(stat.f_bavail * stat.f_frsize)
-        };
-        Ok(free(self.store.dir())?.min(free(&self.store.root)?))
+        Ok(self.space()?.free_bytes)
+    }
+
+    /// How full it is.
+    pub fn space(&self) -> Result<Space, PoolError> {
+        let dir = self.store.dir();
+        let stat = statvfs(dir).ctx("read the free space of", dir)?;
+        let inodes_free = (stat.f_files > 0).then_some(stat.f_favail);
+        let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
+        Ok(match &self.store.choice.image {
+            None => Space { free_bytes: free, total_bytes: total, inodes_free, image: None },
+            Some(image) => {
+                let room = image.room()?;
+                let (grown, failure) = (image.grown(), image.failure());
+                let image = ImageSpace { bytes: room.size, allocated: room.allocated, grown, failure };
+                let (free_bytes, total_bytes) = (room.usable(), room.reachable());
+                Space { free_bytes, total_bytes, inodes_free, image: Some(image) }
+            }
+        })
+    }
+
+    /// Lets the pool's image grow if little of it would be free beside `bytes`; its sizes before and after. What writes
+    /// to the pool through this crate does that by itself; who lets others write to `dir()` calls it from time to time.
+    pub fn grow_for(&self, bytes: u64) -> Option<(u64, u64)> {
+        self.store.grow_for(bytes)
     }
 
     /// Starts a baseline.
@@ -146,6 +202,16 @@ impl Pool {
     /// Removes a baseline; false if there was none, an error if a lane or an undiscarded clone stands on it.
     pub fn remove(&self, key: &str) -> Result<bool, PoolError> {
         self.store.remove(key)
+    }
+
+    /// How many lanes and undiscarded clones stand on the baseline of that key.
+    pub fn users(&self, key: &str) -> usize {
+        self.store.users(key)
+    }
+
+    /// Deletes used clones and baselines that could not be deleted when they should have been; how many there were.
+    pub fn sweep_trash(&self) -> Result<u64, PoolError> {
+        self.store.sweep_trash()
     }
 
     /// A clone of all trees for a lane.
@@ -180,20 +246,39 @@ impl Pool {
         footprint::measure(tree.listing, &tree.path, dir, None)
     }
 
+    /// The same with up to `limit` changed paths.
+    pub fn changes_of(
+        &self,
+        baseline: &Baseline,
+        tree: &str,
+        dir: &Path,
+        limit: usize,
+    ) -> Result<Changes, PoolError> {
+        let used = self.store.hold(baseline)?;
+        let tree = used.baseline.tree(tree)?;
+        let collected = footprint::collect(tree.listing, &tree.path, dir, None, limit)?;
+        Ok(Changes::of(vec![collected.finish(tree.name)]))
+    }
+
     /// `LaneClone::verify` for a tree that was restored elsewhere.
     pub fn verify_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
-        match baseline.tree(tree) {
-            Ok(found) => verify::compare(tree, found.listing, dir),
-            Err(_) => Err(Difference {
-                tree: tree.to_owned(),
-                path: String::new(),
-                change: verify::Change::Unexpected,
-            }),
-        }
+        let found = baseline.tree(tree).map_err(|_| no_such_tree(tree))?;
+        verify::compare(tree, found.listing, dir)
+    }
+
+    /// `LaneClone::verify_deep` for a tree that was restored elsewhere.
+    pub fn verify_deep_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
+        let index = baseline.index(tree).map_err(|_| no_such_tree(tree))?;
+        let (found, digest) = (baseline.at(index), &baseline.trees()[index].tree_digest);
+        verify::compare_deep(tree, found.listing, digest, &found.path, dir)
     }
 
     /// Unmounts what the pool mounted. Lanes must be idle, and nobody may use `dir()`.
     pub fn close(self) -> Result<(), PoolError> {
         self.store.unmount()
     }
+}
+
+fn no_such_tree(tree: &str) -> Difference {
+    Difference { tree: tree.to_owned(), path: String::new(), change: verify::Change::Unexpected }
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{ioctl_ficlone, statfs};
 
-use crate::error::Context as _;
+use crate::error::{Context as _, line};
+use crate::image::Image;
 use crate::pool::{LoopFs, PoolKind, PoolOptions};
 use crate::tree::{data, remove};
 use crate::{PoolError, driver, image, mounts};
@@ -24,8 +25,8 @@ pub(crate) struct Choice {
     pub(crate) kind: PoolKind,
     /// The pool's folder, on the file system that can do it.
     pub(crate) dir: PathBuf,
-    /// True where `dir` is the mount of an image.
-    pub(crate) in_image: bool,
+    /// What is mounted at `dir`, where the host's own file system would not do.
+    pub(crate) image: Option<Image>,
     /// Why faster kinds were not chosen.
     pub(crate) notes: Vec<String>,
 }
@@ -38,7 +39,8 @@ pub(crate) fn choose(root: &Path, options: &PoolOptions) -> Result<Choice, PoolE
         None => chooser.best()?,
     };
     let (kind, in_image) = chosen;
-    Ok(Choice { kind, dir: chooser.dir(), in_image, notes: chooser.notes })
+    let image = in_image.then(|| Image::new(&chooser.image(), &chooser.dir(), options));
+    Ok(Choice { kind, dir: chooser.dir(), image, notes: chooser.notes })
 }
 
 struct Chooser<'a> {
@@ -102,7 +104,7 @@ impl Chooser<'_> {
                 match try_kind(kind, &self.dir()) {
                     Ok(()) => Ok((kind, true)),
                     Err(why) => {
-                        image::unmount_image(&self.dir())?;
+                        image::unmount_image(&self.image(), &self.dir())?;
                         Err(impossible(format!(
                             "the file system in {} cannot: {why}",
                             self.image().display()
@@ -121,8 +123,9 @@ impl Chooser<'_> {
         }
     }
 
-    fn mount_image(&self, fs_kind: LoopFs) -> Result<(), PoolError> {
-        image::mount(&self.image(), &self.dir(), self.options.image_bytes, fs_kind)
+    fn mount_image(&mut self, fs_kind: LoopFs) -> Result<(), PoolError> {
+        let (image, dir) = (self.image(), self.dir());
+        image::mount(&image, &dir, self.options, fs_kind, &mut self.notes)
     }
 
     /// Mounts the image, and finds what its file system can do.
@@ -134,17 +137,9 @@ impl Chooser<'_> {
                 return Ok(kind);
             }
         }
-        image::unmount_image(&dir)?;
+        image::unmount_image(&self.image(), &dir)?;
         let detail = "its file system can neither snapshot nor reflink".to_owned();
         Err(PoolError::ImageUnusable { image: self.image(), detail })
-    }
-}
-
-/// An error and what caused it, in one line.
-fn line(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", line(source)),
-        None => error.to_string(),
     }
 }
 

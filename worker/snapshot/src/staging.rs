@@ -16,6 +16,9 @@ use crate::store::{Store, remove_baseline};
 use crate::tree::{Entry, Kind, Listing, remove, scan, write};
 use crate::{Baseline, PoolError, archive, driver, names};
 
+/// How much of an archive is read between two looks at the room for it.
+const GROW_EACH_BYTES: u64 = 1 << 20;
+
 /// A baseline in the making. Dropping it leaves nothing (and may take a while: drop it on a blocking thread).
 #[derive(Debug)]
 pub struct Staging {
@@ -39,9 +42,12 @@ impl Staging {
     /// Nothing may write to it meanwhile; a tree that changes, or that the pool's file system cannot keep, is an error.
     pub fn capture(&mut self, tree: &str, from: &Path) -> Result<(), PoolError> {
         let filling = driver::capture_filling(self.store.kind());
+        let store = Arc::clone(&self.store);
         self.add(tree, |into| {
             let listing = scan::listing(from)?;
-            write::clone_tree(&listing, from, into, &filling)?;
+            let (_, bytes) = listing.totals();
+            store.grow_for(bytes);
+            write::clone_tree(&listing, from, into, &filling).map_err(|error| error.needing(bytes))?;
             compare(&listing, &scan::listing(into)?, from)
         })
     }
@@ -49,6 +55,7 @@ impl Staging {
     /// Takes a tree from a tar.zst that nobody vouches for, within the limits that the pool was opened with.
     pub fn import(&mut self, tree: &str, reader: impl Read) -> Result<(), PoolError> {
         let limits = self.store.import;
+        let reader = Growing { reader, store: Arc::clone(&self.store), since: 0 };
         self.add(tree, |into| archive::import(tree, reader, into, limits))
     }
 
@@ -77,8 +84,12 @@ impl Staging {
         let into = driver::tree_in(&self.dir.join(SET), &folder);
         fs::create_dir(&into).ctx("make", &into)?;
         let filled = fill(&into);
-        match filled {
+        match &filled {
             Ok(()) => self.trees.push(tree.to_owned()),
+            Err(PoolError::Full { .. }) => {
+                // The full disk is what to tell, and its room shall be back at once.
+                let _ = remove::tree(&into).and_then(|()| self.store.sync());
+            }
             Err(_) => remove::tree(&into)?,
         }
         filled
@@ -89,6 +100,25 @@ impl Drop for Staging {
     fn drop(&mut self) {
         // After publishing there is nothing left; what cannot be removed now is cleared at the next open.
         let _ = remove_baseline(self.store.kind(), &self.dir);
+    }
+}
+
+/// Lets the pool grow while an archive is read: how much it will unpack to is not known before.
+struct Growing<R> {
+    reader: R,
+    store: Arc<Store>,
+    since: u64,
+}
+
+impl<R: Read> Read for Growing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.since >= GROW_EACH_BYTES {
+            self.since = 0;
+            self.store.grow_for(0);
+        }
+        let got = self.reader.read(buffer)?;
+        self.since += got as u64;
+        Ok(got)
     }
 }
 

@@ -24,10 +24,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Context as _;
+use crate::image::Image;
 use crate::pool::{PoolKind, PoolOptions};
 use crate::probe::Choice;
 use crate::tree::remove;
-use crate::{Baseline, ImportLimits, PoolError, driver, mounts, names};
+use crate::{Baseline, ImportLimits, PoolError, baseline, driver, mounts, names};
 
 const BASELINES: &str = "baselines";
 const STAGING: &str = "staging";
@@ -39,19 +40,20 @@ const TRANSIENT: [&str; 3] = [STAGING, LANES, TRASH];
 /// The pool behind all its handles.
 #[derive(Debug)]
 pub(crate) struct Store {
-    pub(crate) root: PathBuf,
     pub(crate) choice: Choice,
     pub(crate) import: ImportLimits,
     state: Mutex<State>,
     counter: AtomicU64,
     /// Keeps other processes out until the last handle is gone.
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug, Default)]
 struct State {
     baselines: BTreeMap<String, Held>,
     lanes: HashSet<String>,
+    /// What lies in the trash and somebody will delete.
+    trash: HashSet<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -65,12 +67,23 @@ struct Identity {
     kind: PoolKind,
 }
 
+/// The lock that one process has on a pool's root.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a program that is just being started holds a copy of it until it is exec'd.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Locks the pool's root for this process.
-pub(crate) fn lock(root: &Path) -> Result<File, PoolError> {
+pub(crate) fn lock(root: &Path) -> Result<Lock, PoolError> {
     let path = root.join("pool.lock");
     let file = File::create(&path).ctx("create", &path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(Errno::WOULDBLOCK) => Err(PoolError::AlreadyOpen { root: root.to_owned() }),
         Err(error) => Err(error).ctx("lock", &path),
     }
@@ -82,7 +95,7 @@ impl Store {
         root: &Path,
         mut choice: Choice,
         options: &PoolOptions,
-        lock: File,
+        lock: Lock,
     ) -> Result<Store, PoolError> {
         let dir = choice.dir.clone();
         fs::create_dir_all(&dir).ctx("make", &dir)?;
@@ -97,6 +110,13 @@ impl Store {
         let mut state = State::default();
         for entry in fs::read_dir(&baselines).ctx("list", &baselines)? {
             let path = entry.ctx("list", &baselines)?.path();
+            if baseline::is_forgotten(&path) {
+                // Its removal was cut off. A full disk must not hinder the others.
+                if let Err(error) = remove_baseline(choice.kind, &path) {
+                    choice.notes.push(format!("{error}"));
+                }
+                continue;
+            }
             match Baseline::load(&path) {
                 Ok(baseline) if driver::can_use(choice.kind, &baseline.set()) => {
                     state.baselines.insert(baseline.key().to_owned(), Held { baseline, users: 0 });
@@ -107,7 +127,7 @@ impl Store {
         }
         let counter = AtomicU64::new(0);
         let state = Mutex::new(state);
-        Ok(Store { root: root.to_owned(), choice, import: options.import, state, counter, _lock: lock })
+        Ok(Store { choice, import: options.import, state, counter, _lock: lock })
     }
 
     pub(crate) fn kind(&self) -> PoolKind {
@@ -116,6 +136,11 @@ impl Store {
 
     pub(crate) fn dir(&self) -> &Path {
         &self.choice.dir
+    }
+
+    /// Makes room for `need` bytes where the pool's image can grow; the sizes before and after.
+    pub(crate) fn grow_for(&self, need: u64) -> Option<(u64, u64)> {
+        self.choice.image.as_ref()?.grow_for(need)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,9 +156,42 @@ impl Store {
         self.dir().join(STAGING).join(self.number().to_string())
     }
 
-    /// A new name in the trash; `from` is a folder's name, for people who look.
+    /// A new name in the trash; `from` is a folder's name, for people who look. Who asks for it calls `emptied` later.
     pub(crate) fn new_trash(&self, from: &str) -> PathBuf {
-        self.dir().join(TRASH).join(format!("{}-{from}", self.number()))
+        self.new_trash_in(&mut self.state(), from)
+    }
+
+    fn new_trash_in(&self, state: &mut State, from: &str) -> PathBuf {
+        let path = self.dir().join(TRASH).join(format!("{}-{from}", self.number()));
+        state.trash.insert(path.clone());
+        path
+    }
+
+    /// Nobody deletes what lies there any more; if something still does, `sweep_trash` may.
+    pub(crate) fn emptied(&self, trash: &Path) {
+        self.state().trash.remove(trash);
+    }
+
+    /// Deletes what lies in the trash and could not be deleted when it should have been; how many sets.
+    pub(crate) fn sweep_trash(&self) -> Result<u64, PoolError> {
+        let trash = self.dir().join(TRASH);
+        let mut swept = 0;
+        for entry in fs::read_dir(&trash).ctx("list", &trash)? {
+            let path = entry.ctx("list", &trash)?.path();
+            if self.state().trash.contains(&path) || !path.exists() {
+                continue;
+            }
+            let kind = self.kind();
+            // A used clone, or a baseline's folder.
+            remove_baseline(kind, &path).and_then(|()| driver::remove_set(kind, &path))?;
+            swept += 1;
+        }
+        Ok(swept)
+    }
+
+    /// How many clones stand on the baseline.
+    pub(crate) fn users(&self, key: &str) -> usize {
+        self.state().baselines.get(key).map_or(0, |held| held.users)
     }
 
     pub(crate) fn baseline(&self, key: &str) -> Option<Baseline> {
@@ -154,9 +212,10 @@ impl Store {
         }
         if path.exists() {
             // It could not be loaded when the pool was opened: what is whole takes its place.
-            let trash = self.new_trash("damaged");
-            driver::move_set(&path, &trash)?;
-            remove_baseline(self.kind(), &trash)?;
+            let trash = self.new_trash_in(&mut state, "damaged");
+            let removed = driver::move_set(&path, &trash).and_then(|()| remove_baseline(self.kind(), &trash));
+            state.trash.remove(&trash);
+            removed?;
         }
         driver::move_set(staging, &path)?;
         File::open(&baselines).and_then(|dir| dir.sync_all()).ctx("sync", &baselines)?;
@@ -172,12 +231,34 @@ impl Store {
         if held.users > 0 {
             return Err(PoolError::BaselineInUse { key: key.to_owned(), users: held.users });
         }
-        let trash = self.new_trash("baseline");
-        driver::move_set(held.baseline.dir(), &trash)?;
-        state.baselines.remove(key);
+        let dir = held.baseline.dir().to_owned();
+        let trash = self.new_trash_in(&mut state, "baseline");
+        let moved = match driver::move_set(&dir, &trash) {
+            // btrfs has no room even for a rename until what was deleted before is committed.
+            Err(PoolError::Full { .. }) => self.sync().and_then(|()| driver::move_set(&dir, &trash)),
+            other => other,
+        };
+        let gone = match moved {
+            Ok(()) => Ok(trash.clone()),
+            // Or not at all, but deleting goes on its reserve. Without its manifest it is none (`Store::open`).
+            Err(PoolError::Full { .. }) => baseline::forget(&dir).map(|()| dir),
+            Err(error) => Err(error),
+        };
+        if gone.is_ok() {
+            state.baselines.remove(key);
+        }
         drop(state);
-        remove_baseline(self.kind(), &trash)?;
+        let removed = gone.and_then(|gone| remove_baseline(self.kind(), &gone));
+        self.emptied(&trash);
+        removed?;
+        // Who removes baselines to make room looks at the free space next.
+        self.sync()?;
         Ok(true)
+    }
+
+    /// Waits until the space of what was deleted is free again.
+    pub(crate) fn sync(&self) -> Result<(), PoolError> {
+        driver::reclaim(self.kind(), self.dir())
     }
 
     /// Registers a user of the baseline.
@@ -211,7 +292,7 @@ impl Store {
         for folder in TRANSIENT {
             mounts::unmount_below(&self.dir().join(folder))?;
         }
-        if self.choice.in_image { crate::image::unmount_image(self.dir()) } else { Ok(()) }
+        self.choice.image.as_ref().map_or(Ok(()), Image::unmount)
     }
 }
 

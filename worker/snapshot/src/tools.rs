@@ -26,6 +26,10 @@ pub(crate) const MKFS_XFS: Tool = Tool { name: "mkfs.xfs", package: "xfsprogs" }
 pub(crate) const MKFS_BTRFS: Tool = Tool { name: "mkfs.btrfs", package: "btrfs-progs" };
 pub(crate) const BTRFS: Tool = Tool { name: "btrfs", package: "btrfs-progs" };
 pub(crate) const MOUNT: Tool = Tool { name: "mount", package: "mount" };
+pub(crate) const LOSETUP: Tool = Tool { name: "losetup", package: "mount" };
+/// Runs a program with a limit of time.
+pub(crate) const TIMEOUT: Tool = Tool { name: "timeout", package: "coreutils" };
+pub(crate) const XFS_GROWFS: Tool = Tool { name: "xfs_growfs", package: "xfsprogs" };
 
 /// Runs a program to its end; `about` is the path that a lack of space is reported on.
 pub(crate) fn run(tool: Tool, args: &[&OsStr], about: &Path) -> Result<(), PoolError> {
@@ -38,11 +42,12 @@ pub(crate) fn run(tool: Tool, args: &[&OsStr], about: &Path) -> Result<(), PoolE
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    // Checkers talk on stdout.
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let said = String::from_utf8_lossy(said);
     let said: String = said.trim().chars().take(DETAIL_BYTES_MAX).collect();
     if said.contains("No space left on device") || said.contains("Disk quota exceeded") {
-        let source = Errno::NOSPC.into();
-        return Err(PoolError::Full { action: "clone", path: about.to_owned(), source });
+        return Err(PoolError::full("run a program on", about, Errno::NOSPC.into()));
     }
     let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     let detail = format!("{}, it said: {}", output.status, if said.is_empty() { "nothing" } else { &said });

@@ -1,8 +1,10 @@
-//! Is a tree in place what the baseline says? By stat alone: about a millisecond for a few hundred files.
+//! Is a tree in place what the baseline says? By stat alone: about a millisecond for a few hundred files. Or deep: every
+//! byte read.
 //!
-//! Must not know: pools, lanes. What is compared: the set of paths, kinds, modes, owners, sizes, times of the last
-//! write, targets of links. Contents are not read: a clone is made by the kernel from a baseline that nobody writes,
-//! and whoever writes to a file moves its time.
+//! Must not know: pools, lanes. What `compare` compares: the set of paths, kinds, modes, owners, sizes, times of the last
+//! write, targets of links. It reads no contents: a clone is made by the kernel from a baseline that nobody writes,
+//! and whoever writes to a file moves its time. `compare_deep` adds attributes and contents, against the digest that
+//! the baseline was published with, so that it also finds a baseline that rotted.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,10 +13,12 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use crate::PoolError;
+use crate::changes::{ChangeKind, FileChange};
+use crate::error::line;
 use crate::tree::scan::{self, Found};
 use crate::tree::text::escape_path;
-use crate::tree::{Entry, Kind, Listing, mtime_of};
+use crate::tree::{Entry, Kind, Listing, digest, mtime_of};
+use crate::{PoolError, footprint};
 
 /// The first thing that is not as the baseline says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +41,17 @@ pub enum Change {
     Unexpected,
     /// An attribute that is not the baseline's.
     Attribute {
-        /// `kind`, `mode`, `owner`, `size`, `mtime` or `target`.
+        /// `kind`, `mode`, `owner`, `size`, `mtime` or `target`; `attributes` or `digest` of a deep check.
         name: &'static str,
         /// The baseline's.
         expected: String,
         /// The clone's.
         found: String,
+    },
+    /// A file that says it is the baseline's, with other bytes in it (`LaneClone::verify_deep` alone looks for that).
+    Content {
+        /// Bytes of the 4 KiB blocks that differ.
+        bytes: u64,
     },
     /// The clone cannot be read.
     Unreadable(String),
@@ -57,6 +66,7 @@ impl fmt::Display for Difference {
             Change::Attribute { name, expected, found } => {
                 write!(f, "has another {name}: {found}, the baseline has {expected}")
             }
+            Change::Content { bytes } => write!(f, "has other contents in blocks of {bytes} bytes in all"),
             Change::Unreadable(why) => write!(f, "cannot be read: {why}"),
         }
     }
@@ -67,7 +77,7 @@ impl std::error::Error for Difference {}
 /// Compares the tree at `dir` with its listing.
 pub(crate) fn compare(tree: &str, listing: &Listing, dir: &Path) -> Result<(), Difference> {
     let differs = |path: &Path, change| Difference { tree: tree.to_owned(), path: escape_path(path), change };
-    let unreadable = |path: &Path, error: &PoolError| differs(path, Change::Unreadable(chain(error)));
+    let unreadable = |path: &Path, error: &PoolError| differs(path, Change::Unreadable(line(error)));
     let found = scan::walk(dir).map_err(|error| unreadable(Path::new(""), &error))?;
     let mut there = found.iter();
     for entry in &listing.entries {
@@ -91,11 +101,41 @@ pub(crate) fn compare(tree: &str, listing: &Listing, dir: &Path) -> Result<(), D
     }
 }
 
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
+/// Compares the tree at `dir` with the baseline's to the last byte. `digest` is what the baseline was published with.
+pub(crate) fn compare_deep(
+    tree: &str,
+    listing: &Listing,
+    digest: &str,
+    base: &Path,
+    dir: &Path,
+) -> Result<(), Difference> {
+    compare(tree, listing, dir)?;
+    let difference =
+        |path: &Path, change| Difference { tree: tree.to_owned(), path: escape_path(path), change };
+    let read = || -> Result<Option<Difference>, PoolError> {
+        let is = digest::of(dir, &scan::listing(dir)?)?;
+        if is == digest {
+            return Ok(None);
+        }
+        // What it is shall be named: compare with the baseline's own files.
+        let changed = footprint::collect(listing, base, dir, None, 1)?.finish(tree);
+        Ok(Some(match changed.files.first() {
+            Some(FileChange { path, change: ChangeKind::Attributes, .. }) => {
+                let (expected, found) = ("others".to_owned(), "extended attributes".to_owned());
+                difference(path, Change::Attribute { name: "attributes", expected, found })
+            }
+            Some(FileChange { path, bytes, .. }) => difference(path, Change::Content { bytes: *bytes }),
+            // Clone and baseline are alike, and both are not what was published.
+            None => {
+                let expected = digest.to_owned();
+                difference(Path::new(""), Change::Attribute { name: "digest", expected, found: is })
+            }
+        }))
+    };
+    match read() {
+        Ok(None) => Ok(()),
+        Ok(Some(difference)) => Err(difference),
+        Err(error) => Err(difference(Path::new(""), Change::Unreadable(line(&error)))),
     }
 }
 

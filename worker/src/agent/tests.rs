@@ -11,6 +11,7 @@ fn config() -> WorkerConfig {
         data_dir: "/nonexistent".into(),
         driver: None,
         pool: PoolOptions::default(),
+        pool_unused: None,
         own_network: false,
     }
 }

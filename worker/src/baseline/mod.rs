@@ -5,6 +5,7 @@
 mod build;
 mod key;
 mod labels;
+mod room;
 mod shelf;
 mod source;
 

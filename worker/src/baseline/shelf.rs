@@ -6,18 +6,26 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use andon_proto::{BaselineManifest, BaselineTree};
 use andon_snapshot::{Baseline, Pool, PoolError};
 use prost::Message;
 
+use super::room::{self, Candidate, Space, Why, Wish};
 use super::source::fetch;
+use crate::clock;
 use crate::hands::{Farm, Notices, WorkFailure, blocking, chain, notice};
 
-/// With less than this free, baselines that nobody uses go before another comes.
-const ROOM_BYTES_MIN: u64 = 4 * 1024 * 1024 * 1024;
 /// With less than this free, no baseline is built or fetched.
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
+/// How many baselines went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Collected {
+    pub(crate) unused: u64,
+    pub(crate) for_space: u64,
+}
 
 /// A baseline with its manifest.
 #[derive(Debug, Clone)]
@@ -95,37 +103,91 @@ impl Shelf {
         blocking(move || pool.remove(&name)).await?.map(drop).map_err(|error| farm_fault(&error))
     }
 
-    /// Removes baselines, those first that were used longest ago, until there is room for another. What lanes stand on stays.
-    pub(crate) async fn make_room(&self) -> Result<(), WorkFailure> {
+    /// Removes baselines by the policy of room.rs until there is room for another of `need` bytes.
+    pub(crate) async fn make_room(&self, need: u64) -> Result<(), WorkFailure> {
         let shelf = self.clone();
         let made = blocking(move || {
-            let used_at = |key: &str| {
-                let file = shelf.manifest_file(key)?;
-                std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
-            };
-            let mut keys: Vec<String> =
-                shelf.pool.baselines().iter().map(|baseline| baseline.key().to_owned()).collect();
-            keys.retain(|key| shelf.manifest_file(key).is_some());
-            keys.sort_by_key(|key| used_at(key));
-            for key in keys {
-                if shelf.pool.free_bytes()? >= ROOM_BYTES_MIN {
-                    break;
-                }
-                match shelf.pool.remove(&key) {
-                    Ok(_) => tracing::info!(key, "removed a baseline to make room"),
-                    Err(PoolError::BaselineInUse { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            shelf.pool.free_bytes()
+            shelf.pool.grow_for(need);
+            shelf.collect(need, None)?;
+            shelf.pool.space()
         });
-        let free = made.await?.map_err(|error| farm_fault(&error))?;
-        if free < FREE_BYTES_MIN {
+        let space = made.await?.map_err(|error| farm_fault(&error))?;
+        // `need` counts holes as well: it may fit though less is free, and says so by itself where it does not.
+        if space.free_bytes < FREE_BYTES_MIN {
             return Err(WorkFailure::infrastructure(format!(
-                "the worker's disk is full: {free} bytes are free"
+                "the worker's disk is full: the pool at {} has {} MB free, {} MB are needed, and no baseline can go: \
+                 make room on its file system, or raise ANDON_POOL_MAX_GIB",
+                self.pool.dir().display(),
+                space.free_bytes >> 20,
+                FREE_BYTES_MIN.max(need) >> 20
             )));
         }
         Ok(())
+    }
+
+    /// What is done from time to time: the pool's image grows, what could not be deleted is, baselines go by the policy.
+    pub(crate) async fn tend(&self, unused: Option<Duration>) -> Result<Collected, WorkFailure> {
+        let shelf = self.clone();
+        let tended = blocking(move || {
+            if let Some((was, now)) = shelf.pool.grow_for(0) {
+                tracing::info!(from_mb = was >> 20, to_mb = now >> 20, "the pool's image grew");
+            }
+            if let Some(failure) = shelf.pool.space()?.image.and_then(|image| image.failure) {
+                tracing::warn!(failure, "the pool's image cannot grow");
+            }
+            let swept = shelf.pool.sweep_trash()?;
+            if swept > 0 {
+                tracing::info!(swept, "deleted what could not be deleted before");
+            }
+            shelf.collect(0, unused)
+        });
+        tended.await?.map_err(|error| farm_fault(&error))
+    }
+
+    fn collect(&self, need: u64, unused: Option<Duration>) -> Result<Collected, PoolError> {
+        let mut wish = Wish { need, unused, making: false };
+        let mut collected = Collected::default();
+        loop {
+            let space = self.pool.space()?;
+            let space = Space {
+                free_bytes: space.free_bytes,
+                total_bytes: space.total_bytes,
+                inodes_free: space.inodes_free,
+            };
+            let candidates = self.candidates();
+            let Some((key, why)) = room::next(space, &candidates, wish) else { return Ok(collected) };
+            match self.pool.remove(key) {
+                Ok(_) => {
+                    tracing::info!(key, ?why, free_mb = space.free_bytes >> 20, "removed a baseline");
+                    if let Some(file) = self.manifest_file(key) {
+                        let _ = std::fs::remove_file(file);
+                    }
+                    match why {
+                        Why::Unused => collected.unused += 1,
+                        Why::Space => (collected.for_space, wish.making) = (collected.for_space + 1, true),
+                    }
+                }
+                // A lane took it meanwhile: next time it is no candidate.
+                Err(PoolError::BaselineInUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Baselines that may go. Sources and other things in the pool have keys of another shape.
+    fn candidates(&self) -> Vec<Candidate> {
+        let now = Duration::from_millis(clock::unix_ms());
+        let all = self.pool.baselines().into_iter().map(|baseline| baseline.key().to_owned());
+        all.filter_map(|key| {
+            let used = std::fs::metadata(self.manifest_file(&key)?).and_then(|meta| meta.modified()).ok();
+            let used = used.map(|used| used.duration_since(UNIX_EPOCH).unwrap_or_default());
+            Some(Candidate {
+                users: self.pool.users(&key),
+                idle: used.map(|used| now.saturating_sub(used)),
+                key,
+            })
+        })
+        .collect()
     }
 
     async fn fetch(
@@ -135,7 +197,7 @@ impl Shelf {
         notices: &Notices,
     ) -> Result<Shelved, WorkFailure> {
         self.clear(key).await?;
-        self.make_room().await?;
+        self.make_room(manifest.trees.iter().map(|tree| tree.bytes).sum()).await?;
         let short = key.get(..12).unwrap_or(key);
         let total: u64 = manifest.trees.iter().map(|tree| tree.blob_size).sum();
         notice(
@@ -244,3 +306,6 @@ fn matches(baseline: &Baseline, manifest: &BaselineManifest) -> bool {
 pub(crate) fn farm_fault(error: &PoolError) -> WorkFailure {
     WorkFailure::infrastructure(chain(error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use andon_proto::{BaselineManifest, BaselineReady, BaselineService, RunSpec, Stack, Suite};
 use andon_snapshot::Baseline;
@@ -113,6 +113,11 @@ impl Workshop {
         tidied.await?.map_err(|error| farm_fault(&error))
     }
 
+    /// Keeps the pool in order.
+    pub(crate) async fn tend(&self, unused: Option<Duration>) -> Result<(), WorkFailure> {
+        self.shelf.tend(unused).await.map(drop)
+    }
+
     /// Removes a used box in the background. Its processes are dead, or die now.
     pub(crate) fn dispose(&self, used: UnitBox) {
         self.removals.spawn(async move {
@@ -200,7 +205,7 @@ impl Workshop {
             return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
         }
         self.shelf.clear(&key).await?;
-        self.shelf.make_room().await?;
+        self.shelf.make_room(0).await?;
         notice(notices, format!("building baseline {}", &key[..12]));
         let kit = self.seed_kit(run, spec, &source, notices).await?;
         let build = Build {

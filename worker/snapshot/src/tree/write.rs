@@ -17,7 +17,7 @@ use super::data::{self, Filling};
 use super::scan::at;
 use super::{Entry, Kind, Listing, Stamp, xattr};
 use crate::PoolError;
-use crate::error::Context as _;
+use crate::error::{Context as _, means_full};
 
 /// Makes one tree in a folder that exists and is empty.
 pub(crate) struct TreeWriter<'a> {
@@ -45,7 +45,11 @@ pub(crate) fn clone_tree(
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let source =
                 openat(&from_fd, &entry.path, flags, Mode::empty()).ctx("open", &from.join(&entry.path))?;
-            filling.fill(&source, &to, size).ctx("clone", &from.join(&entry.path))?;
+            filling.fill(&source, &to, size).map_err(|error| {
+                // Where the disk is full it is the new file's.
+                let whose = if means_full(&error) { into } else { from };
+                PoolError::of("clone", &whose.join(&entry.path), error)
+            })?;
         }
         writer.finish_file(entry, &to)?;
     }

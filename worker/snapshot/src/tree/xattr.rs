@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
+use rustix::fs::{XattrFlags, lgetxattr, llistxattr, llistxattr_query, lsetxattr};
 use rustix::io::Errno;
 
 use crate::PoolError;
@@ -25,9 +25,8 @@ pub(crate) fn is_kept(name: &[u8]) -> bool {
 
 /// The kept attributes of what is at `path`, by name.
 pub(crate) fn read(path: &Path) -> Result<Pairs, PoolError> {
-    // Almost nothing has attributes: ask for the size of the list first, with no buffer at all.
-    let mut none = [0u8; 0];
-    match llistxattr(path, &mut none[..]) {
+    // Almost nothing has attributes: ask for the size of the list first. Not by an empty buffer: rustix says 0 to that.
+    match llistxattr_query(path) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Ok(_) => {}
         Err(error) => return Err(error).ctx("list the attributes of", path),

@@ -8,7 +8,7 @@ use andon_snapshot::{
 };
 use tar::{EntryType, Header};
 
-use crate::ground::{Ground, plant_layer, plant_volume};
+use crate::ground::{Ground, assert_layers_attributes, plant_layer, plant_volume};
 
 fn plain_pool(ground: &Ground, import: ImportLimits) -> Pool {
     let options = PoolOptions { kind: Some(PoolKind::Copy), import, ..PoolOptions::default() };
@@ -48,6 +48,7 @@ fn a_tree_comes_back_with_its_digest_and_the_same_bytes_on_another_kind_of_pool(
     // Times are no part of the digest, but they came along, and holes are holes again.
     let lane = other.clone_lane("0", &back).unwrap();
     let tree = lane.path("layer/db").unwrap();
+    assert_layers_attributes(&tree);
     let time = |path: std::path::PathBuf| fs::symlink_metadata(path).unwrap().modified().unwrap();
     assert_eq!(time(tree.join("etc/passwd")), time(layer.join("etc/passwd")));
     let sparse = fs::metadata(tree.join("sparse")).unwrap();

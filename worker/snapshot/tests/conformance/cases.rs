@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use andon_snapshot::{Change, Footprint, LaneClone, PoolError, PoolKind, digest_of};
 
-use crate::ground::{Ground, noise, plant_layer, plant_volume, seeded};
+use crate::ground::{Ground, assert_layers_attributes, noise, plant_layer, plant_volume, seeded};
 
 fn write_at(path: &Path, at: u64, bytes: &[u8]) {
     OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
@@ -142,6 +142,7 @@ pub(crate) fn every_kind_of_entry_survives_capture_and_clone(kind: PoolKind) {
     for path in ["", "etc", "etc/passwd", "link", "whiteout", "pipe"] {
         assert_eq!(time(&tree.join(path)), time(&from.join(path)), "{path}");
     }
+    assert_layers_attributes(&tree);
     fs::write(tree.join("etc/passwd"), "dirt").unwrap();
     fs::remove_file(tree.join("whiteout")).unwrap();
     let retired = lane.reset().unwrap();
@@ -357,6 +358,34 @@ pub(crate) fn a_used_baseline_cannot_be_removed(kind: PoolKind) {
     assert_eq!(fs::read_dir(pool.dir().join("trash")).unwrap().count(), 0);
 }
 
+pub(crate) fn trash_is_swept_but_not_what_somebody_still_looks_at(kind: PoolKind) {
+    let ground = Ground::for_kind(kind);
+    let pool = ground.open(kind);
+    let baseline = seeded(&ground, &pool);
+    let lane = pool.clone_lane("0", &baseline).unwrap();
+    let kept = lane.reset().unwrap();
+    assert_eq!((pool.users("key-1"), pool.sweep_trash().unwrap()), (2, 0));
+    assert!(kept.path("volume/data").unwrap().join("ibdata1").exists());
+    // Somebody is in it, so that its folder cannot be deleted now.
+    let inside = kept.path("volume/data").unwrap().join("busy");
+    fs::create_dir(&inside).unwrap();
+    rustix::mount::mount("none", &inside, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    let left = kept.path("volume/data").unwrap();
+    let discarded = kept.discard();
+    let _ = rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::empty());
+    if matches!(kind, PoolKind::Overlay | PoolKind::Btrfs) {
+        // Its own mounts are taken down, and what is mounted in them; a subvolume goes whole.
+        discarded.unwrap();
+    } else {
+        discarded.unwrap_err();
+        assert!(left.exists());
+        assert_eq!(pool.sweep_trash().unwrap(), 1);
+    }
+    assert_eq!((pool.users("key-1"), pool.sweep_trash().unwrap()), (1, 0));
+    assert_eq!(fs::read_dir(pool.dir().join("trash")).unwrap().count(), 0);
+    lane.verify().unwrap();
+}
+
 pub(crate) fn a_tree_restored_elsewhere_is_the_tree(kind: PoolKind) {
     let ground = Ground::for_kind(kind);
     let pool = ground.open(kind);
@@ -386,38 +415,6 @@ pub(crate) fn a_tree_restored_elsewhere_is_the_tree(kind: PoolKind) {
     }
     let error = pool.restore_into(&baseline, "layer/no", Path::new("/nowhere")).unwrap_err();
     assert!(error.to_string().contains("it has: layer/db"), "{error}");
-}
-
-pub(crate) fn a_full_pool_says_so_and_keeps_its_baseline(kind: PoolKind) {
-    let ground = Ground::for_kind(kind);
-    let pool = ground.open(kind);
-    let baseline = seeded(&ground, &pool);
-    let big = ground.outside("big");
-    fs::write(big.join("noise"), noise(1, 8 << 20)).unwrap();
-    let lane = pool.clone_lane("0", &baseline).unwrap();
-    let ballast = ground.root().join("ballast");
-    let fill = || {
-        let file = File::options().create(true).append(true).open(&ballast).unwrap();
-        let mut at = file.metadata().unwrap().len();
-        for piece in [1 << 20, 4096] {
-            let bytes = noise(7, piece);
-            while file.write_all_at(&bytes, at).is_ok() {
-                at += piece as u64;
-            }
-        }
-        file.sync_all()
-    };
-    // A file system keeps some room back until all is synced.
-    let _ = (fill(), fill());
-    assert!(pool.free_bytes().unwrap() < 8 << 20);
-    let captured = pool.stage("second").and_then(|mut staging| staging.capture("volume/big", &big));
-    assert!(matches!(captured, Err(PoolError::Full { .. })), "{captured:?}");
-    baseline.check().unwrap();
-    fs::remove_file(&ballast).unwrap();
-    rustix::fs::sync();
-    lane.reset().unwrap().discard().unwrap();
-    assert_pristine(&lane, "volume/data");
-    assert!(pool.baseline("second").is_none());
 }
 
 pub(crate) fn a_lane_has_only_the_trees_that_were_wanted(kind: PoolKind) {

@@ -109,5 +109,5 @@ fn an_image_is_taken_over_after_a_kill_and_mounted_again_after_a_close() {
     }
     std::fs::write(ground.root().join("pool.img"), vec![0; 1 << 20]).unwrap();
     let error = Pool::open(ground.root(), PoolOptions::default()).unwrap_err();
-    assert!(matches!(error, PoolError::ImageUnusable { .. }), "{error:?}");
+    assert!(matches!(error, PoolError::ImageDamaged { .. }), "{error:?}");
 }

@@ -116,7 +116,14 @@ pub(crate) fn after_any_edits_a_reset_is_exact_and_the_footprint_tells(kind: Poo
         let retired = lane.reset().unwrap();
         let used = digest_of(&retired.path("volume/tree").unwrap()).unwrap();
         let footprint = retired.footprint().unwrap();
+        let changes = retired.changes(usize::MAX).unwrap();
+        let deep = pool.verify_deep_in(&baseline, "volume/tree", &retired.path("volume/tree").unwrap());
         retired.discard().unwrap();
+        prop_assert_eq!(changes.footprint, footprint);
+        let listed: u64 = changes.trees[0].files.iter().map(|one| one.bytes).sum();
+        prop_assert_eq!((changes.trees[0].files.len() as u64, listed), (footprint.files, footprint.bytes));
+        // The deep check looks at times as well.
+        prop_assert!(used == *pristine || deep.is_err());
         prop_assert_eq!(footprint.files == 0, &used == pristine, "{:?}", footprint);
         prop_assert!(lane.verify().is_ok(), "{:?}", lane.verify());
         prop_assert_eq!(&digest_of(&root).unwrap(), pristine);

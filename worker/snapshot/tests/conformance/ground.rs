@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use andon_snapshot::{Baseline, Pool, PoolKind, PoolOptions};
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, makedev, mknodat};
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
@@ -29,12 +29,34 @@ impl Ground {
         }
     }
 
+    /// The same, with room for some 10^5 files.
+    pub(crate) fn roomy(kind: PoolKind) -> Ground {
+        const BYTES: u64 = 2 << 30;
+        match kind {
+            PoolKind::Reflink => Ground::sized(BYTES, "mkfs.xfs", &["-q"], "xfsprogs"),
+            PoolKind::Btrfs => Ground::sized(BYTES, "mkfs.btrfs", &["-q"], "btrfs-progs"),
+            PoolKind::Overlay | PoolKind::Copy => {
+                let args = ["-q", "-O", "^has_journal", "-N", "400000"];
+                Ground::sized(BYTES, "mkfs.ext4", &args, "e2fsprogs")
+            }
+        }
+    }
+
     /// ext4: neither snapshots nor reflinks.
     pub(crate) fn plain() -> Ground {
         Ground::new("mkfs.ext4", &["-q", "-O", "^has_journal"], "e2fsprogs")
     }
 
+    /// The same of another size; sparse.
+    pub(crate) fn plain_of(bytes: u64) -> Ground {
+        Ground::sized(bytes, "mkfs.ext4", &["-q", "-O", "^has_journal"], "e2fsprogs")
+    }
+
     fn new(mkfs: &str, args: &[&str], package: &str) -> Ground {
+        Ground::sized(IMAGE_BYTES, mkfs, args, package)
+    }
+
+    pub(crate) fn sized(bytes: u64, mkfs: &str, args: &[&str], package: &str) -> Ground {
         assert!(
             rustix::process::geteuid().is_root(),
             "the pool's tests mount file systems: run them as root"
@@ -42,7 +64,7 @@ impl Ground {
         let temp = tempfile::Builder::new().prefix("pool-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (image, root) = (temp.path().join("ground.img"), temp.path().join("ground"));
         fs::create_dir(&root).unwrap();
-        File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
+        File::create(&image).unwrap().set_len(bytes).unwrap();
         run(mkfs, &[args, &[image.to_str().unwrap()]].concat(), package);
         run("mount", &["-o", "loop", image.to_str().unwrap(), root.to_str().unwrap()], "mount");
         Ground { temp, root }
@@ -113,6 +135,9 @@ pub(crate) fn plant_volume(dir: &Path) {
     fs::set_permissions(dir.join("shop/orders.ibd"), fs::Permissions::from_mode(0o640)).unwrap();
 }
 
+/// What `setcap cap_net_bind_service=ep` writes.
+pub(crate) const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// What a container layer may hold, and the odd things besides.
 pub(crate) fn plant_layer(dir: &Path) {
     let node = |name: &str, kind, device| {
@@ -139,7 +164,7 @@ pub(crate) fn plant_layer(dir: &Path) {
     attribute("etc/opaque", "trusted.overlay.opaque", b"y");
     attribute("etc/passwd", "user.note", b"line\nand \0 nul");
     attribute("etc/passwd", "user.a=b%", b"");
-    attribute("tool", "security.capability", &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    attribute("tool", "security.capability", &CAPABILITY);
     attribute("link", "trusted.note", b"on a link");
     fs::set_permissions(dir.join("tool"), fs::Permissions::from_mode(0o6755)).unwrap();
     fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -149,6 +174,24 @@ pub(crate) fn plant_layer(dir: &Path) {
     let socket = std::os::unix::net::UnixListener::bind(dir.join("run/socket")).unwrap();
     drop(socket);
     chown(dir.join("etc"), Some(70_000), Some(3_000_000)).unwrap();
+}
+
+/// What `plant_layer` put there as attributes is there. Asked of the kernel, not of the digest: what the pool cannot see
+/// is in no digest either.
+pub(crate) fn assert_layers_attributes(tree: &Path) {
+    let wanted: [(&str, &str, &[u8]); 5] = [
+        ("etc/opaque", "trusted.overlay.opaque", b"y"),
+        ("etc/passwd", "user.note", b"line\nand \0 nul"),
+        ("etc/passwd", "user.a=b%", b""),
+        ("tool", "security.capability", &CAPABILITY),
+        ("link", "trusted.note", b"on a link"),
+    ];
+    for (path, name, wanted) in wanted {
+        let mut value = [0; 64];
+        let length = lgetxattr(tree.join(path), name, &mut value[..])
+            .unwrap_or_else(|error| panic!("{name} of {path}: {error}"));
+        assert_eq!(&value[..length], wanted, "{name} of {path}");
+    }
 }
 
 /// A baseline of one volume.

@@ -8,10 +8,15 @@
 
 mod archives;
 mod cases;
+mod changes;
 mod choice;
 mod crash;
 mod edits;
+mod full;
 mod ground;
+mod image;
+mod kills;
+mod odd;
 
 macro_rules! on_every_kind {
     ($($module:ident :: $case:ident),* $(,)?) => {
@@ -48,9 +53,16 @@ on_every_kind!(
     cases::what_is_not_published_leaves_nothing,
     cases::a_key_that_exists_keeps_the_existing_baseline,
     cases::a_used_baseline_cannot_be_removed,
+    cases::trash_is_swept_but_not_what_somebody_still_looks_at,
     cases::a_tree_restored_elsewhere_is_the_tree,
-    cases::a_full_pool_says_so_and_keeps_its_baseline,
+    full::at_every_step_a_full_disk_leaves_nothing_and_the_pool_works_on_after_it,
+    full::a_baseline_can_be_removed_from_a_full_disk,
+    odd::ten_thousand_files_are_a_tree_like_any_other,
+    odd::what_is_deep_or_has_odd_names_is_cloned_reset_exported_and_deleted,
     cases::a_lane_has_only_the_trees_that_were_wanted,
+    changes::changes_are_listed_by_path_and_kind_the_most_bytes_first,
+    changes::changes_of_a_tree_elsewhere_are_listed_whatever_its_names_are,
+    changes::a_deep_check_finds_what_a_cheap_one_cannot_see,
     crash::a_killed_process_leaves_baselines_and_nothing_else,
     edits::after_any_edits_a_reset_is_exact_and_the_footprint_tells,
 );
