@@ -101,7 +101,7 @@ impl NestedDaemon {
                 return Err(NestedError::GaveUp { reason, log: String::new() });
             }
         }
-        let engine: SharedEngine = Arc::new(DockerEngine::connect(&address).await?);
+        let engine: SharedEngine = Arc::new(DockerEngine::open(&address)?);
         Ok(Self { engine, state, stop, driver })
     }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use thiserror::Error;
 
 use super::cgroups::{self, CgroupError};
@@ -59,7 +60,10 @@ pub(super) fn prepare(config: &NestedConfig) -> Result<(), PrepareError> {
     }
     remove_stale(config)?;
     write(&config.containerd_config(), &config.containerd_file())?;
-    write(&config.docker_config(), &NestedConfig::docker_file())?;
+    // dockerd gets its configuration through a pipe when it may read it.
+    let pipe = config.docker_config();
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .map_err(|error| failed(&pipe)(error.into()))?;
     if config.own_network {
         write(Path::new(IP_FORWARD), "0")?;
     }
@@ -79,7 +83,9 @@ fn write(path: &Path, text: &str) -> Result<(), PrepareError> {
 fn remove_stale(config: &NestedConfig) -> Result<(), PrepareError> {
     let containerd = config.containerd_socket();
     let ttrpc = containerd.with_extension("sock.ttrpc");
-    for path in [config.run_dir.join("docker.pid"), config.docker_socket(), containerd, ttrpc] {
+    for path in
+        [config.run_dir.join("docker.pid"), config.docker_config(), config.docker_socket(), containerd, ttrpc]
+    {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path)(error)),
             _ => {}
@@ -106,7 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let run = folder.path().join("run");
         fs::create_dir_all(run.join("containerd")).expect("created");
-        for name in ["docker.pid", "docker.sock", "containerd.sock", "containerd.sock.ttrpc"] {
+        for name in ["docker.pid", "daemon.json", "docker.sock", "containerd.sock", "containerd.sock.ttrpc"] {
             fs::write(run.join(name), "1").expect("written");
         }
         remove_stale(&config(folder.path())).expect("removed");
