@@ -4,6 +4,7 @@
 //!
 //! - `nested start andon|plain DATA_ROOT RUN_DIR IMAGE`: from nothing to the end of a first container, then down again.
 //!   `andon` is the worker's own way, `plain` a dockerd as one starts it by hand: its own containerd, bridge, iptables.
+//! - `nested renew DATA_ROOT`: seals its images, and puts another data root in its place that has them.
 //! - `nested load DATA_ROOT RUN_DIR TAR…`: loads archives of images, says what each took, and leaves no container.
 
 use std::path::{Path, PathBuf};
@@ -115,12 +116,13 @@ async fn main() -> Result<(), Failure> {
         ["start", way, data_root, run_dir, image] => {
             start(way, Path::new(data_root), Path::new(run_dir), image).await
         }
+        ["renew", data_root] => renew(Path::new(data_root)),
         ["load", data_root, run_dir, tars @ ..] => {
             let tars: Vec<PathBuf> = tars.iter().map(PathBuf::from).collect();
             load(Path::new(data_root), Path::new(run_dir), &tars).await
         }
         _ => {
-            Err("nested start andon|plain DATA_ROOT RUN_DIR IMAGE, or: nested load DATA_ROOT RUN_DIR TAR…"
+            Err("nested start andon|plain DATA_ROOT RUN_DIR IMAGE, nested renew DATA_ROOT, nested load DATA_ROOT RUN_DIR TAR…"
                 .into())
         }
     }
@@ -131,15 +133,28 @@ async fn start(way: &str, data_root: &Path, run_dir: &Path, image: &str) -> Resu
     let daemon = Daemon::start(way, data_root, run_dir).await?;
     let answers = began.elapsed();
     let ended = first_container(way, &daemon.engine(), image, began).await;
+    let found = daemon.engine().inspect_image(image).await?;
+    let told = ended.map(|(started, ended)| tell(way, answers, started, ended, found.map(|found| found.id)));
     daemon.stop().await?;
-    let (started, ended) = ended?;
+    told
+}
+
+fn tell(way: &str, answers: Duration, started: Duration, ended: Duration, image: Option<String>) {
     let line = json!({
         "way": way,
+        "image": image,
         "answers_ms": millis(answers),
         "container_started_ms": millis(started),
         "container_ended_ms": millis(ended),
     });
     println!("{line}");
+}
+
+fn renew(data_root: &Path) -> Result<(), Failure> {
+    let config =
+        NestedConfig { data_root: data_root.to_owned(), run_dir: PathBuf::new(), own_network: false };
+    let (images, took) = andon_worker::nested::renew(&config)?;
+    println!("{}", json!({ "images": images, "renew_ms": millis(took) }));
     Ok(())
 }
 

@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::NestedConfig;
-use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State};
+use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State, Tries};
+use super::prepare::DataRoot;
 use super::process::{LastLines, Spawner};
-use super::{DaemonState, mounts, prepare};
+use super::{DaemonState, images, mounts, orphans, prepare};
 use crate::engine::{DockerEngine, Engine, Status};
 
 /// Between two looks for something that is about to appear (a socket, a first answer).
@@ -173,9 +174,9 @@ impl Driver {
 
     fn tell(&self, state: &State) {
         let told = match state {
-            State::New | State::Preparing { attempt: 1 } | State::Starting { attempt: 1 } => {
-                DaemonState::Starting
-            }
+            State::New
+            | State::Preparing { tries: Tries { attempt: 1, .. } }
+            | State::Starting { tries: Tries { attempt: 1, .. } } => DaemonState::Starting,
             // Further attempts: what was said when the last one failed still holds.
             State::Preparing { .. } | State::Starting { .. } => return,
             State::Running { .. } => DaemonState::Running,
@@ -201,13 +202,10 @@ impl Driver {
     async fn carry_out(&mut self, effect: Effect, state: &State) -> Option<Input> {
         match effect {
             Effect::Prepare => {
-                let config = self.config.clone();
-                let prepared = tokio::task::spawn_blocking(move || prepare::prepare(&config)).await;
-                return Some(match prepared {
-                    Ok(Ok(())) => Input::Prepared,
-                    Ok(Err(error)) => Input::PrepareFailed(error.to_string()),
-                    Err(error) => Input::PrepareFailed(error.to_string()),
-                });
+                return Some(prepare(self.config.clone(), DataRoot::Kept, self.root_was_plain).await);
+            }
+            Effect::Renew => {
+                return Some(prepare(self.config.clone(), DataRoot::Renewed, self.root_was_plain).await);
             }
             Effect::Spawn => return self.spawn().await,
             Effect::Kill => {
@@ -256,6 +254,9 @@ impl Driver {
         self.probe = Box::pin(pending());
         self.dockerd.end(Process::Dockerd, Duration::ZERO).await;
         self.containerd.end(Process::Containerd, Duration::ZERO).await;
+        let socket = self.config.containerd_socket();
+        let killed = tokio::task::spawn_blocking(move || orphans::kill(&socket)).await;
+        tracing::debug!(?killed, "containers that outlived the nested daemon");
     }
 
     async fn shut_down(&mut self) {
@@ -266,6 +267,19 @@ impl Driver {
         self.dockerd.end(Process::Dockerd, DOCKERD_GRACE).await;
         self.containerd.end(Process::Containerd, CONTAINERD_GRACE).await;
         remove_mounts(self.config.clone(), self.root_was_plain).await;
+    }
+}
+
+async fn prepare(config: NestedConfig, root: DataRoot, root_was_plain: bool) -> Input {
+    let preparing = move || prepare::prepare(&config, root, root_was_plain);
+    match tokio::task::spawn_blocking(preparing).await {
+        Ok(Ok(doomed)) => {
+            // Nobody waits for it: what is left of it at the end is deleted at the next start.
+            drop(tokio::task::spawn_blocking(move || images::delete(&doomed)));
+            Input::Prepared
+        }
+        Ok(Err(error)) => Input::PrepareFailed(error.to_string()),
+        Err(error) => Input::PrepareFailed(error.to_string()),
     }
 }
 
