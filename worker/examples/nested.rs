@@ -134,12 +134,13 @@ async fn start(way: &str, data_root: &Path, run_dir: &Path, image: &str) -> Resu
     let answers = began.elapsed();
     let ended = first_container(way, &daemon.engine(), image, began).await;
     let found = daemon.engine().inspect_image(image).await?;
-    let told = ended.map(|(started, ended)| tell(way, answers, started, ended, found.map(|found| found.id)));
+    let id = found.as_ref().map(|found| found.id.as_str());
+    let told = ended.map(|(started, ended)| tell(way, answers, started, ended, id));
     daemon.stop().await?;
     told
 }
 
-fn tell(way: &str, answers: Duration, started: Duration, ended: Duration, image: Option<String>) {
+fn tell(way: &str, answers: Duration, started: Duration, ended: Duration, image: Option<&str>) {
     let line = json!({
         "way": way,
         "image": image,
