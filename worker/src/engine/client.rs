@@ -15,6 +15,9 @@ pub const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 /// The client library's own limit on answers: longer than every limit of ours, so that only ours ever pass.
 const CLIENT_LIMIT_SECONDS: u64 = 24 * 60 * 60;
 
+/// What is done, for messages.
+const CONNECT: &str = "connect to the Docker engine";
+
 /// Longest name, id or reference that is sent to a daemon.
 const NAME_BYTES_MAX: usize = 512;
 
@@ -28,7 +31,16 @@ pub struct DockerEngine {
 impl DockerEngine {
     /// Connects to `unix:///path` or `tcp://host:port` and agrees on an API version with the daemon there.
     pub async fn connect(address: &str) -> Result<Self, EngineError> {
-        let what = "connect to the Docker engine";
+        let engine = Self::open(address)?;
+        let client = engine.client.clone();
+        let client = engine.call(CONNECT, limits::PING, Box::pin(client.negotiate_version())).await?;
+        Ok(Self { client, ..engine })
+    }
+
+    /// The same without a word to the daemon, which may not even run yet. For a daemon that this agent starts itself: its
+    /// version is known, and to be asked for it makes a daemon run two programs (10 ms each).
+    pub fn open(address: &str) -> Result<Self, EngineError> {
+        let what = CONNECT;
         let version = bollard::API_DEFAULT_VERSION;
         let client = if address.starts_with("unix://") {
             Docker::connect_with_unix(address, CLIENT_LIMIT_SECONDS, version)
@@ -41,9 +53,7 @@ impl DockerEngine {
             return Err(EngineError::Input { what: what.to_owned(), message });
         };
         let client = client.map_err(|error| classify(what, address, error))?;
-        let engine = Self { client: client.clone(), address: address.to_owned() };
-        let client = engine.call(what, limits::PING, Box::pin(client.negotiate_version())).await?;
-        Ok(Self { client, ..engine })
+        Ok(Self { client, address: address.to_owned() })
     }
 
     pub(super) fn client(&self) -> &Docker {

@@ -5,19 +5,24 @@
 
 use std::future::pending;
 use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::NestedConfig;
-use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State};
+use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State, Tries};
+use super::prepare::DataRoot;
 use super::process::{LastLines, Spawner};
-use super::{DaemonState, mounts, prepare};
+use super::{DaemonState, images, mounts, orphans, prepare};
 use crate::engine::{DockerEngine, Engine, Status};
 
 /// Between two looks for something that is about to appear (a socket, a first answer).
@@ -169,9 +174,9 @@ impl Driver {
 
     fn tell(&self, state: &State) {
         let told = match state {
-            State::New | State::Preparing { attempt: 1 } | State::Starting { attempt: 1 } => {
-                DaemonState::Starting
-            }
+            State::New
+            | State::Preparing { tries: Tries { attempt: 1, .. } }
+            | State::Starting { tries: Tries { attempt: 1, .. } } => DaemonState::Starting,
             // Further attempts: what was said when the last one failed still holds.
             State::Preparing { .. } | State::Starting { .. } => return,
             State::Running { .. } => DaemonState::Running,
@@ -197,13 +202,10 @@ impl Driver {
     async fn carry_out(&mut self, effect: Effect, state: &State) -> Option<Input> {
         match effect {
             Effect::Prepare => {
-                let config = self.config.clone();
-                let prepared = tokio::task::spawn_blocking(move || prepare::prepare(&config)).await;
-                return Some(match prepared {
-                    Ok(Ok(())) => Input::Prepared,
-                    Ok(Err(error)) => Input::PrepareFailed(error.to_string()),
-                    Err(error) => Input::PrepareFailed(error.to_string()),
-                });
+                return Some(prepare(self.config.clone(), DataRoot::Kept, self.root_was_plain).await);
+            }
+            Effect::Renew => {
+                return Some(prepare(self.config.clone(), DataRoot::Renewed, self.root_was_plain).await);
             }
             Effect::Spawn => return self.spawn().await,
             Effect::Kill => {
@@ -232,33 +234,19 @@ impl Driver {
         self.timer = Some((Instant::now() + after, input));
     }
 
+    /// Both at the same time: each takes most of its start to load itself. dockerd waits for its configuration.
     async fn spawn(&mut self) -> Option<Input> {
         self.failed = None;
-        let arguments = self.config.containerd_arguments();
-        if let Err(error) = start(&self.spawner, &mut self.containerd, Process::Containerd, arguments).await {
-            return Some(Input::Died(Process::Containerd, format!("cannot be started: {error}")));
-        }
-        // Waiting for containerd costs its own 35 ms. A dockerd that does not find it at its first look asks again after a
-        // pause that grows; on a loaded machine up to 1.5 s were seen.
-        let socket = self.config.containerd_socket();
-        let listening = async {
-            while !socket.exists() {
-                sleep(POLL).await;
+        let both = [
+            (Process::Containerd, &mut self.containerd, self.config.containerd_arguments()),
+            (Process::Dockerd, &mut self.dockerd, self.config.docker_arguments()),
+        ];
+        for (process, slot, arguments) in both {
+            if let Err(error) = start(&self.spawner, slot, process, arguments).await {
+                return Some(Input::Died(process, format!("cannot be started: {error}")));
             }
-        };
-        tokio::select! {
-            status = self.containerd.ended() => {
-                self.containerd.child = None;
-                return Some(Input::Died(Process::Containerd, describe(status)));
-            }
-            // A containerd that never listens is dealt with by the limit on the whole start.
-            _ = timeout(START_LIMIT, listening) => {}
         }
-        let arguments = self.config.docker_arguments();
-        if let Err(error) = start(&self.spawner, &mut self.dockerd, Process::Dockerd, arguments).await {
-            return Some(Input::Died(Process::Dockerd, format!("cannot be started: {error}")));
-        }
-        self.probe = Box::pin(until_answered(self.config.address()));
+        self.probe = Box::pin(until_answered(self.config.clone()));
         None
     }
 
@@ -266,6 +254,9 @@ impl Driver {
         self.probe = Box::pin(pending());
         self.dockerd.end(Process::Dockerd, Duration::ZERO).await;
         self.containerd.end(Process::Containerd, Duration::ZERO).await;
+        let socket = self.config.containerd_socket();
+        let killed = tokio::task::spawn_blocking(move || orphans::kill(&socket)).await;
+        tracing::debug!(?killed, "containers that outlived the nested daemon");
     }
 
     async fn shut_down(&mut self) {
@@ -276,6 +267,19 @@ impl Driver {
         self.dockerd.end(Process::Dockerd, DOCKERD_GRACE).await;
         self.containerd.end(Process::Containerd, CONTAINERD_GRACE).await;
         remove_mounts(self.config.clone(), self.root_was_plain).await;
+    }
+}
+
+async fn prepare(config: NestedConfig, root: DataRoot, root_was_plain: bool) -> Input {
+    let preparing = move || prepare::prepare(&config, root, root_was_plain);
+    match tokio::task::spawn_blocking(preparing).await {
+        Ok(Ok(doomed)) => {
+            // Nobody waits for it: what is left of it at the end is deleted at the next start.
+            drop(tokio::task::spawn_blocking(move || images::delete(&doomed)));
+            Input::Prepared
+        }
+        Ok(Err(error)) => Input::PrepareFailed(error.to_string()),
+        Err(error) => Input::PrepareFailed(error.to_string()),
     }
 }
 
@@ -316,15 +320,45 @@ fn describe(status: io::Result<ExitStatus>) -> String {
     }
 }
 
-/// dockerd listens before it serves: the first question waits in the socket's queue for its answer.
-async fn until_answered(address: String) -> Input {
+/// Lets dockerd go on once containerd listens, and waits for its first answer. A process that ends meanwhile, and a limit on
+/// the whole, are looked after by [`Driver::wait`].
+async fn until_answered(config: NestedConfig) -> Input {
+    until_listening(&config.containerd_socket()).await;
+    hand_over(&config).await;
+    // dockerd listens before it serves: the first question waits in the socket's queue for its answer.
+    until_listening(&config.docker_socket()).await;
+    let address = config.address();
+    while !answers(&address).await {
+        sleep(POLL).await;
+    }
+    Input::Answered
+}
+
+async fn until_listening(socket: &Path) {
+    while UnixStream::connect(socket).await.is_err() {
+        sleep(POLL).await;
+    }
+}
+
+/// Writes dockerd's configuration into the pipe that it reads it from. A dockerd that looks for containerd before it is there
+/// looks again after a pause of a second; with its configuration it gets the word that it is. Until dockerd has come as far
+/// as to read nobody can write.
+async fn hand_over(config: &NestedConfig) {
+    let pipe = config.docker_config();
     loop {
-        if let Ok(engine) = DockerEngine::connect(&address).await
-            && engine.ping().await.is_ok()
+        if let Ok(mut sender) = pipe::OpenOptions::new().open_sender(&pipe)
+            && sender.write_all(NestedConfig::docker_file().as_bytes()).await.is_ok()
         {
-            return Input::Answered;
+            return;
         }
         sleep(POLL).await;
+    }
+}
+
+async fn answers(address: &str) -> bool {
+    match DockerEngine::open(address) {
+        Ok(engine) => engine.ping().await.is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -332,18 +366,14 @@ async fn until_unresponsive(address: String) -> Input {
     let mut missed = 0;
     while missed < PINGS_MISSED_MAX {
         sleep(PING_EVERY).await;
-        let answered = match DockerEngine::connect(&address).await {
-            Ok(engine) => engine.ping().await.is_ok(),
-            Err(_) => false,
-        };
-        missed = if answered { 0 } else { missed + 1 };
+        missed = if answers(&address).await { 0 } else { missed + 1 };
     }
     Input::Unresponsive
 }
 
 /// Kills every container: what runs in them is disposable, and a paused one would hold up the daemon's own shutdown.
 async fn end_containers(address: &str) {
-    let Ok(engine) = DockerEngine::connect(address).await else { return };
+    let Ok(engine) = DockerEngine::open(address) else { return };
     let containers = match engine.list_containers("").await {
         Ok(containers) => containers,
         Err(error) => {

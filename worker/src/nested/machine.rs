@@ -1,7 +1,7 @@
 //! The life of the nested daemon as a pure state machine: inputs in, effects out. No process, file, clock or socket here.
 //!
 //! ```text
-//!              ┌───────────────────────────── BackoffElapsed ────────────────────────────┐
+//!              ┌──────────── BackoffElapsed (on a new data root after two fruitless starts) ┐
 //!              v                                                                          │
 //!  Begin ─> Preparing ─ Prepared ─> Starting ─ Answered ─> Running                        │
 //!              │                       │                      │                           │
@@ -17,16 +17,21 @@
 //!
 //! Happy path: prepare the cgroups and remove what a killed daemon left, start containerd and dockerd, wait until the
 //! daemon answers, watch. When one of the two processes dies both are killed and started anew after a pause; attempts
-//! are counted until the daemon has been running for a while. A preparation that fails is not repeated: what the host
-//! does not allow it will not allow a second later.
+//! are counted until the daemon has been running for a while. Where it did not come up twice in a row what it finds in its
+//! data root may be why: the next start is on a new one. A preparation that fails is not repeated: what the host does not
+//! allow it will not allow a second later.
 //!
 //! Invariants: a process is spawned only from `Preparing`, after both are known to be gone; nothing is spawned after
 //! `StopAsked`; `Stopped` and `GaveUp` are final.
 
 use std::time::Duration;
 
-/// Starts in a row that may fail before the daemon is given up.
+/// Starts in a row without an answer after which the daemon is given up.
 pub const ATTEMPTS_MAX: u32 = 4;
+/// Starts in a row, answered or not, without the daemon having run for a while, after which it is given up.
+const STARTS_MAX: u32 = 12;
+/// Starts in a row without an answer after which the data root is no longer relied on.
+pub(super) const FRUITLESS_MAX: u32 = 2;
 /// From spawning the processes to the first answer.
 pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// Pause after the first failed start; doubled after each further one.
@@ -56,37 +61,68 @@ impl Process {
     }
 }
 
+/// How often it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tries {
+    /// Which start in a row this is, from 1.
+    pub(super) attempt: u32,
+    /// How many starts in a row ended before an answer.
+    pub(super) fruitless: u32,
+}
+
+impl Tries {
+    const FIRST: Self = Self { attempt: 1, fruitless: 0 };
+
+    fn fruitless(self) -> Self {
+        Self { fruitless: self.fruitless + 1, ..self }
+    }
+
+    fn fruitful(self) -> Self {
+        Self { fruitless: 0, ..self }
+    }
+
+    /// The next start, and how its surroundings are made ready.
+    fn next(self) -> (Self, Effect) {
+        let next = Self { attempt: self.attempt + 1, ..self };
+        (next, if self.fruitless == FRUITLESS_MAX { Effect::Renew } else { Effect::Prepare })
+    }
+
+    fn are_over(self) -> bool {
+        self.fruitless >= ATTEMPTS_MAX || self.attempt >= STARTS_MAX
+    }
+}
+
 /// Where the daemon is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
     /// Nothing was done yet.
     New,
-    /// Cgroups are prepared, stale files removed. `attempt` counts from 1.
+    /// Cgroups are prepared, stale files removed.
     Preparing {
-        /// Which start in a row this is.
-        attempt: u32,
+        /// Of which start.
+        tries: Tries,
     },
     /// Both processes were spawned; no answer yet.
     Starting {
-        /// Which start in a row this is.
-        attempt: u32,
+        /// Of which start.
+        tries: Tries,
     },
     /// Serves requests.
     Running {
-        /// Which start in a row brought it up.
-        attempt: u32,
+        /// Of which start.
+        tries: Tries,
     },
     /// What still runs is being killed, to start anew.
     Clearing {
-        /// The start that failed.
-        attempt: u32,
+        /// Of the start that failed.
+        tries: Tries,
         /// Why.
         reason: String,
     },
     /// Waits before the next start.
     BackingOff {
-        /// The start that failed.
-        attempt: u32,
+        /// Of the start that failed.
+        tries: Tries,
         /// Why.
         reason: String,
     },
@@ -133,7 +169,9 @@ pub(super) enum Input {
 pub(super) enum Effect {
     /// Make the surroundings ready; answer with `Prepared` or `PrepareFailed`.
     Prepare,
-    /// Spawn containerd, then dockerd; answer with `Answered` once dockerd does, with `Died` when one ends.
+    /// The same with another data root, which has the images that are kept beside it; the one before goes.
+    Renew,
+    /// Spawn containerd and dockerd; answer with `Answered` once dockerd does, with `Died` when one ends.
     Spawn,
     /// Kill what runs at once; answer with `Cleared`, also where nothing runs.
     Kill,
@@ -154,38 +192,43 @@ impl State {
     #[must_use]
     pub(super) fn step(self, input: Input) -> (Self, Vec<Effect>) {
         match (self, input) {
-            (Self::New, Input::Begin) => (Self::Preparing { attempt: 1 }, vec![Effect::Prepare]),
+            (Self::New, Input::Begin) => (Self::Preparing { tries: Tries::FIRST }, vec![Effect::Prepare]),
 
-            (Self::Preparing { attempt }, Input::Prepared) => {
-                (Self::Starting { attempt }, vec![Effect::Spawn, Effect::ArmStartLimit])
+            (Self::Preparing { tries }, Input::Prepared) => {
+                (Self::Starting { tries }, vec![Effect::Spawn, Effect::ArmStartLimit])
             }
             (Self::Preparing { .. }, Input::PrepareFailed(reason)) => (Self::GaveUp { reason }, Vec::new()),
 
-            (Self::Starting { attempt }, Input::Answered) => {
-                (Self::Running { attempt }, vec![Effect::ArmStableLimit])
+            (Self::Starting { tries }, Input::Answered) => {
+                (Self::Running { tries: tries.fruitful() }, vec![Effect::ArmStableLimit])
             }
-            (Self::Starting { attempt }, Input::StartLimitPassed) => {
-                fail(attempt, format!("dockerd gave no answer within {START_LIMIT:?}"))
+            (Self::Starting { tries }, Input::StartLimitPassed) => {
+                fail(tries.fruitless(), format!("dockerd gave no answer within {START_LIMIT:?}"))
             }
             (Self::Running { .. }, Input::StableLimitPassed) => {
-                (Self::Running { attempt: 1 }, vec![Effect::Disarm])
+                (Self::Running { tries: Tries::FIRST }, vec![Effect::Disarm])
             }
-            (Self::Running { attempt }, Input::Unresponsive) => {
-                fail(attempt, "dockerd runs but does not answer any more".to_owned())
+            (Self::Running { tries }, Input::Unresponsive) => {
+                fail(tries, "dockerd runs but does not answer any more".to_owned())
             }
-            (Self::Starting { attempt } | Self::Running { attempt }, Input::Died(process, how)) => {
-                fail(attempt, format!("{} ended: {how}", process.name()))
+            (Self::Starting { tries }, Input::Died(process, how)) => {
+                fail(tries.fruitless(), format!("{} ended: {how}", process.name()))
+            }
+            (Self::Running { tries }, Input::Died(process, how)) => {
+                fail(tries, format!("{} ended: {how}", process.name()))
             }
 
-            (Self::Clearing { attempt, reason }, Input::Cleared) if attempt >= ATTEMPTS_MAX => {
-                let reason = format!("{reason} (start {attempt} of {ATTEMPTS_MAX})");
+            (Self::Clearing { tries, reason }, Input::Cleared) if tries.are_over() => {
+                let reason = format!("{reason} (start {} in a row)", tries.attempt);
                 (Self::GaveUp { reason }, Vec::new())
             }
-            (Self::Clearing { attempt, reason }, Input::Cleared) => {
-                (Self::BackingOff { attempt, reason }, vec![Effect::ArmBackoff(backoff(attempt))])
+            (Self::Clearing { tries, reason }, Input::Cleared) => {
+                let pause = Effect::ArmBackoff(backoff(tries.attempt));
+                (Self::BackingOff { tries, reason }, vec![pause])
             }
-            (Self::BackingOff { attempt, .. }, Input::BackoffElapsed) => {
-                (Self::Preparing { attempt: attempt + 1 }, vec![Effect::Prepare])
+            (Self::BackingOff { tries, .. }, Input::BackoffElapsed) => {
+                let (tries, effect) = tries.next();
+                (Self::Preparing { tries }, vec![effect])
             }
 
             (Self::Running { .. }, Input::StopAsked) => {
@@ -210,8 +253,8 @@ impl State {
     }
 }
 
-fn fail(attempt: u32, reason: String) -> (State, Vec<Effect>) {
-    (State::Clearing { attempt, reason }, vec![Effect::Disarm, Effect::Kill])
+fn fail(tries: Tries, reason: String) -> (State, Vec<Effect>) {
+    (State::Clearing { tries, reason }, vec![Effect::Disarm, Effect::Kill])
 }
 
 fn backoff(attempt: u32) -> Duration {
@@ -228,18 +271,22 @@ mod tests {
         Input::Died(Process::Dockerd, "exit status 1".to_owned())
     }
 
-    fn clearing(attempt: u32) -> State {
-        State::Clearing { attempt, reason: "r".to_owned() }
+    fn second() -> Tries {
+        Tries { attempt: 2, fruitless: 1 }
+    }
+
+    fn clearing(tries: Tries) -> State {
+        State::Clearing { tries, reason: "r".to_owned() }
     }
 
     fn states() -> Vec<State> {
         vec![
             State::New,
-            State::Preparing { attempt: 2 },
-            State::Starting { attempt: 2 },
-            State::Running { attempt: 2 },
-            clearing(2),
-            State::BackingOff { attempt: 2, reason: "r".to_owned() },
+            State::Preparing { tries: second() },
+            State::Starting { tries: second() },
+            State::Running { tries: second() },
+            clearing(second()),
+            State::BackingOff { tries: second(), reason: "r".to_owned() },
             State::Stopping,
             State::Stopped,
             State::GaveUp { reason: "r".to_owned() },
@@ -299,24 +346,60 @@ mod tests {
 
     #[test]
     fn the_last_allowed_start_that_fails_gives_up_and_keeps_the_reason() {
-        let (state, effects) = clearing(ATTEMPTS_MAX).step(Input::Cleared);
-        assert_eq!(state, State::GaveUp { reason: "r (start 4 of 4)".to_owned() });
+        let (state, effects) = clearing(Tries { attempt: 7, fruitless: ATTEMPTS_MAX }).step(Input::Cleared);
+        assert_eq!(state, State::GaveUp { reason: "r (start 7 in a row)".to_owned() });
         assert!(effects.is_empty());
     }
 
     #[test]
     fn a_daemon_that_ran_for_a_while_has_all_its_attempts_again() {
-        let (state, _) = State::Running { attempt: ATTEMPTS_MAX }.step(Input::StableLimitPassed);
+        let (state, _) = State::Running { tries: Tries { attempt: STARTS_MAX, fruitless: 1 } }
+            .step(Input::StableLimitPassed);
         let (state, _) = state.step(died());
         let (state, _) = state.step(Input::Cleared);
-        assert!(matches!(state, State::BackingOff { attempt: 1, .. }), "{state:?}");
+        assert!(matches!(state, State::BackingOff { tries: Tries::FIRST, .. }), "{state:?}");
+    }
+
+    /// Starts that end in the given way, until the next preparation; which one that is.
+    fn after(mut state: State, ends: &[&[Input]]) -> (State, Vec<Effect>) {
+        let mut effects = Vec::new();
+        for end in ends {
+            for input in [&[Input::Prepared], *end, &[Input::Cleared, Input::BackoffElapsed]].concat() {
+                (state, effects) = state.step(input);
+            }
+        }
+        (state, effects)
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_come_up_twice_gets_a_new_data_root_once_in_its_attempts() {
+        let (first, _) = State::New.step(Input::Begin);
+        let (_, effects) = after(first.clone(), &[&[died()]]);
+        assert_eq!(effects, [Effect::Prepare]);
+        let (state, effects) = after(first.clone(), &[&[died()], &[Input::StartLimitPassed]]);
+        assert_eq!(effects, [Effect::Renew]);
+        let (_, effects) = after(state, &[&[died()]]);
+        assert_eq!(effects, [Effect::Prepare], "the new one has its two starts, too");
+    }
+
+    #[test]
+    fn a_daemon_that_is_killed_while_it_runs_keeps_its_data_root() {
+        let (first, _) = State::New.step(Input::Begin);
+        let killed: &[Input] = &[Input::Answered, died()];
+        let (state, effects) = after(first.clone(), &[killed, killed, killed]);
+        assert_eq!(
+            (effects, state),
+            (vec![Effect::Prepare], State::Preparing { tries: Tries { attempt: 4, fruitless: 0 } })
+        );
+        let (state, _) = after(first, &vec![killed; STARTS_MAX as usize]);
+        assert!(matches!(state, State::GaveUp { .. }), "not for ever: {state:?}");
     }
 
     #[test]
     fn the_reason_names_the_process_that_ended() {
-        let (state, _) = State::Starting { attempt: 1 }.step(died());
+        let (state, _) = State::Starting { tries: Tries::FIRST }.step(died());
         let expected = "dockerd ended: exit status 1".to_owned();
-        assert_eq!(state, State::Clearing { attempt: 1, reason: expected });
+        assert_eq!(state, State::Clearing { tries: Tries::FIRST.fruitless(), reason: expected });
     }
 
     #[test]

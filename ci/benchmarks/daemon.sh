@@ -1,0 +1,33 @@
+# shellcheck shell=bash source-path=SCRIPTDIR
+# shellcheck disable=SC2154 # ci/bench sets bench, page, python and quick.
+# Sourced by ci/bench: a nested daemon from nothing to its first container, and its images without loading them.
+
+box=andon-bench-daemon-$$
+volume=$box
+
+finish() {
+  local code=$?
+  trap - EXIT INT TERM
+  docker rm -f -v "$box" "$box-outer" >/dev/null 2>&1 || true
+  docker volume rm -f "$volume" >/dev/null 2>&1 || true
+  exit "$code"
+}
+
+step 'This machine'
+prepare_machine
+(cd "$ANDON_ROOT" && cargo build --locked -p andon-worker --example nested) || die 'the tool does not build'
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+rounds=10
+if [[ -n $quick ]]; then rounds=3; fi
+mkdir -p "$bench/tool"
+strip -o "$bench/tool/nested" "$ANDON_TARGET/debug/examples/nested"
+docker save -o "$bench/tool/image.tar" "$SAMPLE_DB_IMAGE"
+
+# A box has what `andon up` would give it: everything that the host has.
+missing=()
+if ! docker run --rm --privileged --entrypoint true "$WORKER_IMAGE" >/dev/null 2>&1; then missing=(--drop SYS_RESOURCE); fi
+step "$rounds rounds in worker boxes"
+python3 "$ANDON_ROOT/ci/benchmarks/daemon.py" --box "$box" --volume "$volume" --box-image "$WORKER_IMAGE" \
+  --image "$SAMPLE_DB_IMAGE" --tool "$bench/tool" --rounds "$rounds" --page "$page" "${missing[@]}"

@@ -1,0 +1,73 @@
+//! The nested daemon of a worker box broken under a run, in every way that can be had: its processes killed, its files
+//! damaged. No test is blamed for it, and the box goes on by itself.
+
+use std::process::Command;
+
+use andon_tests::farm::Farm;
+use andon_tests::project::Project;
+use andon_tests::{eventually, ok, run};
+
+const TESTS: u64 = 2_000;
+/// Where a box keeps the daemon's data root.
+const DATA: &str = "/var/lib/andon/pool/pool/docker";
+/// Tests that have to be decided between two faults: the box works again.
+const BETWEEN: u64 = 150;
+
+fn in_box(farm: &Farm, script: &str) -> String {
+    ok(Command::new("docker").args(["exec", &farm.boxes()[0], "sh", "-ec", script]))
+}
+
+fn box_log(farm: &Farm) -> String {
+    let output = run(Command::new("docker").args(["logs", &farm.boxes()[0]]));
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn decided(farm: &Farm, run: u64) -> u64 {
+    let counts = &farm.show(run)["counts"];
+    counts["total"].as_u64().expect("total") - counts["open"].as_u64().expect("open")
+}
+
+#[test]
+fn a_daemon_that_is_killed_or_whose_files_are_damaged_comes_back_and_costs_no_verdict() {
+    let farm = Farm::up(1, 2, &[]);
+    let project = Project::from_fixture("crowd");
+    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
+    let run = farm.newest();
+    farm.progressed(run, 50);
+    let bolts = format!(
+        "for file in {DATA}/network/files/local-kv.db {DATA}/volumes/metadata.db; do truncate -s 5000 $file; done"
+    );
+    let faults = [
+        ("dockerd killed", "kill -9 $(pgrep -x dockerd)".to_owned()),
+        ("containerd killed", "kill -9 $(pgrep -x containerd)".to_owned()),
+        // A pid file that names a process that lives: the box's first.
+        (
+            "both killed, stale pid file",
+            "kill -9 $(pgrep -x dockerd) $(pgrep -x containerd); echo 1 >/var/lib/andon/run/docker.pid"
+                .to_owned(),
+        ),
+        ("files truncated", format!("{bolts}; kill -9 $(pgrep -x dockerd)")),
+    ];
+    for (fault, script) in faults {
+        let before = decided(&farm, run);
+        assert!(before + BETWEEN < TESTS, "the run is too short for {fault}");
+        in_box(&farm, &script);
+        eventually(&format!("tests are decided again after: {fault}"), || {
+            (decided(&farm, run) >= before + BETWEEN).then_some(())
+        });
+    }
+    let log = box_log(&farm);
+    assert!(log.contains("did not come up on its data root"), "the damage was noticed:\n{log}");
+    let shown = farm.ended(run);
+    let counts = &shown["counts"];
+    assert_eq!((&shown["state"], &counts["passed"]), (&"passed".into(), &TESTS.into()), "{counts}");
+    let tests = shown["tests"].as_array().expect("tests");
+    let attempts = tests.iter().flat_map(|test| test["attempts"].as_array().expect("attempts"));
+    let outcomes: std::collections::BTreeSet<&str> =
+        attempts.map(|attempt| attempt["outcome"].as_str().expect("an outcome")).collect();
+    println!("outcomes: {outcomes:?}");
+    assert!(!outcomes.contains("failed") && !outcomes.contains("timed_out"), "{outcomes:?}");
+    // One daemon, one containerd, and no data root that was given up.
+    let left = format!("pgrep -xc dockerd; pgrep -xc containerd; ls -d {DATA}-aside-* 2>/dev/null | wc -l");
+    assert_eq!(in_box(&farm, &left).split_whitespace().collect::<Vec<_>>(), ["1", "1", "0"]);
+}

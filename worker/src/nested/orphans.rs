@@ -1,0 +1,142 @@
+//! Containers that outlive their daemon: a `kill -9` of containerd or dockerd leaves them running.
+//!
+//! A daemon that starts again would ask each to end and wait up to ten seconds for it; one on a data root made anew would not
+//! know of them, and they would go on writing to their lanes. All of them are disposable, so they are killed.
+//!
+//! They are found by their shims, whose command line names the daemon's own socket: containers of another daemon on the same
+//! machine are not touched. A frozen one is thawed first: under version 1 of the control groups it cannot die otherwise.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const SHIM: &str = "containerd-shim";
+/// Where the hierarchies are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Kills every container whose shim belongs to this containerd, and the shim; answers with how many there were.
+pub(super) fn kill(containerd_socket: &Path) -> usize {
+    let socket = containerd_socket.to_string_lossy().into_owned();
+    let processes = processes();
+    let is_ours = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        words.next().is_some_and(|program| program.contains(SHIM)) && words.any(|word| word == socket)
+    };
+    let shims: Vec<u32> = processes.into_iter().filter(is_ours).collect();
+    for shim in &shims {
+        // A container's first process takes all others of its process namespace along.
+        for child in children(*shim) {
+            thaw(child);
+            signal(child);
+        }
+        signal(*shim);
+    }
+    shims.len()
+}
+
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Children of any of its threads.
+fn children(process: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let listed = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    listed
+        .flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+fn signal(process: u32) {
+    if let Some(pid) = Pid::from_raw(process.cast_signed()) {
+        // Ended meanwhile: that is what was wanted.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn thaw(process: u32) {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+    for (file, word) in freezers(&groups) {
+        // A group without such a file, or one that is gone, is not frozen.
+        let _ = fs::write(Path::new(CGROUPS).join(file), word);
+    }
+}
+
+/// The files that thaw a process, from the lines of its `/proc/…/cgroup` (cgroups(7)), and what to write into each.
+fn freezers(groups: &str) -> Vec<(PathBuf, &'static str)> {
+    let of = |line: &str| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let group = group.trim_start_matches('/');
+        if group.split('/').any(|part| part == "..") {
+            return None;
+        }
+        match controllers {
+            "freezer" => Some((Path::new("freezer").join(group).join("freezer.state"), "THAWED")),
+            "" => Some((Path::new(group).join("cgroup.freeze"), "0")),
+            _ => None,
+        }
+    };
+    groups.lines().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_the_freezer_are_found() {
+        let groups = "12:memory:/docker/ab\n7:freezer:/docker/ab\n0::/docker/ab\n";
+        let expected = [
+            (PathBuf::from("freezer/docker/ab/freezer.state"), "THAWED"),
+            (PathBuf::from("docker/ab/cgroup.freeze"), "0"),
+        ];
+        assert_eq!(freezers(groups), expected);
+    }
+
+    #[test]
+    fn a_group_outside_of_what_is_mounted_here_is_left_alone() {
+        assert_eq!(freezers("7:freezer:/../elsewhere\n0::/../x\n"), []);
+    }
+
+    #[tokio::test]
+    async fn a_shim_of_this_daemon_dies_with_its_child_and_another_daemons_stays() {
+        let shim = |socket: &str| {
+            let mut command = tokio::process::Command::new("bash");
+            let script = "sleep 60 & echo up; wait";
+            command.args(["-c", script, "-address", socket]).arg0("/usr/bin/containerd-shim-runc-v2");
+            command
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null())
+                .kill_on_drop(true);
+            command.spawn().expect("bash")
+        };
+        let (mut ours, mut theirs) =
+            (shim("/run/test-ours/containerd.sock"), shim("/run/test-theirs/containerd.sock"));
+        for shim in [&mut ours, &mut theirs] {
+            let mut word = [0; 2];
+            let output = shim.stdout.as_mut().expect("piped");
+            tokio::io::AsyncReadExt::read_exact(output, &mut word).await.expect("it speaks");
+        }
+        let child = children(ours.id().expect("runs"))[0];
+        assert_eq!(kill(Path::new("/run/test-ours/containerd.sock")), 1);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), ours.wait()).await;
+        assert!(!ended.expect("it ends").expect("waited for").success());
+        assert!(theirs.try_wait().expect("asked").is_none(), "another daemon's shim was killed");
+        kill(Path::new("/run/test-theirs/containerd.sock"));
+        // Nobody may wait for the child here: what is left of it is a zombie at most.
+        let is_gone = || {
+            let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            !state.contains("(sleep) ") || state.contains(") Z") || state.contains(") X")
+        };
+        let gone = async {
+            while !is_gone() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.expect("the child dies");
+    }
+}
