@@ -63,6 +63,14 @@ impl Farm for FolderFarm {
         Ok(None)
     }
 
+    async fn related_baselines(&self, _: &str, _: &str) -> Result<Vec<BaselineManifest>, FarmError> {
+        Ok(Vec::new())
+    }
+
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError> {
+        Ok(self.0.join(digest).exists())
+    }
+
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError> {
         let failed = |error: std::io::Error| FarmError::Failed(error.to_string());
         let bytes = std::fs::read(file).map_err(failed)?;

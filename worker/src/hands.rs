@@ -168,6 +168,14 @@ pub struct Settled {
 pub trait Farm: Send + Sync + fmt::Debug {
     /// The published artifact under this key.
     async fn find_baseline(&self, key: &str) -> Result<Option<BaselineManifest>, FarmError>;
+    /// The latest published baselines of this project with this root key, the latest first.
+    async fn related_baselines(
+        &self,
+        root_key: &str,
+        project: &str,
+    ) -> Result<Vec<BaselineManifest>, FarmError>;
+    /// Whether the farm has the blob.
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError>;
     /// Stores a file's bytes, and answers with their digest. Cheap where the farm has them already.
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError>;
     /// Writes a blob's bytes, checked against the digest, to a file that this call creates.

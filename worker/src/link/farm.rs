@@ -161,12 +161,35 @@ impl Farm for FarmClient {
     async fn find_baseline(&self, key: &str) -> Result<Option<BaselineManifest>, FarmError> {
         let mut patience = Patience::new("find a baseline");
         loop {
-            let request = FindBaselineRequest { key: key.to_owned() };
+            let request = FindBaselineRequest { key: key.to_owned(), ..FindBaselineRequest::default() };
             match asked(self.work.clone().find_baseline(request)).await {
                 Ok(answer) => return Ok(answer.manifest),
                 Err(status) => patience.after(status).await?,
             }
         }
+    }
+
+    async fn related_baselines(
+        &self,
+        root_key: &str,
+        project: &str,
+    ) -> Result<Vec<BaselineManifest>, FarmError> {
+        let mut patience = Patience::new("find baselines to build upon");
+        loop {
+            let request = FindBaselineRequest {
+                key: String::new(),
+                root_key: root_key.to_owned(),
+                project: project.to_owned(),
+            };
+            match asked(self.work.clone().find_baseline(request)).await {
+                Ok(answer) => return Ok(answer.related),
+                Err(status) => patience.after(status).await?,
+            }
+        }
+    }
+
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError> {
+        self.has(digest).await
     }
 
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError> {

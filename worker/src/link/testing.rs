@@ -161,7 +161,7 @@ impl Work for Services {
     ) -> Result<Response<FindBaselineResponse>, Status> {
         guard(&request)?;
         let manifest = self.shelf.lock().unwrap().baselines.get(&request.get_ref().key).cloned();
-        Ok(Response::new(FindBaselineResponse { manifest }))
+        Ok(Response::new(FindBaselineResponse { manifest, related: Vec::new() }))
     }
 
     async fn find_image(
