@@ -79,6 +79,11 @@ impl Farm for FolderFarm {
         Ok(digest)
     }
 
+    async fn resume_blob(&self, digest: &str, part: &Path) -> Result<(), FarmError> {
+        let _ = std::fs::remove_file(part);
+        self.get_blob(digest, part).await
+    }
+
     async fn get_blob(&self, digest: &str, into: &Path) -> Result<(), FarmError> {
         let copied = std::fs::copy(self.0.join(digest), into);
         copied.map(drop).map_err(|error| FarmError::Failed(error.to_string()))

@@ -319,7 +319,23 @@ run = "x"
 grows = "yes"
 seed_timeout = "1s""#,
     );
-    insta::assert_snapshot!(problems(&text), @"");
+    insta::assert_snapshot!(problems(&text), @r#"
+    andon.toml:4:1: "seed" beside [[baseline.step]]: write it into the first step
+    andon.toml:5:1: "inputs" beside [[baseline.step]]: write it into the first step
+    andon.toml:6:1: the step has no "run": write its shell commands, in order
+    andon.toml:7:11: input "/abs": write a path from the repository's root, such as "db/**"
+    andon.toml:7:19: input "a[": unclosed character class; missing ']'
+    andon.toml:10:1: "run" is empty: write the step's shell commands, in order
+    andon.toml:11:1: unknown key "grow" in [[baseline.step]], did you mean "grows"?
+    andon.toml:13:8: step "load" is on line 9 already
+    andon.toml:14:8: a command of the step is empty
+    andon.toml:14:12: "run" must be a string, not a number
+    andon.toml:15:1: "grows" without "inputs": name the files whose number grows, such as "migrations/**"
+    andon.toml:17:8: "no name" is no name for a step: up to 63 letters, digits, ".", "_" and "-", the first a letter or digit
+    andon.toml:18:7: "run" must be a list of strings, not a string
+    andon.toml:19:9: "grows" must be true or false, not a string
+    andon.toml:20:1: unknown key "seed_timeout" in [[baseline.step]], it belongs in [baseline]
+    "#);
     let many = "[[baseline.step]]\nrun = [\"x\"]\ninputs = [\"x\"]\n".repeat(STEPS_MAX + 1);
     assert_eq!(problems(&stepped(&many)), "andon.toml:4:11: 33 steps, at most 32 are taken");
     let unread = stepped("[[baseline.step]]\nrun = [\"x\"]");

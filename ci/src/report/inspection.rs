@@ -109,7 +109,24 @@ mod tests {
             build_ms: 2_300,
             ..BaselineManifest::default()
         };
-        insta::assert_snapshot!(baseline(&manifest, 61_000), @"");
+        insta::assert_snapshot!(baseline(&manifest, 61_000), @r"
+        baseline  cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
+        project   shop
+        built on  bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+        root      aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+        built     1 min ago, in 2.3 s
+        size      304.0 MB, 22.3 MB packed
+
+        STEP  KEY           TOOK    FILES     KEPT  RAN
+        load  bbbbbbbbbbbb  41.0 s            yes   python3 -m db.seed\x1b[31m
+        2     cccccccccccc  800 ms  3, grows  yes   alembic upgrade head
+
+        TREE         FILES  SIZE      LAYERS              DIGEST
+        volume/data  190    304.0 MB  22.0 MB + 307.2 kB  dddddddddddd
+
+        LABEL  VALUE
+        team   blue; green
+        ");
         let json = serde_json::to_value(json::baseline(&manifest)).unwrap();
         assert_eq!(json["steps"][1]["files"], 3);
         assert_eq!(

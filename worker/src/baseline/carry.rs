@@ -148,6 +148,7 @@ impl Shelf {
             notices,
             format!("fetching baseline {short}: {} tree(s), {} MB{rest}", manifest.trees.len(), wanted >> 20),
         );
+        self.forget_downloads_but(&missing)?;
         let files = self.download(missing.into_keys()).await?;
         let put_together = self.put_together(key, &manifest, bases, &files).await;
         for file in files.values() {
@@ -181,13 +182,32 @@ impl Shelf {
         best
     }
 
+    /// What an earlier life began to fetch is gone on with, or goes: never more than one baseline's blobs lie about.
+    fn forget_downloads_but(&self, wanted: &BTreeMap<String, u64>) -> Result<(), WorkFailure> {
+        let fault = |error: std::io::Error| {
+            WorkFailure::infrastructure(format!("cannot use {}: {error}", self.downloads.display()))
+        };
+        if wanted.keys().any(|digest| digest.len() != 64 || !digest.bytes().all(|c| c.is_ascii_hexdigit())) {
+            return Err(WorkFailure::infrastructure("a published baseline names a blob by no digest"));
+        }
+        std::fs::create_dir_all(&self.downloads).map_err(fault)?;
+        for entry in std::fs::read_dir(&self.downloads).map_err(fault)? {
+            let entry = entry.map_err(fault)?;
+            if !entry.file_name().to_str().is_some_and(|name| wanted.contains_key(name)) {
+                std::fs::remove_file(entry.path()).map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn download(
         &self,
         digests: impl Iterator<Item = String>,
     ) -> Result<BTreeMap<String, PathBuf>, WorkFailure> {
         let fetching = digests.map(|digest| async move {
-            let file = self.scratch.join(format!("fetch-{digest}.tar.zst"));
-            super::source::fetch(self.farm.as_ref(), &digest, &file).await?;
+            let file = self.downloads.join(&digest);
+            let got = self.farm.resume_blob(&digest, &file).await;
+            got.map_err(|error| WorkFailure::infrastructure(format!("cannot fetch blob {digest}: {error}")))?;
             Ok::<_, WorkFailure>((digest, file))
         });
         stream::iter(fetching).buffer_unordered(AT_ONCE_MAX).try_collect().await

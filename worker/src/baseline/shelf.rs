@@ -34,6 +34,8 @@ pub(crate) struct Shelf {
     pub(crate) farm: Arc<dyn Farm>,
     /// For archives on their way.
     pub(crate) scratch: PathBuf,
+    /// Where blobs lie on their way here. Kept over a restart of the worker, which goes on with them.
+    pub(crate) downloads: PathBuf,
     /// Where manifests lie.
     pub(crate) manifests: PathBuf,
 }

@@ -84,7 +84,13 @@ impl Workshop {
         })?;
         let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
         let workshop = Self {
-            shelf: Shelf { pool: pool.clone(), farm: Arc::clone(&farm), scratch: scratch.clone(), manifests },
+            shelf: Shelf {
+                pool: pool.clone(),
+                farm: Arc::clone(&farm),
+                scratch: scratch.clone(),
+                downloads: options.data_dir.join("downloads"),
+                manifests,
+            },
             sources: Sources::new(pool, farm, scratch),
             out_root,
             runners,

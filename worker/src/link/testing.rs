@@ -108,6 +108,8 @@ pub(super) struct Shelf {
     pub(super) breaks: Vec<usize>,
     /// Offsets that were asked for.
     pub(super) offsets: Vec<u64>,
+    /// Bytes that downloads were answered with.
+    pub(super) served: usize,
     pub(super) uploads: usize,
     /// The next uploads are broken off.
     pub(super) broken_uploads: usize,
@@ -214,6 +216,7 @@ impl Blobs for Services {
         if let Some(after) = breaks {
             rest.truncate(after);
         }
+        shelf.served += rest.len();
         let chunks =
             rest.chunks(1 << 10).map(|data| Ok(BlobChunk { digest: digest.clone(), data: data.to_vec() }));
         let mut chunks: Vec<_> = chunks.collect();
