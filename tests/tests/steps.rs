@@ -2,6 +2,7 @@
 
 use andon_tests::farm::Farm;
 use andon_tests::project::Project;
+use andon_tests::stage;
 use serde_json::Value;
 
 const MIGRATE: &str = r#""""Applies the files of migrations/ that the database does not have yet, as every migration tool does."""
@@ -67,6 +68,7 @@ timeout = "30s"
 fn shop() -> Project {
     let project = Project::from_fixture("../../ci/sample/shop");
     project.git(&["rm", "-q", "-r", "tests"]);
+    project.replace("compose.yaml", "andon-sample/mysql:9.7", &stage("ANDON_TEST_DB_IMAGE"));
     project.write("andon.toml", CONFIG);
     project.write("migrate.py", MIGRATE);
     project.write("tests/test_steps.py", TEST);
@@ -126,7 +128,7 @@ fn a_migration_costs_the_migration_and_a_change_of_the_seed_costs_all() {
     );
 
     // An edited migration is no growth: it is run on the state after the first step.
-    project.write("migrations/a2.sql", "ALTER TABLE products ADD COLUMN b2 INT");
+    project.write("migrations/a1.sql", "ALTER TABLE products ADD COLUMN b1 INT");
     project.commit("edited");
     let (edited, said) = baseline(&farm, &project);
     println!("with an edited migration: {} ms", millis(&edited));
