@@ -28,7 +28,8 @@ pub(super) fn read(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_st
             findings.problem(place, message);
         }
     }
-    if !written && !(seed.is_empty() && inputs.is_empty()) {
+    let is_step = !seed.is_empty() || !inputs.is_empty();
+    if is_step && !written {
         note_without_inputs(findings, &seed, &inputs);
         steps.push(Step { run: seed, inputs, ..Step::default() });
     }

@@ -51,7 +51,7 @@ pub(crate) struct Build<'a> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Somebody had it: a state that was kept on the way to another baseline.
-    Found(Shelved),
+    Found(Box<Shelved>),
     /// Captured, and not yet published.
     Built(Box<Built>),
 }
@@ -85,7 +85,7 @@ impl Build<'_> {
         let began = Instant::now();
         let parent = match self.parent().await {
             Some((shelved, choice)) if choice.done == self.steps.len() && choice.grows_by.is_none() => {
-                return Ok(Outcome::Found(shelved));
+                return Ok(Outcome::Found(Box::new(shelved)));
             }
             parent => parent,
         };
