@@ -337,7 +337,7 @@ seed_timeout = "1s""#,
     andon.toml:20:1: unknown key "seed_timeout" in [[baseline.step]], it belongs in [baseline]
     "#);
     let many = "[[baseline.step]]\nrun = [\"x\"]\ninputs = [\"x\"]\n".repeat(STEPS_MAX + 1);
-    assert_eq!(problems(&stepped(&many)), "andon.toml:4:11: 33 steps, at most 32 are taken");
+    assert_eq!(problems(&stepped(&many)), "andon.toml:4:12: 33 steps, at most 32 are taken");
     let unread = stepped("[[baseline.step]]\nrun = [\"x\"]");
     let (_, notes) = parse(FILE_NAME, unread.as_bytes()).unwrap();
     assert!(notes[0].to_string().starts_with("andon.toml:5:8: no \"inputs\""), "{notes:?}");
