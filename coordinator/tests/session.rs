@@ -251,6 +251,50 @@ async fn a_run_is_persisted_before_it_is_acknowledged_and_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn a_published_baseline_is_found_by_its_root_and_by_its_own_project_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::start(folder.path()).await;
+    let channel = coordinator.channel().await;
+    let source_digest = put(&channel, b"source".to_vec()).await;
+    let spec = wire::RunSpec {
+        project: "shop".into(),
+        commit: "c0ffee".into(),
+        source_digest,
+        stack: Some(wire::Stack { services: vec![wire::Service::default()], ..Default::default() }),
+        suites: vec![wire::Suite { name: "it".into(), ..wire::Suite::default() }],
+        ..wire::RunSpec::default()
+    };
+    let spec_digest = put(&channel, spec.encode_to_vec()).await;
+    let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+    let request = wire::SubmitRunRequest { spec_digest, dedup_key: String::new() };
+    farm.submit_run(with(CLIENT, request)).await.unwrap();
+    let mut worker = Worker::join(&channel, JOIN, vec![]).await.unwrap();
+    worker.ready().await;
+    let (lease, work) = worker.assignment().await;
+    assert!(matches!(work, wire::assign::Work::PrepareBaseline(_)), "{work:?}");
+    let manifest = wire::BaselineManifest {
+        key: "k".repeat(64),
+        root_key: "r".repeat(64),
+        project: "shop".into(),
+        ..wire::BaselineManifest::default()
+    };
+    let ready = wire::BaselineReady { manifest: Some(manifest.clone()), built: true };
+    let seq = worker.report(lease, wire::report::Body::BaselineReady(ready)).await;
+    worker.acknowledged(seq).await;
+
+    let mut asking = wire::work_client::WorkClient::new(channel.clone());
+    let mut related = async |root: &str, project: &str| {
+        let (root_key, project) = (root.repeat(64), project.to_owned());
+        let request = wire::FindBaselineRequest { key: String::new(), root_key, project };
+        asking.find_baseline(with(JOIN, request)).await.unwrap().into_inner().related
+    };
+    assert_eq!(related("r", "shop").await, [manifest]);
+    assert_eq!(related("r", "another").await, []);
+    assert_eq!(related("q", "shop").await, []);
+    coordinator.stop().await;
+}
+
+#[tokio::test]
 async fn a_standby_takes_over_what_the_first_had() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = Coordinator::start(folder.path()).await;

@@ -46,7 +46,10 @@ fn no_leak_with(driver: &str, rebases: usize) {
     let by: Vec<&str> = rebased.filter_map(|attempt| attempt["driver"].as_str()).collect();
     // The first unit of a lane may follow a discovery that touched nothing.
     let meant = by.iter().filter(|name| **name == driver || **name == "clean").count();
-    assert!(meant >= rebases && by.contains(&driver), "every test starts from a rebase with {driver}: {by:?}");
+    assert!(
+        meant >= rebases && by.contains(&driver),
+        "every test starts from a rebase with {driver}: {by:?}"
+    );
 }
 
 #[test]

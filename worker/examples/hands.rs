@@ -63,12 +63,25 @@ impl Farm for FolderFarm {
         Ok(None)
     }
 
+    async fn related_baselines(&self, _: &str, _: &str) -> Result<Vec<BaselineManifest>, FarmError> {
+        Ok(Vec::new())
+    }
+
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError> {
+        Ok(self.0.join(digest).exists())
+    }
+
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError> {
         let failed = |error: std::io::Error| FarmError::Failed(error.to_string());
         let bytes = std::fs::read(file).map_err(failed)?;
         let digest = blake3::hash(&bytes).to_hex().to_string();
         std::fs::write(self.0.join(&digest), bytes).map_err(failed)?;
         Ok(digest)
+    }
+
+    async fn resume_blob(&self, digest: &str, part: &Path) -> Result<(), FarmError> {
+        let _ = std::fs::remove_file(part);
+        self.get_blob(digest, part).await
     }
 
     async fn get_blob(&self, digest: &str, into: &Path) -> Result<(), FarmError> {

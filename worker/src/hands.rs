@@ -175,10 +175,21 @@ pub struct Settled {
 pub trait Farm: Send + Sync + fmt::Debug {
     /// The published artifact under this key.
     async fn find_baseline(&self, key: &str) -> Result<Option<BaselineManifest>, FarmError>;
+    /// The latest published baselines of this project with this root key, the latest first.
+    async fn related_baselines(
+        &self,
+        root_key: &str,
+        project: &str,
+    ) -> Result<Vec<BaselineManifest>, FarmError>;
+    /// Whether the farm has the blob.
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError>;
     /// Stores a file's bytes, and answers with their digest. Cheap where the farm has them already.
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError>;
     /// Writes a blob's bytes, checked against the digest, to a file that this call creates.
     async fn get_blob(&self, digest: &str, into: &Path) -> Result<(), FarmError>;
+    /// The same with a file that an earlier call may have left: goes on where that one broke off, and where this one breaks
+    /// off leaves what it has got.
+    async fn resume_blob(&self, digest: &str, part: &Path) -> Result<(), FarmError>;
 }
 
 /// The farm could not be asked, or has not what it should have.
@@ -187,7 +198,10 @@ pub enum FarmError {
     /// No such blob.
     #[error("the farm has no blob {0}")]
     NoBlob(String),
-    /// Everything else: the connection, a disk, a digest that does not match.
+    /// The connection broke, and did not come back for a while: later it may.
+    #[error("{0}")]
+    Broken(String),
+    /// Everything else: a refusal, a disk, a digest that does not match.
     #[error("{0}")]
     Failed(String),
 }

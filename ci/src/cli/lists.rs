@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::farm::FarmArgs;
 use super::{clock, out};
 use crate::report::exit::Exit;
-use crate::report::{json, listing, words};
+use crate::report::{inspection, json, listing, words};
 
 /// Most matches that an ambiguous key is answered with.
 const CHOICES_MAX: usize = 10;
@@ -17,11 +17,15 @@ pub(crate) enum BaselineCommand {
     /// Published baselines, the latest first
     #[command(after_help = "Examples:\n  andon baseline list\n  andon baseline list --json")]
     List(JsonArgs),
-    /// One baseline as JSON: what it is built from, where, when and why
-    #[command(after_help = "Example:\n  andon baseline inspect b1946ac92492")]
+    /// One baseline: what it is built on and from, its steps, its trees, where, when and why it was built
+    #[command(
+        after_help = "Examples:\n  andon baseline inspect b1946ac92492\n  andon baseline inspect --json b1946ac92492"
+    )]
     Inspect {
         /// The key, or its first digits
         key: String,
+        #[command(flatten)]
+        form: JsonArgs,
     },
 }
 
@@ -57,7 +61,12 @@ pub(crate) async fn baselines(command: BaselineCommand, farm: &FarmArgs) -> Resu
         BaselineCommand::List(JsonArgs { json: false }) => {
             out::print(&listing::baselines(&all, clock::unix_ms()))?;
         }
-        BaselineCommand::Inspect { key } => out::json(&json::baseline(chosen(&all, &key)?))?,
+        BaselineCommand::Inspect { key, form: JsonArgs { json: true } } => {
+            out::json(&json::baseline(chosen(&all, &key)?))?;
+        }
+        BaselineCommand::Inspect { key, form: JsonArgs { json: false } } => {
+            out::print(&inspection::baseline(chosen(&all, &key)?, clock::unix_ms()))?;
+        }
     }
     Ok(Exit::Passed)
 }

@@ -9,13 +9,14 @@ use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
     FILE_BYTES_MAX, Image, Located, Note, Place, Policy, Process, RETRIES_MAX, Rebase, RepoPath, Runner,
-    SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, check,
+    SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
-const HOMES: [(&str, &[&str]); 6] = [
+pub(super) const HOMES: [(&str, &[&str]); 7] = [
     ("[stack]", &["compose"]),
-    ("[baseline]", &["seed", "inputs", "seed_timeout", "labels"]),
+    ("[baseline]", &["seed", "inputs", "step", "seed_timeout", "labels"]),
+    ("[[baseline.step]]", &["run", "inputs", "grows", "keep", "name"]),
     (
         "[[suite]]",
         &[
@@ -115,7 +116,7 @@ fn empty() -> Config {
 }
 
 fn no_baseline() -> Baseline {
-    Baseline { seed: Vec::new(), inputs: Vec::new(), seed_timeout: DEFAULT_SEED_TIMEOUT, labels: Vec::new() }
+    Baseline { steps: Vec::new(), seed_timeout: DEFAULT_SEED_TIMEOUT, labels: Vec::new() }
 }
 
 fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
@@ -124,7 +125,7 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
     let stack_written = stack.is_some();
     let compose = stack.and_then(|table| compose_path(findings, table));
     let baseline = match table.table(findings, "baseline", "[baseline]") {
-        Some(table) => baseline(findings, table, stack_written),
+        Some(table) => baseline::read(findings, table, stack_written),
         None => no_baseline(),
     };
     let before = findings.problems.len();
@@ -158,34 +159,6 @@ fn compose_path(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option
     let text = text?;
     check::repo_path(findings, "compose", &RepoPath::root(), &text)
         .map(|value| Located { value, place: text.place.clone() })
-}
-
-fn baseline(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_stack: bool) -> Baseline {
-    let seed = table.strings(findings, "seed").unwrap_or_default();
-    for command in &seed {
-        check::command(findings, "a seed command", command);
-    }
-    let inputs = table.strings(findings, "inputs").unwrap_or_default();
-    for glob in &inputs {
-        check::input_glob(findings, glob);
-    }
-    let seed_timeout = table.duration(findings, "seed_timeout", TIMEOUT_MAX).unwrap_or(DEFAULT_SEED_TIMEOUT);
-    let labels = table.string_map(findings, "labels");
-    let labels = check::labels(findings, labels);
-    for key in ["seed", "inputs"] {
-        if table.has(key) && !has_stack {
-            let place = table.place_of(findings, key);
-            findings.problem(place, format!("{key:?} without a stack: name the compose file under [stack]"));
-        }
-    }
-    if let (Some(first), true) = (seed.first(), inputs.is_empty()) {
-        findings.note(
-            first.place.clone(),
-            "no \"inputs\": a seed that reads files of the repository is not repeated when they change",
-        );
-    }
-    table.finish(findings, &HOMES);
-    Baseline { seed, inputs, seed_timeout, labels }
 }
 
 fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {

@@ -5,6 +5,7 @@
 //! No input panics, and none takes more than [`FILE_BYTES_MAX`] times a small constant of memory.
 
 mod andon_toml;
+mod baseline;
 mod check;
 pub mod compose;
 mod measure;
@@ -27,6 +28,8 @@ pub const FILE_NAME: &str = "andon.toml";
 pub const FILE_BYTES_MAX: usize = 512 * 1024;
 /// The most suites of a project.
 pub const SUITES_MAX: usize = 64;
+/// The most steps of a baseline.
+pub const STEPS_MAX: usize = 32;
 /// The longest name of a suite, service or project.
 pub const NAME_LEN_MAX: usize = 63;
 /// The longest time limit of a test or a seed.
@@ -60,14 +63,39 @@ pub struct Config {
 /// `[baseline]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Baseline {
-    /// Shell commands, in order.
-    pub seed: Vec<Located<String>>,
-    /// Globs over the repository's paths whose files are part of the baseline's key.
-    pub inputs: Vec<Located<String>>,
-    /// Limit of all seed commands together.
+    /// In order: `[[baseline.step]]`, or `seed` and `inputs` as the only one; none for a stack that is not seeded.
+    pub steps: Vec<Step>,
+    /// Limit of all steps together.
     pub seed_timeout: Duration,
     /// The user's labels, sorted by key.
     pub labels: Vec<(String, String)>,
+}
+
+/// A part of the seed whose result can be built upon.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Step {
+    /// For messages; may be empty.
+    pub name: String,
+    /// Shell commands, in order.
+    pub run: Vec<Located<String>>,
+    /// Globs over the repository's paths whose files are part of the key of this step and of those after it.
+    pub inputs: Vec<Located<String>>,
+    /// Run on a state that was made with fewer input files, the commands lead to the same state.
+    pub grows: bool,
+    /// Whether the state after it is kept as a baseline of its own; `None`: where it took long.
+    pub keep: Option<bool>,
+}
+
+impl Baseline {
+    /// The commands of all steps.
+    pub fn commands(&self) -> impl Iterator<Item = &Located<String>> {
+        self.steps.iter().flat_map(|step| &step.run)
+    }
+
+    /// The inputs of all steps.
+    pub fn inputs(&self) -> impl Iterator<Item = &Located<String>> {
+        self.steps.iter().flat_map(|step| &step.inputs)
+    }
 }
 
 /// `[[suite]]`.

@@ -22,8 +22,8 @@ fn suite(more: &str) -> String {
 fn the_designs_sample_means_what_it_says() {
     let config = accepted(SAMPLE);
     assert_eq!(config.compose.as_ref().map(|path| path.value.as_str()), Some("compose.yaml"));
-    assert_eq!(config.baseline.seed[0].value, "mysql -h db -uroot shop < db/seed.sql");
-    assert_eq!(config.baseline.inputs[0].value, "db/**");
+    assert_eq!(config.baseline.steps[0].run[0].value, "mysql -h db -uroot shop < db/seed.sql");
+    assert_eq!(config.baseline.steps[0].inputs[0].value, "db/**");
     assert_eq!(config.baseline.seed_timeout, DEFAULT_SEED_TIMEOUT);
     assert_eq!(config.policy, Policy { max_failures: Some(50), ..Policy::default() });
     assert_eq!(config.triggers.branches, DEFAULT_BRANCHES);
@@ -274,6 +274,76 @@ fn a_seed_without_inputs_is_noted() {
     assert!(notes[0].to_string().starts_with("andon.toml:4:9: no \"inputs\""), "{notes:?}");
 }
 
+fn stepped(baseline: &str) -> String {
+    format!("[stack]\ncompose = \"c.yaml\"\n[baseline]\n{baseline}\n{}", suite("runner = \"pytest\""))
+}
+
+#[test]
+fn steps_come_in_order_and_seed_with_inputs_is_one_step() {
+    let text = stepped(
+        "seed_timeout = \"90s\"\n[[baseline.step]]\nname = \"load\"\nrun = [\"a\", \"b\"]\ninputs = [\"x\"]\n\
+         [[baseline.step]]\nrun = [\"migrate\"]\ninputs = [\"migrations/**\"]\ngrows = true",
+    );
+    let baseline = accepted(&text).baseline;
+    let [load, migrate] = baseline.steps.as_slice() else { panic!("two steps: {baseline:?}") };
+    assert_eq!((load.name.as_str(), load.run.len(), load.grows), ("load", 2, false));
+    assert_eq!(
+        (migrate.name.as_str(), migrate.inputs[0].value.as_str(), migrate.grows),
+        ("", "migrations/**", true)
+    );
+    assert_eq!(baseline.commands().map(|run| run.value.as_str()).collect::<Vec<_>>(), ["a", "b", "migrate"]);
+    assert_eq!(baseline.seed_timeout, Duration::from_secs(90));
+
+    let baseline = accepted(&stepped("seed = [\"a\", \"b\"]\ninputs = [\"x\"]")).baseline;
+    assert_eq!((baseline.steps.len(), baseline.steps[0].run.len(), baseline.steps[0].grows), (1, 2, false));
+    assert_eq!(accepted(&stepped("")).baseline.steps, []);
+}
+
+#[test]
+fn mistakes_in_steps_come_at_once() {
+    let text = stepped(
+        r#"seed = ["x"]
+inputs = ["a"]
+[[baseline.step]]
+inputs = ["/abs", "a["]
+[[baseline.step]]
+name = "load"
+run = []
+grow = true
+[[baseline.step]]
+name = "load"
+run = ["", 5]
+grows = true
+[[baseline.step]]
+name = "no name"
+run = "x"
+grows = "yes"
+seed_timeout = "1s""#,
+    );
+    insta::assert_snapshot!(problems(&text), @r#"
+    andon.toml:4:1: "seed" beside [[baseline.step]]: write it into the first step
+    andon.toml:5:1: "inputs" beside [[baseline.step]]: write it into the first step
+    andon.toml:6:1: the step has no "run": write its shell commands, in order
+    andon.toml:7:11: input "/abs": write a path from the repository's root, such as "db/**"
+    andon.toml:7:19: input "a[": unclosed character class; missing ']'
+    andon.toml:10:1: "run" is empty: write the step's shell commands, in order
+    andon.toml:11:1: unknown key "grow" in [[baseline.step]], did you mean "grows"?
+    andon.toml:13:8: step "load" is on line 9 already
+    andon.toml:14:8: a command of the step is empty
+    andon.toml:14:12: "run" must be a string, not a number
+    andon.toml:15:1: "grows" without "inputs": name the files whose number grows, such as "migrations/**"
+    andon.toml:17:8: "no name" is no name for a step: up to 63 letters, digits, ".", "_" and "-", the first a letter or digit
+    andon.toml:18:7: "run" must be a list of strings, not a string
+    andon.toml:19:9: "grows" must be true or false, not a string
+    andon.toml:20:1: unknown key "seed_timeout" in [[baseline.step]], it belongs in [baseline]
+    "#);
+    let many = "[[baseline.step]]\nrun = [\"x\"]\ninputs = [\"x\"]\n".repeat(STEPS_MAX + 1);
+    assert_eq!(problems(&stepped(&many)), "andon.toml:4:12: 33 steps, at most 32 are taken");
+    let unread = stepped("[[baseline.step]]\nrun = [\"x\"]");
+    let (_, notes) = parse(FILE_NAME, unread.as_bytes()).unwrap();
+    assert!(notes[0].to_string().starts_with("andon.toml:5:8: no \"inputs\""), "{notes:?}");
+}
+
 #[test]
 fn names_are_fit_for_paths_and_hosts() {
     for name in ["shop", "a.b_c-d", "9"] {
@@ -297,6 +367,8 @@ fn piece() -> impl Strategy<Value = String> {
         "seed",
         "inputs",
         "name",
+        "[[baseline.step]]",
+        "grows",
         "run",
         "discover",
         "timeout",

@@ -142,6 +142,34 @@ impl<'r> Snapshot<'r> {
     pub fn digest(&self, chosen: impl Fn(&str) -> bool) -> Result<(String, u64), GitError> {
         let mut hasher = blake3::Hasher::new_derive_key("andon 2026 files of a commit");
         let mut count = 0;
+        self.each_chosen(chosen, |path, mode, content| {
+            count += 1;
+            hasher.update(&(path.len() as u64).to_le_bytes());
+            hasher.update(path.as_bytes());
+            hasher.update(&mode.to_le_bytes());
+            hasher.update(content.as_bytes());
+        })?;
+        Ok((hasher.finalize().to_hex().to_string(), count))
+    }
+
+    /// Path, and digest over mode and content, of every file and symlink that is chosen; by path.
+    pub fn file_digests(&self, chosen: impl Fn(&str) -> bool) -> Result<Vec<(String, String)>, GitError> {
+        let mut files = Vec::new();
+        self.each_chosen(chosen, |path, mode, content| {
+            let mut hasher = blake3::Hasher::new_derive_key("andon 2026 file of a commit");
+            hasher.update(&mode.to_le_bytes());
+            hasher.update(content.as_bytes());
+            files.push((path.to_owned(), hasher.finalize().to_hex().to_string()));
+        })?;
+        Ok(files)
+    }
+
+    /// Path, mode and the content's digest of what is chosen; by path.
+    fn each_chosen(
+        &self,
+        chosen: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&str, u32, blake3::Hash),
+    ) -> Result<(), GitError> {
         for (path, entry) in &self.entries {
             let mode: u32 = match entry.kind {
                 Kind::Folder => continue,
@@ -149,16 +177,11 @@ impl<'r> Snapshot<'r> {
                 Kind::File { executable: true } => 0o755,
                 Kind::Symlink => 0o777,
             };
-            if !chosen(path) {
-                continue;
+            if chosen(path) {
+                each(path, mode, blake3::hash(&self.content(path, entry)?));
             }
-            count += 1;
-            hasher.update(&(path.len() as u64).to_le_bytes());
-            hasher.update(path.as_bytes());
-            hasher.update(&mode.to_le_bytes());
-            hasher.update(blake3::hash(&self.content(path, entry)?).as_bytes());
         }
-        Ok((hasher.finalize().to_hex().to_string(), count))
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use andon_proto::{Attempt, BaselineManifest, Counts, Run, Test, Worker};
+use andon_proto::{Attempt, BaselineManifest, BaselineTree, Counts, Run, Test, Worker};
 use serde::Serialize;
 
 use super::exit::{self, Exit};
@@ -131,10 +131,28 @@ pub(crate) struct BaselineJson {
     pub(crate) built_unix_ms: u64,
     pub(crate) build_ms: u64,
     pub(crate) bytes: u64,
+    /// All blobs that it is put together from.
     pub(crate) blob_bytes: u64,
+    pub(crate) project: Option<String>,
+    pub(crate) parent_key: Option<String>,
+    pub(crate) root_key: Option<String>,
+    pub(crate) steps: Vec<BaselineStepJson>,
     pub(crate) services: Vec<BaselineServiceJson>,
     pub(crate) trees: Vec<BaselineTreeJson>,
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BaselineStepJson {
+    pub(crate) key: String,
+    pub(crate) name: Option<String>,
+    pub(crate) run: Vec<String>,
+    pub(crate) took_ms: u64,
+    pub(crate) grows: bool,
+    /// Known where the step grows.
+    pub(crate) files: Option<usize>,
+    /// Whether the state after it was kept on the way, and can be built upon.
+    pub(crate) kept: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,8 +168,17 @@ pub(crate) struct BaselineTreeJson {
     pub(crate) name: String,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
+    /// All of its layers.
     pub(crate) blob_bytes: u64,
+    /// From the bottom: a whole tree, then changes.
+    pub(crate) layers: Vec<BaselineLayerJson>,
     pub(crate) tree_digest: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BaselineLayerJson {
+    pub(crate) blob_digest: String,
+    pub(crate) blob_bytes: u64,
 }
 
 /// A run without its tests, as `list --json` writes each.
@@ -264,7 +291,7 @@ pub(crate) fn worker(worker: &Worker) -> WorkerJson {
     }
 }
 
-/// A baseline, as `baseline list --json` and `baseline inspect` write it.
+/// A baseline, as `baseline list --json` and `baseline inspect --json` write it.
 pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
     let services = manifest.services.iter().map(|service| BaselineServiceJson {
         name: service.name.clone(),
@@ -276,19 +303,49 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
         name: tree.name.clone(),
         files: tree.files,
         bytes: tree.bytes,
-        blob_bytes: tree.blob_size,
+        blob_bytes: packed(tree),
+        layers: layers(tree).collect(),
         tree_digest: tree.tree_digest.clone(),
+    });
+    let steps = manifest.steps.iter().enumerate().map(|(place, step)| BaselineStepJson {
+        key: step.key.clone(),
+        name: given(&step.name),
+        run: step.run.clone(),
+        took_ms: step.took_ms,
+        grows: step.grows,
+        files: step.grows.then_some(step.files.len()),
+        kept: is_kept(manifest, place + 1),
     });
     BaselineJson {
         key: manifest.key.clone(),
         built_unix_ms: manifest.built_unix_ms,
         build_ms: manifest.build_ms,
         bytes: manifest.trees.iter().map(|tree| tree.bytes).sum(),
-        blob_bytes: manifest.trees.iter().map(|tree| tree.blob_size).sum(),
+        blob_bytes: manifest.trees.iter().map(packed).sum(),
+        project: given(&manifest.project),
+        parent_key: given(&manifest.parent_key),
+        root_key: given(&manifest.root_key),
+        steps: steps.collect(),
         services: services.collect(),
         trees: trees.collect(),
         labels: manifest.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
     }
+}
+
+fn layers(tree: &BaselineTree) -> impl Iterator<Item = BaselineLayerJson> {
+    let lower = tree.lower.iter().map(|layer| (&layer.blob_digest, layer.blob_size));
+    let layers = lower.chain([(&tree.blob_digest, tree.blob_size)]);
+    layers.map(|(digest, bytes)| BaselineLayerJson { blob_digest: digest.clone(), blob_bytes: bytes })
+}
+
+/// Bytes of all blobs that a tree is put together from.
+pub(crate) fn packed(tree: &BaselineTree) -> u64 {
+    tree.lower.iter().map(|layer| layer.blob_size).sum::<u64>() + tree.blob_size
+}
+
+/// Whether the state after so many steps can be built upon: the last one always can.
+pub(crate) fn is_kept(manifest: &BaselineManifest, steps: usize) -> bool {
+    steps == manifest.steps.len() || manifest.prefixes.iter().any(|prefix| prefix.steps as usize == steps)
 }
 
 fn given(text: &str) -> Option<String> {

@@ -101,13 +101,14 @@ pub(crate) fn baselines(baselines: &[BaselineManifest], now_unix_ms: u64) -> Str
                 cut(words::short(&baseline.key), COLUMN_CHARS_MAX),
                 cut(&services.join(","), COLUMN_CHARS_MAX),
                 words::bytes(baseline.trees.iter().map(|tree| tree.bytes).sum()),
-                words::bytes(baseline.trees.iter().map(|tree| tree.blob_size).sum()),
+                words::bytes(baseline.trees.iter().map(super::json::packed).sum()),
+                cut(words::short(&baseline.parent_key), COLUMN_CHARS_MAX),
                 words::millis(baseline.build_ms),
                 words::ago(now_unix_ms, baseline.built_unix_ms),
             ]
         })
         .collect();
-    table(&["KEY", "SERVICES", "SIZE", "PACKED", "BUILT IN", "BUILT"], &rows)
+    table(&["KEY", "SERVICES", "SIZE", "PACKED", "BUILT ON", "BUILT IN", "BUILT"], &rows)
 }
 
 /// `refs/heads/main` as a person calls it.

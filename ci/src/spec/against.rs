@@ -1,6 +1,6 @@
 //! What a configuration names must be in the commit: compose file, build folders, Dockerfiles, binds, inputs.
 
-use globset::GlobSetBuilder;
+use globset::{GlobSet, GlobSetBuilder};
 
 use crate::config::compose::{Compose, MountSource};
 use crate::config::{Config, Image, Located, Note, Problem, RepoPath, input_glob, quoted};
@@ -25,7 +25,7 @@ pub(super) fn commit(
             }
         }
     }
-    for input in &config.baseline.inputs {
+    for input in config.baseline.inputs() {
         let Ok(glob) = input_glob(&input.value) else { continue };
         let matcher = glob.compile_matcher();
         if !snapshot.entries().any(|(path, entry)| entry.kind != Kind::Folder && matcher.is_match(path)) {
@@ -36,15 +36,19 @@ pub(super) fn commit(
     Ok(())
 }
 
-/// Which paths belong to the baseline's key: the declared inputs and whatever is bound into a service.
-pub(super) fn input_paths(config: &Config, compose: Option<&Compose>) -> impl Fn(&str) -> bool + use<> {
+/// Matches the paths that the globs name.
+pub(super) fn named_paths<'a>(inputs: impl Iterator<Item = &'a Located<String>>) -> GlobSet {
     let mut globs = GlobSetBuilder::new();
-    for input in &config.baseline.inputs {
+    for input in inputs {
         if let Ok(glob) = input_glob(&input.value) {
             globs.add(glob);
         }
     }
-    let globs = globs.build().unwrap_or_default();
+    globs.build().unwrap_or_default()
+}
+
+/// Which paths are bound into a service.
+pub(super) fn bound_paths(compose: Option<&Compose>) -> impl Fn(&str) -> bool + use<> {
     let binds: Vec<RepoPath> = compose
         .iter()
         .flat_map(|compose| &compose.services)
@@ -54,7 +58,7 @@ pub(super) fn input_paths(config: &Config, compose: Option<&Compose>) -> impl Fn
             _ => None,
         })
         .collect();
-    move |path| globs.is_match(path) || binds.iter().any(|bind| bind.holds(path))
+    move |path| binds.iter().any(|bind| bind.holds(path))
 }
 
 /// A file that should be there.

@@ -88,6 +88,44 @@ fn the_baselines_digest_moves_with_what_decides_the_baseline_and_with_nothing_el
     assert!(seed.0 == same.0 && seed.1 != same.1);
 }
 
+/// The sample with two steps, after a change.
+fn steps(change: impl Fn(&TestRepo)) -> wire::BaselineSpec {
+    let repo = TestRepo::sample();
+    let seed = SAMPLE.lines().filter(|line| !line.starts_with("seed") && !line.starts_with("inputs"));
+    let steps = "[[baseline.step]]\nrun = [\"load\"]\ninputs = [\"db/*.sql\"]\n\
+                 [[baseline.step]]\nname = \"migrate\"\nrun = [\"migrate\"]\ninputs = [\"db/migrations/**\"]\ngrows = true\n";
+    let text = seed.collect::<Vec<_>>().join("\n").replace("[baseline]\n", steps);
+    repo.write("andon.toml", text);
+    repo.write("db/migrations/1.sql", "one");
+    change(&repo);
+    repo.commit("change");
+    prepared(&repo).spec.baseline.unwrap()
+}
+
+#[test]
+fn each_step_has_the_digest_of_its_own_inputs_and_a_growing_one_the_files() {
+    let base = steps(|_| {});
+    assert_eq!((base.seed.join(" "), base.steps.len()), ("load migrate".to_owned(), 2));
+    assert!(base.steps[0].files.is_empty() && !base.steps[0].grows);
+    let paths = |spec: &wire::BaselineSpec| {
+        spec.steps[1].files.iter().map(|file| file.path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(&base), ["db/migrations/1.sql"]);
+
+    let added = steps(|repo| repo.write("db/migrations/2.sql", "two"));
+    assert_eq!(added.steps[0], base.steps[0]);
+    assert_eq!(added.steps[1].files[0], base.steps[1].files[0]);
+    assert_eq!(paths(&added), ["db/migrations/1.sql", "db/migrations/2.sql"]);
+    assert!(added.steps[1].inputs_digest != base.steps[1].inputs_digest);
+    assert!(added.spec_digest != base.spec_digest && added.inputs_digest != base.inputs_digest);
+
+    let edited = steps(|repo| repo.write("db/migrations/1.sql", "another"));
+    assert!(edited.steps[1].files[0] != base.steps[1].files[0]);
+    let seeded = steps(|repo| repo.write("db/seed.sql", "another"));
+    assert!(seeded.steps[0] != base.steps[0] && seeded.steps[1] == base.steps[1]);
+    assert_eq!(seeded.bound_digest, base.bound_digest);
+}
+
 #[test]
 fn what_is_bound_into_a_service_belongs_to_the_baseline() {
     let compose =

@@ -28,6 +28,8 @@ const LOG_BYTES_MAX: usize = 4 << 20;
 const NOTICE_BYTES_MAX: usize = 4_096;
 /// Of a piece of output as it is sent; a worker's pieces are at most 64 KiB before compression.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+/// So many baselines are offered to be built upon.
+const RELATED_MAX: usize = 32;
 
 pub(super) struct WorkService {
     farm: Farm,
@@ -36,6 +38,21 @@ pub(super) struct WorkService {
 impl WorkService {
     pub(super) fn new(farm: Farm) -> Self {
         Self { farm }
+    }
+
+    /// The latest baselines of a project with this root.
+    async fn related_baselines(
+        &self,
+        root_key: &str,
+        project: &str,
+    ) -> Result<Vec<wire::BaselineManifest>, Status> {
+        let stored = self.farm.store.baselines().await.map_err(|error| super::internal(&error))?;
+        let related = stored
+            .iter()
+            // One that cannot be read is none to build upon.
+            .filter_map(|bytes| wire::BaselineManifest::decode(bytes.as_slice()).ok())
+            .filter(|manifest| manifest.root_key == root_key && manifest.project == project);
+        Ok(related.take(RELATED_MAX).collect())
     }
 }
 
@@ -75,13 +92,17 @@ impl Work for WorkService {
         &self,
         request: Request<wire::FindBaselineRequest>,
     ) -> Result<Response<wire::FindBaselineResponse>, Status> {
-        let key = request.into_inner().key;
+        let wire::FindBaselineRequest { key, root_key, project } = request.into_inner();
+        if !root_key.is_empty() {
+            let related = self.related_baselines(&root_key, &project).await?;
+            return Ok(Response::new(wire::FindBaselineResponse { manifest: None, related }));
+        }
         let found = self.farm.store.baseline(&key).await.map_err(|error| super::internal(&error))?;
         let manifest = found
             .map(|bytes| wire::BaselineManifest::decode(bytes.as_slice()))
             .transpose()
             .map_err(|error| super::internal(&error))?;
-        Ok(Response::new(wire::FindBaselineResponse { manifest }))
+        Ok(Response::new(wire::FindBaselineResponse { manifest, related: Vec::new() }))
     }
 
     async fn find_image(

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Context as _;
+use crate::tree::data::Filling;
 use crate::tree::{Listing, digest, scan, text};
 use crate::{PoolError, archive, driver, names};
 
@@ -99,6 +100,14 @@ impl Baseline {
     pub fn export(&self, tree: &str, writer: impl Write) -> Result<(), PoolError> {
         let tree = self.tree(tree)?;
         archive::export(tree.listing, &tree.path, BufWriter::new(writer))
+    }
+
+    /// Writes a tree as tar.zst, as changes of the tree of the same name of another baseline: files of which only blocks
+    /// differ go as these blocks. For [`crate::Staging::import_layers`].
+    pub fn export_on(&self, tree: &str, below: &Baseline, writer: impl Write) -> Result<(), PoolError> {
+        let (tree, below) = (self.tree(tree)?, below.tree(tree)?);
+        let below = archive::Below { root: &below.path, listing: below.listing, filling: &Filling::Copy };
+        archive::export_on(tree.listing, &tree.path, below, BufWriter::new(writer))
     }
 
     /// Reads every byte again and compares with what was published.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::syncfs;
 
-use crate::baseline::SET;
+use crate::baseline::{SET, Tree};
 use crate::error::Context as _;
 use crate::store::{Store, remove_baseline};
 use crate::tree::{Entry, Kind, Listing, remove, scan, write};
@@ -56,7 +56,24 @@ impl Staging {
     pub fn import(&mut self, tree: &str, reader: impl Read) -> Result<(), PoolError> {
         let limits = self.store.import;
         let reader = Growing { reader, store: Arc::clone(&self.store), since: 0 };
-        self.add(tree, |into| archive::import(tree, reader, into, limits))
+        self.add(tree, |into| archive::import(tree, reader, into, None, limits))
+    }
+
+    /// Makes a tree from layers: the tree of that name of `base` (or nothing), then archives that tell changes, each of what
+    /// the ones before it made. The first archive is a whole tree where there is no base. Within the same limits.
+    pub fn import_layers<R: Read>(
+        &mut self,
+        tree: &str,
+        base: Option<&Baseline>,
+        layers: impl IntoIterator<Item = R>,
+    ) -> Result<(), PoolError> {
+        let (store, dir) = (Arc::clone(&self.store), self.dir.clone());
+        self.add(tree, |into| {
+            // Held, so that nobody removes it meanwhile.
+            let held = base.map(|base| store.hold(base)).transpose()?;
+            let base = held.as_ref().map(|held| held.baseline.tree(tree)).transpose()?;
+            Layers { store: &store, dir, tree }.stack(base, layers, into)
+        })
     }
 
     /// Makes it a baseline, atomically. A key that exists keeps the existing one.
@@ -93,6 +110,63 @@ impl Staging {
             Err(_) => remove::tree(&into)?,
         }
         filled
+    }
+}
+
+/// Layers of one tree on their way into a staging.
+struct Layers<'a> {
+    store: &'a Store,
+    /// The staging's folder.
+    dir: PathBuf,
+    tree: &'a str,
+}
+
+impl Layers<'_> {
+    fn stack<R: Read>(
+        &self,
+        base: Option<Tree<'_>>,
+        layers: impl IntoIterator<Item = R>,
+        into: &Path,
+    ) -> Result<(), PoolError> {
+        let filling = driver::capture_filling(self.store.kind());
+        let mut layers = layers.into_iter().peekable();
+        let mut below = base.map(|base| (base.path, base.listing.clone(), None));
+        if let (Some((path, listing, _)), None) = (&below, layers.peek()) {
+            return write::clone_tree(listing, path, into, &filling);
+        }
+        let mut number = 0;
+        while let Some(layer) = layers.next() {
+            let between = match layers.peek() {
+                Some(_) => Some(Between::make(self.dir.join(format!("layer-{number}")))?),
+                None => None,
+            };
+            let place = between.as_ref().map_or(into, |between| between.0.as_path());
+            let under =
+                below.as_ref().map(|(root, listing, _)| archive::Below { root, listing, filling: &filling });
+            archive::import(self.tree, layer, place, under, self.store.import)?;
+            if let Some(between) = between {
+                below = Some((between.0.clone(), scan::listing(&between.0)?, Some(between)));
+            }
+            number += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A tree that is only there for the next layer.
+struct Between(PathBuf);
+
+impl Between {
+    fn make(path: PathBuf) -> Result<Between, PoolError> {
+        fs::create_dir(&path).ctx("make", &path)?;
+        Ok(Between(path))
+    }
+}
+
+impl Drop for Between {
+    fn drop(&mut self) {
+        // What cannot be removed goes with the staging.
+        let _ = remove::tree(&self.0);
     }
 }
 

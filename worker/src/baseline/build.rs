@@ -1,258 +1,280 @@
-//! Building a baseline: volumes as the images fill them, services up, seeds run, services stopped cleanly, everything captured.
+//! Building a baseline: on the best state that there is, in legs, each of which ends with a state that is kept.
 //!
 //! ```text
-//!   fill ──> up ──> seed ──> stop ──> capture ──> (the lane's side: clone, start once, healthy) ──> published
-//!     └────────┴───────┴───────┴────────┴── any fault: swept, nothing published, the reason and its output told
+//!   there already? ──────────────────────────────────────────────────────────────> taken as it is
+//!   a parent, or nothing ──> leg ──> state kept ──> leg ──> … ──> state of all steps ──> (the lane's side: clone, start once,
+//!                             │                      │             healthy) ──> published, with the states kept on the way
+//!                             └──────────────────────┴── any fault: swept, nothing published, the reason and its output told
 //! ```
 //!
-//! Knows Docker's engine trait and the pool; must not know lanes or the session. Invariant: nothing of a failed build is left,
-//! neither containers nor trees.
+//! Knows the pool, and Docker's engine trait; must not know lanes or the session. Invariants: nothing of a failed build is left
+//! but states of whole steps on which the stack came up healthy again: in this worker's pool, not published; the next build
+//! goes on there. No container is left by any build.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use andon_proto::RunSpec;
-use andon_snapshot::{Baseline, LaneClone, PoolError};
-use async_trait::async_trait;
+use andon_proto::{BaselineManifest, BaselineService, BaselineStep, BaselineStepDone, RunSpec};
+use andon_snapshot::Baseline;
 
-use super::shelf::{Shelf, farm_fault};
+use super::carry::unpublished;
+use super::key::Chain;
+use super::labels::{BuildFacts, labels_of};
+use super::leg::{BUILD_LANE, Ground, Leg, SeedKit};
+use super::parent::{Choice, choose};
+use super::shelf::{Shelf, Shelved, farm_fault};
 use super::source::Source;
-use crate::engine::{ContainerSpec, EngineError, Removal, SharedEngine, VolumeMount};
+use crate::clock;
+use crate::engine::SharedEngine;
 use crate::hands::{Notices, WorkFailure, blocking, notice};
-use crate::stack::{
-    Completing, Rig, RigFault, Site, StackFault, StackPlan, bring_up, create_network, lane_labels,
-    stop_cleanly, sweep,
-};
+use crate::stack::{StackPlan, sweep};
 
-/// The lane of a build, in labels and names.
-pub(crate) const BUILD_LANE: &str = "build";
-const PREFIX: &str = "andon-build";
-const NETWORK: &str = "andon-build";
 /// What seeds may take in all where the specification does not say.
 const SEED_LIMIT_DEFAULT: Duration = Duration::from_secs(1800);
-
-/// Runs seed commands: a container of the first suite's image on the stack's network.
-#[async_trait]
-pub(crate) trait Seeder: Send + Sync {
-    /// Exit code and output, head and tail.
-    async fn run(&self, command: &str, limit: Duration) -> Result<(i64, Vec<u8>), EngineError>;
-    /// Ends whatever still runs in it, and removes it.
-    async fn end(self: Box<Self>) -> Result<(), WorkFailure>;
-}
-
-/// Makes a [`Seeder`] on a network.
-#[async_trait]
-pub(crate) trait SeedKit: Send + Sync {
-    /// Ready to run commands. It is removed with the build's lane.
-    async fn seeder(&self, network: &str) -> Result<Box<dyn Seeder>, WorkFailure>;
-}
 
 /// What a build works with.
 pub(crate) struct Build<'a> {
     pub(crate) engine: SharedEngine,
     pub(crate) shelf: &'a Shelf,
-    pub(crate) key: &'a str,
+    pub(crate) chain: &'a Chain,
+    pub(crate) steps: &'a [BaselineStep],
     pub(crate) spec: &'a RunSpec,
     pub(crate) plan: &'a StackPlan,
+    pub(crate) services: &'a [BaselineService],
     pub(crate) source: &'a Source,
     pub(crate) notices: &'a Notices,
+    /// Who builds, for which run.
+    pub(crate) worker: &'a str,
+    pub(crate) run: u64,
+}
+
+/// How there came to be a baseline.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Somebody had it: a state that was kept on the way to another baseline.
+    Found(Box<Shelved>),
+    /// Captured, and not yet published.
+    Built(Box<Built>),
+}
+
+/// A baseline in the pool that nobody else knows of.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) baseline: Baseline,
+    /// Without the places of its trees.
+    pub(crate) manifest: BaselineManifest,
+    /// What it was built on, if it was there before.
+    pub(super) parent: Option<Shelved>,
+    /// States that were kept on the way, in order.
+    pub(super) kept: Vec<Shelved>,
+}
+
+/// A build on its way.
+struct Way {
+    began: Instant,
+    /// Of what seeds may take.
+    left: Duration,
+    /// What the state so far is made of.
+    done: Vec<BaselineStepDone>,
+    parent_key: String,
+    kept: Vec<Shelved>,
 }
 
 impl Build<'_> {
-    /// The captured baseline, in the pool and not yet published.
-    pub(crate) async fn run(&self, kit: &dyn SeedKit) -> Result<Baseline, WorkFailure> {
+    /// The baseline: found, or built from the best state that there is.
+    pub(crate) async fn run(&self, kit: &dyn SeedKit) -> Result<Outcome, WorkFailure> {
+        let began = Instant::now();
+        let parent = match self.parent().await {
+            Some((shelved, choice)) if choice.done == self.steps.len() && choice.grows_by.is_none() => {
+                return Ok(Outcome::Found(Box::new(shelved)));
+            }
+            parent => parent,
+        };
         self.sweep().await?;
-        let built = self.build(kit).await;
+        let built = self.build(kit, parent, began).await;
         // Also after a success: nothing of the build is needed any more.
         let swept = self.sweep().await;
         let built = built?;
         swept?;
-        Ok(built)
+        Ok(Outcome::Built(Box::new(built)))
     }
 
-    async fn sweep(&self) -> Result<(), WorkFailure> {
+    pub(super) async fn sweep(&self) -> Result<(), WorkFailure> {
         let swept = sweep(self.engine.as_ref(), Some(BUILD_LANE)).await;
         swept.map_err(|error| WorkFailure::infrastructure(error.to_string()))
     }
 
-    async fn build(&self, kit: &dyn SeedKit) -> Result<Baseline, WorkFailure> {
-        let initial_key = format!("initial/{}", self.key);
-        let initial = self.fill(&initial_key).await?;
-        let (pool, from) = (self.shelf.pool.clone(), initial.clone());
-        let clone = blocking(move || pool.clone_lane(BUILD_LANE, &from))
-            .await?
-            .map_err(|error| farm_fault(&error))?;
-        let written = self.writable_source().await?;
-        let built = self.build_on(kit, &clone, written.as_ref()).await;
-        if let Err(error) = self.sweep().await {
-            tracing::warn!(%error, "sweeping after a build");
+    /// What to build on, in the pool.
+    async fn parent(&self) -> Option<(Shelved, Choice)> {
+        let candidates = self.shelf.candidates(self.chain.root(), &self.spec.project).await;
+        let choice = choose(self.chain, self.steps, &candidates)?;
+        let key = choice.candidate.manifest.key.clone();
+        if choice.candidate.here {
+            self.shelf.touch(&key);
+            return Some((self.shelf.local(&key)?, choice));
         }
-        let pool = self.shelf.pool.clone();
-        let gone = blocking(move || {
-            drop((clone, written, initial));
-            pool.remove(&initial_key)
-        });
-        if let Err(error) = gone.await? {
-            tracing::warn!(%error, "removing the volumes that a build started from");
-        }
-        built
-    }
-
-    /// Every volume as Docker would fill it: by the content of the image at its path.
-    async fn fill(&self, initial_key: &str) -> Result<Baseline, WorkFailure> {
-        let infra = |error: EngineError| WorkFailure::infrastructure(error.to_string());
-        let mut by_service: BTreeMap<usize, Vec<(String, String)>> = BTreeMap::new();
-        for (tree, (place, mount)) in self.plan.volume_trees() {
-            by_service.entry(place).or_default().push((tree, mount.target));
-        }
-        let mut folders: Vec<(String, PathBuf)> = Vec::new();
-        for (place, trees) in by_service {
-            let service = &self.plan.services[place];
-            let volumes = trees.iter().map(|(_, target)| VolumeMount {
-                name: None,
-                target: target.clone(),
-                read_only: false,
-            });
-            // Never started: the engine fills volumes when it makes a container.
-            let spec = ContainerSpec {
-                name: format!("{PREFIX}-fill-{}", service.name),
-                image: service.image.id.clone(),
-                entrypoint: Some(vec!["/andon-never-started".to_owned()]),
-                volumes: volumes.collect(),
-                labels: lane_labels(BUILD_LANE),
-                ..ContainerSpec::default()
-            };
-            let id = self.engine.create_container(&spec).await.map_err(infra)?;
-            let mounts = self.engine.inspect_container(&id).await.map_err(infra)?.mounts;
-            for (tree, target) in trees {
-                let Some(found) = mounts.iter().find(|mount| mount.target == target) else {
-                    return Err(WorkFailure::infrastructure(format!(
-                        "the engine made no volume at {target} for service `{}`",
-                        service.name
-                    )));
-                };
-                folders.push((tree, found.source.clone()));
+        match self.shelf.fetch(&key, choice.candidate.manifest.clone(), self.notices).await {
+            Ok(shelved) => Some((shelved, choice)),
+            Err(error) => {
+                // It would have been quicker, no more.
+                notice(self.notices, format!("building from nothing: cannot have baseline {key}: {error}"));
+                None
             }
         }
-        let baseline = self.capture(initial_key, folders).await?;
-        for service in &self.plan.services {
-            let name = format!("{PREFIX}-fill-{}", service.name);
-            self.engine.remove_container(&name, Removal::EVERYTHING).await.map_err(infra)?;
-        }
-        Ok(baseline)
     }
 
-    async fn writable_source(&self) -> Result<Option<LaneClone>, WorkFailure> {
-        if !self.plan.writes_source() {
-            return Ok(None);
-        }
-        let (pool, from) = (self.shelf.pool.clone(), self.source.baseline.clone());
-        let lane = format!("{BUILD_LANE}/source");
-        blocking(move || pool.clone_lane(&lane, &from)).await?.map(Some).map_err(|error| farm_fault(&error))
+    fn say_where_it_begins(&self, parent: Option<&(Shelved, Choice)>) {
+        let short = |key: &str| key.get(..12).unwrap_or(key).to_owned();
+        let (key, count) = (short(self.chain.key()), self.steps.len());
+        let line = match parent {
+            None => format!("building baseline {key} from nothing"),
+            Some((parent, Choice { done, grows_by, .. })) => {
+                let grows = match grows_by {
+                    Some(by) => format!(", step {} grows by {by} file(s)", done + 1),
+                    None => String::new(),
+                };
+                let parent = short(&parent.manifest.key);
+                format!(
+                    "building baseline {key} on {parent}: {done} of {count} step(s) are done there{grows}"
+                )
+            }
+        };
+        notice(self.notices, line);
     }
 
-    async fn build_on(
+    async fn build(
         &self,
         kit: &dyn SeedKit,
-        clone: &LaneClone,
-        written: Option<&LaneClone>,
-    ) -> Result<Baseline, WorkFailure> {
-        let engine = self.engine.as_ref();
-        let source = self.source.path()?;
-        let writable = match written {
-            Some(written) => written.path(super::source::TREE).map_err(|error| farm_fault(&error))?,
-            None => source.clone(),
+        parent: Option<(Shelved, Choice)>,
+        began: Instant,
+    ) -> Result<Built, WorkFailure> {
+        self.say_where_it_begins(parent.as_ref());
+        let mut way = Way {
+            began,
+            left: self.seed_limit(),
+            done: Vec::new(),
+            parent_key: String::new(),
+            kept: Vec::new(),
         };
-        let labels = lane_labels(BUILD_LANE);
-        let site = Site {
-            prefix: PREFIX,
-            network: NETWORK,
-            labels: &labels,
-            source: &source,
-            writable_source: &writable,
-            fronted: false,
+        let Some((parent, choice)) = parent else {
+            let initial_key = format!("initial/{}", self.chain.key());
+            let ground = Ground::Images(self.fill(&initial_key).await?);
+            let built = self.legs(kit, ground, way).await;
+            let pool = self.shelf.pool.clone();
+            if let Err(error) = blocking(move || pool.remove(&initial_key)).await? {
+                tracing::warn!(%error, "removing the volumes that a build started from");
+            }
+            return built;
         };
-        let network = create_network(engine, NETWORK, BUILD_LANE).await;
-        network.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
-        let rig = Rig::create(engine, self.plan, &site, &|tree| Ok(clone.path(tree)?)).await;
-        let rig = rig.map_err(rig_failure)?;
-        notice(self.notices, format!("starting {} service(s)", self.plan.services.len()));
-        self.judged(bring_up(engine, self.plan, &rig.containers, Completing::Run).await).await?;
-        self.seed(kit, &rig).await?;
-        notice(self.notices, "stopping the services".to_owned());
-        self.judged(stop_cleanly(engine, self.plan, &rig.containers).await).await?;
-        let mut folders = Vec::new();
-        for tree in self.plan.volume_trees().into_keys() {
-            let path = clone.path(&tree).map_err(|error| farm_fault(&error))?;
-            folders.push((tree, path));
-        }
-        let layers = rig.layers(engine).await.map_err(rig_failure)?;
-        for (service, layer) in self.plan.services.iter().zip(layers) {
-            folders.push((service.layer.clone(), layer));
-        }
-        self.capture(self.key, folders).await
+        way.done = parent.manifest.steps[..choice.done].to_vec();
+        way.parent_key = parent.manifest.key.clone();
+        let built = self.legs(kit, Ground::State(parent.baseline.clone()), way).await;
+        let mut built = built.map_err(|mut failure| {
+            if choice.grows_by.is_some() {
+                let key = &parent.manifest.key;
+                failure.reason =
+                    format!("{}\n(built on baseline {key}, from which a step `grows`)", failure.reason);
+            }
+            failure
+        })?;
+        built.parent = Some(parent);
+        Ok(built)
     }
 
-    /// A fault is the project's only where the daemon is well.
-    async fn judged(&self, outcome: Result<(), StackFault>) -> Result<(), WorkFailure> {
-        let Err(fault) = outcome else { return Ok(()) };
-        match self.engine.ping().await {
-            Ok(()) => Err(fault.into_failure()),
-            Err(error) => Err(WorkFailure::infrastructure(format!("{error}; before that: {fault}"))),
+    async fn legs(&self, kit: &dyn SeedKit, from: Ground, mut way: Way) -> Result<Built, WorkFailure> {
+        let mut ground = from;
+        let mut unproven: Option<Shelved> = None;
+        loop {
+            let first = way.done.len();
+            let proven = || unproven.as_ref().map_or(Ok(()), |state| self.shelf.keep(&state.manifest));
+            let leg = self.leg(kit, &ground, first, &mut way.left, proven).await;
+            let leg = match leg {
+                Ok(leg) => leg,
+                Err(failure) => {
+                    self.forget_unproven(unproven).await;
+                    return Err(failure);
+                }
+            };
+            way.kept.extend(unproven.take());
+            let state = self.state_of(&mut way, leg);
+            if way.done.len() == self.steps.len() {
+                return Ok(self.whole(state, way));
+            }
+            ground = Ground::State(state.baseline.clone());
+            unproven = Some(state);
         }
     }
 
-    async fn seed(&self, kit: &dyn SeedKit, rig: &Rig) -> Result<(), WorkFailure> {
-        let baseline = self.spec.baseline.clone().unwrap_or_default();
-        if baseline.seed.is_empty() {
-            return Ok(());
+    /// A state on which the stack did not come up is none.
+    async fn forget_unproven(&self, state: Option<Shelved>) {
+        let Some(state) = state else { return };
+        let key = state.baseline.key().to_owned();
+        if self.shelf.local(&key).is_none()
+            && let Err(error) = self.shelf.clear(&key).await
+        {
+            tracing::warn!(%error, key, "removing a state that nothing was built on");
         }
-        let limit = match baseline.seed_timeout_ms {
+    }
+
+    fn state_of(&self, way: &mut Way, leg: Leg) -> Shelved {
+        let first = way.done.len();
+        for (place, took) in (first..leg.done).zip(&leg.took) {
+            let step = &self.steps[place];
+            way.done.push(BaselineStepDone {
+                key: self.chain.after(place + 1).to_owned(),
+                name: step.name.clone(),
+                run: step.run.clone(),
+                grows: step.grows,
+                files: step.files.clone(),
+                took_ms: millis(*took),
+            });
+        }
+        let key = leg.baseline.key().to_owned();
+        let parent_key = std::mem::replace(&mut way.parent_key, key.clone());
+        let (build_ms, built_unix_ms) = (millis(way.began.elapsed()), clock::unix_ms());
+        let facts = BuildFacts {
+            key: &key,
+            parent_key: &parent_key,
+            steps: &way.done,
+            worker: self.worker,
+            run: self.run,
+            built_unix_ms,
+            build_ms,
+        };
+        let labels = labels_of(self.spec, self.plan, self.services, &facts);
+        let manifest = BaselineManifest {
+            services: self.services.to_vec(),
+            trees: leg.baseline.trees().iter().map(unpublished).collect(),
+            labels,
+            built_unix_ms,
+            build_ms,
+            project: self.spec.project.clone(),
+            root_key: self.chain.root().to_owned(),
+            steps: way.done.clone(),
+            parent_key,
+            prefixes: Vec::new(),
+            key,
+        };
+        Shelved { baseline: leg.baseline, manifest }
+    }
+
+    fn whole(&self, state: Shelved, way: Way) -> Built {
+        let Shelved { baseline, manifest } = state;
+        Built { baseline, manifest, parent: None, kept: way.kept }
+    }
+
+    pub(super) fn seed_limit(&self) -> Duration {
+        match self.spec.baseline.as_ref().map_or(0, |baseline| baseline.seed_timeout_ms) {
             0 => SEED_LIMIT_DEFAULT,
             ms => Duration::from_millis(ms),
-        };
-        let began = Instant::now();
-        let seeder = kit.seeder(NETWORK).await?;
-        let count = baseline.seed.len();
-        for (place, command) in baseline.seed.iter().enumerate() {
-            let which = format!("seed command {} of {count}, `{}`,", place + 1, shown(command));
-            notice(self.notices, format!("seeding {} of {count}: {}", place + 1, shown(command)));
-            let left = limit.saturating_sub(began.elapsed());
-            let (code, output) = match seeder.run(command, left).await {
-                Ok(ended) => ended,
-                Err(EngineError::TimedOut { .. }) => {
-                    let reason = format!("{which} did not end: seeding may take {limit:?} in all");
-                    return Err(WorkFailure::baseline(reason));
-                }
-                Err(error) => return Err(WorkFailure::infrastructure(error.to_string())),
-            };
-            if code != 0 {
-                return Err(self.seed_failed(&which, code, output, rig).await);
-            }
         }
-        // What a command left in the background must not write while the services stop.
-        seeder.end().await
     }
 
-    async fn seed_failed(&self, which: &str, code: i64, output: Vec<u8>, rig: &Rig) -> WorkFailure {
-        for (service, container) in self.plan.services.iter().zip(&rig.containers) {
-            match self.engine.inspect_container(container).await {
-                Ok(state) if state.oom_killed => {
-                    let reason = format!("service `{}` ran out of memory while seeding", service.name);
-                    return WorkFailure::infrastructure(reason);
-                }
-                Ok(_) => {}
-                Err(error) => return WorkFailure::infrastructure(error.to_string()),
-            }
-        }
-        let text = String::from_utf8_lossy(&output);
-        let lines: Vec<&str> = text.trim_end().lines().collect();
-        let tail = lines[lines.len().saturating_sub(12)..].join("\n");
-        WorkFailure::baseline(format!("{which} failed with exit code {code}\n{tail}")).with_log(output)
-    }
-
-    async fn capture(&self, key: &str, folders: Vec<(String, PathBuf)>) -> Result<Baseline, WorkFailure> {
+    /// Captures folders as a baseline of the pool, without a manifest yet.
+    pub(super) async fn capture(
+        &self,
+        key: &str,
+        folders: Vec<(String, std::path::PathBuf)>,
+    ) -> Result<Baseline, WorkFailure> {
         let (pool, key) = (self.shelf.pool.clone(), key.to_owned());
         let captured = blocking(move || {
             // What an interrupted build left under this key.
@@ -264,24 +286,14 @@ impl Build<'_> {
             staging.publish(serde_json::Value::Null)
         });
         captured.await?.map_err(|error| match &error {
-            PoolError::Unsupported { .. } => WorkFailure::baseline(crate::hands::chain(&error)),
+            andon_snapshot::PoolError::Unsupported { .. } => {
+                WorkFailure::baseline(crate::hands::chain(&error))
+            }
             _ => farm_fault(&error),
         })
     }
 }
 
-/// The class of what stands in the way of a stack's containers.
-pub(crate) fn rig_failure(fault: RigFault) -> WorkFailure {
-    match fault {
-        RigFault::Plan(refused) => WorkFailure::baseline(refused.to_string()),
-        // The engine understood and will not: an option that the project asked for.
-        RigFault::Engine(error @ EngineError::Refused { .. }) => WorkFailure::baseline(error.to_string()),
-        other => WorkFailure::infrastructure(crate::hands::chain(&other)),
-    }
-}
-
-/// A command on one line, cut.
-fn shown(command: &str) -> String {
-    let line: String = command.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect();
-    if line.len() < command.len() { format!("{line}…") } else { line }
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

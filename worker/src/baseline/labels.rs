@@ -3,7 +3,7 @@
 //! Pure. Keys are those of the OCI image specification's annotations where it has one, `dev.andon.*` otherwise. Invariant: the
 //! user's own labels are kept, but cannot pass for Andon's.
 
-use andon_proto::{BaselineService, KeyValue, RunSpec, Trigger};
+use andon_proto::{BaselineService, BaselineStepDone, KeyValue, RunSpec, Trigger};
 
 use super::key::FORMAT;
 use crate::stack::StackPlan;
@@ -18,6 +18,10 @@ const VALUE_BYTES_MAX: usize = 4096;
 pub(crate) struct BuildFacts<'a> {
     /// The baseline's key.
     pub(crate) key: &'a str,
+    /// What it was built on; empty for nothing.
+    pub(crate) parent_key: &'a str,
+    /// Everything that was run for it, now or for its parent.
+    pub(crate) steps: &'a [BaselineStepDone],
     /// Who built it.
     pub(crate) worker: &'a str,
     /// For which run.
@@ -63,6 +67,8 @@ pub(crate) fn labels_of(
     labels.oci("base.name", &base.reference);
     labels.oci("base.digest", &base.image_id);
     labels.own("baseline.key", facts.key);
+    labels.own("baseline.parent", facts.parent_key);
+    labels.own("baseline.steps", &steps_run(facts.steps));
     labels.own("baseline.format", &FORMAT.to_string());
     labels.own("baseline.build-ms", &facts.build_ms.to_string());
     labels.own("project", &spec.project);
@@ -106,6 +112,15 @@ impl Labels {
             self.0.insert(key, value[..end].to_owned());
         }
     }
+}
+
+/// A line for each step.
+fn steps_run(steps: &[BaselineStepDone]) -> String {
+    let line = |step: &BaselineStepDone| {
+        let name = if step.name.is_empty() { String::new() } else { format!("{}: ", step.name) };
+        format!("{name}{} ({} ms)", step.run.join(" && "), step.took_ms)
+    };
+    steps.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn how_to_start(plan: &StackPlan) -> String {
@@ -193,12 +208,28 @@ mod tests {
             image_id: "sha256:1".into(),
             build_key: String::new(),
         }];
-        let facts = BuildFacts { key: &"k".repeat(64), worker: "w1", run: 7, built_unix_ms: 0, build_ms: 5 };
+        let step = BaselineStepDone {
+            name: "load".into(),
+            run: vec!["a".into(), "b".into()],
+            took_ms: 3,
+            ..BaselineStepDone::default()
+        };
+        let facts = BuildFacts {
+            key: &"k".repeat(64),
+            parent_key: "p",
+            steps: &[step],
+            worker: "w1",
+            run: 7,
+            built_unix_ms: 0,
+            build_ms: 5,
+        };
         let labels = labels_of(&spec, &plan, &services, &facts);
         let get = |key: &str| labels.iter().find(|label| label.key == key).map(|label| label.value.as_str());
         assert_eq!(get("org.opencontainers.image.revision"), Some("abc"));
         assert_eq!(get("org.opencontainers.image.created"), Some("1970-01-01T00:00:00Z"));
         assert_eq!(get("org.opencontainers.image.base.name"), Some("mysql:9"));
+        assert_eq!(get("dev.andon.baseline.parent"), Some("p"));
+        assert_eq!(get("dev.andon.baseline.steps"), Some("load: a && b (3 ms)"));
         assert_eq!(get("dev.andon.why"), Some("built for a push"));
         assert_eq!(get("dev.andon.worker"), Some("w1"));
         assert_eq!(get("dev.andon.check"), Some("db: runs"));

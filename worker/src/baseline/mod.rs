@@ -3,14 +3,18 @@
 //! Must not know the session, leases or lanes. See `docs/architecture.md`, invariants 6 and 7.
 
 mod build;
+mod carry;
 mod key;
 mod labels;
+mod leg;
+mod parent;
 mod room;
 mod shelf;
 mod source;
 
-pub(crate) use build::{BUILD_LANE, Build, SeedKit, Seeder, rig_failure};
-pub use key::{FORMAT, key_of};
-pub(crate) use labels::{BuildFacts, labels_of};
+pub(crate) use build::{Build, Outcome};
+pub(crate) use key::steps_of;
+pub use key::{Chain, FORMAT};
+pub(crate) use leg::{BUILD_LANE, SeedKit, Seeder, rig_failure};
 pub(crate) use shelf::{Shelf, Shelved, farm_fault};
 pub(crate) use source::{Source, Sources, TREE as SOURCE_TREE};

@@ -3,19 +3,20 @@
 //! Knows the pool and the farm's blobs; must not know Docker. Invariants: a baseline counts only with its manifest, which is
 //! written last, after the clone of it came up healthy; a fetched tree has the digest that the manifest says.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use andon_proto::{BaselineManifest, BaselineTree};
+use andon_proto::{BaselineManifest, BaselinePrefix};
 use andon_snapshot::{Baseline, Pool, PoolError};
 use prost::Message;
 
-use super::room::{self, Candidate, Space, Why, Wish};
-use super::source::fetch;
+use super::build::Built;
+use super::carry::is_published;
+use super::parent::{Candidate, with_prefixes};
+use super::room::{self, Space, Why, Wish};
 use crate::clock;
-use crate::hands::{Farm, Notices, WorkFailure, blocking, chain, notice};
+use crate::hands::{Farm, Notices, WorkFailure, blocking, chain};
 
 /// With less than this free, no baseline is built or fetched.
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
@@ -41,6 +42,8 @@ pub(crate) struct Shelf {
     pub(crate) farm: Arc<dyn Farm>,
     /// For archives on their way.
     pub(crate) scratch: PathBuf,
+    /// Where blobs lie on their way here. Kept over a restart of the worker, which goes on with them.
+    pub(crate) downloads: PathBuf,
     /// Where manifests lie.
     pub(crate) manifests: PathBuf,
 }
@@ -82,7 +85,7 @@ impl Shelf {
         match (local, published) {
             (Some(local), None) => {
                 // The farm forgot it, or never heard of it: publish it again.
-                let manifest = self.upload(&local.baseline, local.manifest).await?;
+                let manifest = self.upload(&local.baseline, local.manifest, None).await?;
                 self.keep(&manifest)?;
                 Ok(Some(Shelved { baseline: local.baseline, manifest }))
             }
@@ -154,7 +157,7 @@ impl Shelf {
                 total_bytes: space.total_bytes,
                 inodes_free: space.inodes_free,
             };
-            let candidates = self.candidates();
+            let candidates = self.disposable();
             let Some((key, why)) = room::next(space, &candidates, wish) else { return Ok(collected) };
             match self.pool.remove(key) {
                 Ok(_) => {
@@ -175,13 +178,13 @@ impl Shelf {
     }
 
     /// Baselines that may go. Sources and other things in the pool have keys of another shape.
-    fn candidates(&self) -> Vec<Candidate> {
+    fn disposable(&self) -> Vec<room::Candidate> {
         let now = Duration::from_millis(clock::unix_ms());
         let all = self.pool.baselines().into_iter().map(|baseline| baseline.key().to_owned());
         all.filter_map(|key| {
             let used = std::fs::metadata(self.manifest_file(&key)?).and_then(|meta| meta.modified()).ok();
             let used = used.map(|used| used.duration_since(UNIX_EPOCH).unwrap_or_default());
-            Some(Candidate {
+            Some(room::Candidate {
                 users: self.pool.users(&key),
                 idle: used.map(|used| now.saturating_sub(used)),
                 key,
@@ -190,85 +193,47 @@ impl Shelf {
         .collect()
     }
 
-    async fn fetch(
-        &self,
-        key: &str,
-        manifest: BaselineManifest,
-        notices: &Notices,
-    ) -> Result<Shelved, WorkFailure> {
-        self.clear(key).await?;
-        self.make_room(manifest.trees.iter().map(|tree| tree.bytes).sum()).await?;
-        let short = key.get(..12).unwrap_or(key);
-        let total: u64 = manifest.trees.iter().map(|tree| tree.blob_size).sum();
-        notice(
-            notices,
-            format!("fetching baseline {short}: {} tree(s), {} MB", manifest.trees.len(), total >> 20),
-        );
-        let (pool, name) = (self.pool.clone(), key.to_owned());
-        let mut staging = blocking(move || pool.stage(&name)).await?.map_err(|error| farm_fault(&error))?;
-        for (place, tree) in manifest.trees.iter().enumerate() {
-            let file = self.scratch.join(format!("fetch-{short}-{place}.tar.zst"));
-            fetch(self.farm.as_ref(), &tree.blob_digest, &file).await?;
-            let name = tree.name.clone();
-            staging = blocking(move || {
-                let opened = File::open(&file);
-                let opened =
-                    opened.map_err(|source| PoolError::Io { action: "open", path: file.clone(), source })?;
-                staging.import(&name, opened)?;
-                let _ = std::fs::remove_file(&file);
-                Ok::<_, PoolError>(staging)
-            })
-            .await?
-            .map_err(|error| farm_fault(&error))?;
-        }
-        let published = blocking(move || staging.publish(serde_json::Value::Null)).await?;
-        let baseline = published.map_err(|error| farm_fault(&error))?;
-        if !matches(&baseline, &manifest) {
-            drop(baseline);
-            self.clear(key).await?;
-            return Err(WorkFailure::infrastructure(format!(
-                "baseline {key} as fetched is not what was published: a tree's digest differs"
-            )));
-        }
-        self.keep(&manifest)?;
-        Ok(Shelved { baseline, manifest })
+    /// Everything that is here, whole.
+    pub(crate) fn all(&self) -> Vec<Shelved> {
+        self.pool.baselines().iter().filter_map(|baseline| self.local(baseline.key())).collect()
     }
 
-    /// Packs each tree and stores it with the farm; answers with the manifest that says where.
-    pub(crate) async fn upload(
-        &self,
-        baseline: &Baseline,
-        mut manifest: BaselineManifest,
-    ) -> Result<BaselineManifest, WorkFailure> {
-        let mut trees = Vec::new();
-        for (place, info) in baseline.trees().iter().enumerate() {
-            let short = baseline.key().get(..12).unwrap_or(baseline.key());
-            let file = self.scratch.join(format!("pack-{short}-{place}.tar.zst"));
-            let (packing, name, into) = (baseline.clone(), info.name.clone(), file.clone());
-            let packed = blocking(move || {
-                let made = File::create(&into);
-                let made =
-                    made.map_err(|source| PoolError::Io { action: "create", path: into.clone(), source })?;
-                packing.export(&name, &made)?;
-                let size = made.metadata().map(|meta| meta.len());
-                size.map_err(|source| PoolError::Io { action: "read", path: into, source })
-            });
-            let blob_size = packed.await?.map_err(|error| farm_fault(&error))?;
-            let stored = self.farm.put_blob(&file).await;
-            let _ = tokio::fs::remove_file(&file).await;
-            let blob_digest = stored.map_err(|error| {
-                WorkFailure::infrastructure(format!("cannot publish tree `{}`: {error}", info.name))
-            })?;
-            trees.push(BaselineTree {
-                name: info.name.clone(),
-                blob_digest,
-                blob_size,
-                files: info.files,
-                bytes: info.bytes,
-                tree_digest: info.tree_digest.clone(),
-            });
+    /// What a baseline of this project with this root may be built upon: what is here, and what is published.
+    pub(crate) async fn candidates(&self, root_key: &str, project: &str) -> Vec<Candidate> {
+        let here = self.all().into_iter().map(|shelved| shelved.manifest);
+        let here = here.filter(|manifest| manifest.root_key == root_key && manifest.project == project);
+        let mut all: Vec<Candidate> = here.map(|manifest| Candidate { manifest, here: true }).collect();
+        match self.farm.related_baselines(root_key, project).await {
+            Ok(published) => {
+                let published = published.into_iter().flat_map(with_prefixes);
+                all.extend(published.map(|manifest| Candidate { manifest, here: false }));
+            }
+            // A build from what is here, or from nothing, is as good.
+            Err(error) => tracing::warn!(%error, root_key, "asking the farm for baselines to build upon"),
         }
-        manifest.trees = trees;
+        all
+    }
+
+    /// Publishes a build with the states that were kept on the way to it. Answers with its manifest.
+    pub(crate) async fn publish(&self, built: Built) -> Result<BaselineManifest, WorkFailure> {
+        let Built { baseline, mut manifest, parent, kept } = built;
+        // What an earlier build kept and, because it failed then, did not publish.
+        let orphan = parent.iter().filter(|parent| !is_published(&parent.manifest)).cloned();
+        let unpublished: Vec<Shelved> = orphan.chain(kept).collect();
+        let mut below = parent.filter(|parent| is_published(&parent.manifest));
+        let mut prefixes = Vec::new();
+        for state in unpublished {
+            let told = self.upload(&state.baseline, state.manifest, below.as_ref()).await?;
+            self.keep(&told)?;
+            let steps = told.steps.len();
+            if manifest.steps.get(steps.wrapping_sub(1)).is_some_and(|step| step.key == told.key) {
+                prefixes.push(prefix_of(&told));
+            }
+            below = Some(Shelved { baseline: state.baseline, manifest: told });
+        }
+        manifest = self.upload(&baseline, manifest, below.as_ref()).await?;
+        manifest.prefixes = prefixes;
+        self.keep(&manifest)?;
         Ok(manifest)
     }
 
@@ -292,7 +257,17 @@ impl Shelf {
     }
 }
 
-fn matches(baseline: &Baseline, manifest: &BaselineManifest) -> bool {
+fn prefix_of(manifest: &BaselineManifest) -> BaselinePrefix {
+    BaselinePrefix {
+        steps: u32::try_from(manifest.steps.len()).unwrap_or(u32::MAX),
+        trees: manifest.trees.clone(),
+        built_unix_ms: manifest.built_unix_ms,
+        build_ms: manifest.build_ms,
+        parent_key: manifest.parent_key.clone(),
+    }
+}
+
+pub(super) fn matches(baseline: &Baseline, manifest: &BaselineManifest) -> bool {
     let here = baseline.trees();
     here.len() == manifest.trees.len()
         && here.iter().all(|tree| {

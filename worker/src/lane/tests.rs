@@ -22,18 +22,36 @@ use crate::hands::{
 use crate::runner::UnitNews;
 
 mod standby;
+mod steps;
 
 /// A farm in memory.
 #[derive(Debug, Default)]
 struct FakeFarm {
     blobs: Mutex<HashMap<String, Vec<u8>>>,
-    published: Mutex<Option<BaselineManifest>>,
+    published: Mutex<Vec<BaselineManifest>>,
+    /// Digests of what was fetched.
+    fetched: Mutex<Vec<String>>,
 }
 
 #[async_trait]
 impl Farm for FakeFarm {
     async fn find_baseline(&self, key: &str) -> Result<Option<BaselineManifest>, FarmError> {
-        Ok(self.published.lock().unwrap().clone().filter(|manifest| manifest.key == key))
+        let published = self.published.lock().unwrap();
+        Ok(published.iter().find(|manifest| manifest.key == key).cloned())
+    }
+
+    async fn related_baselines(
+        &self,
+        root_key: &str,
+        project: &str,
+    ) -> Result<Vec<BaselineManifest>, FarmError> {
+        let published = self.published.lock().unwrap().clone();
+        let related = |one: &BaselineManifest| one.root_key == root_key && one.project == project;
+        Ok(published.into_iter().filter(related).collect())
+    }
+
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError> {
+        Ok(self.blobs.lock().unwrap().contains_key(digest))
     }
 
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError> {
@@ -43,10 +61,16 @@ impl Farm for FakeFarm {
         Ok(digest)
     }
 
+    async fn resume_blob(&self, digest: &str, part: &Path) -> Result<(), FarmError> {
+        let _ = std::fs::remove_file(part);
+        self.get_blob(digest, part).await
+    }
+
     async fn get_blob(&self, digest: &str, into: &Path) -> Result<(), FarmError> {
         let blobs = self.blobs.lock().unwrap();
         let bytes = blobs.get(digest).ok_or_else(|| FarmError::NoBlob(digest.to_owned()))?;
         std::fs::write(into, bytes).unwrap();
+        self.fetched.lock().unwrap().push(digest.to_owned());
         Ok(())
     }
 }
@@ -175,7 +199,7 @@ async fn the_second_worker_gets_the_published_artifact_and_seeds_nothing() {
     let manifest = built.manifest.unwrap();
     assert_eq!(manifest.trees[0].name, "layer/db");
     assert!(first.engine.containers().is_empty() && first.engine.networks().is_empty());
-    *farm.published.lock().unwrap() = Some(manifest.clone());
+    farm.published.lock().unwrap().push(manifest.clone());
 
     let second = Bench::new(&farm, None).await;
     let fetched = second.hands.prepare_baseline(1, &spec(), &second.notices).await.unwrap();

@@ -17,9 +17,8 @@ use tokio_util::task::TaskTracker;
 use super::stand::{Ground, Stand};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
-    BUILD_LANE, Build, BuildFacts, Shelf, Shelved, Source, Sources, farm_fault, key_of, labels_of,
+    BUILD_LANE, Build, Chain, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
 };
-use crate::clock;
 use crate::engine::ImageInfo;
 use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, blocking, notice};
 use crate::runner::{PLUGIN_FILE, PLUGIN_SOURCE};
@@ -85,7 +84,13 @@ impl Workshop {
         })?;
         let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
         let workshop = Self {
-            shelf: Shelf { pool: pool.clone(), farm: Arc::clone(&farm), scratch: scratch.clone(), manifests },
+            shelf: Shelf {
+                pool: pool.clone(),
+                farm: Arc::clone(&farm),
+                scratch: scratch.clone(),
+                downloads: options.data_dir.join("downloads"),
+                manifests,
+            },
             sources: Sources::new(pool, farm, scratch),
             out_root,
             runners,
@@ -196,7 +201,8 @@ impl Workshop {
         }
         let resolved: Vec<ResolvedImage> = images.iter().map(|(image, _)| image.clone()).collect();
         let baseline_spec = spec.baseline.clone().unwrap_or_default();
-        let key = key_of(stack, &resolved, &baseline_spec);
+        let chain = Chain::new(stack, &resolved, &baseline_spec);
+        let key = chain.key().to_owned();
         let plan =
             StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
@@ -206,35 +212,33 @@ impl Workshop {
         }
         self.shelf.clear(&key).await?;
         self.shelf.make_room(0).await?;
-        notice(notices, format!("building baseline {}", &key[..12]));
         let kit = self.seed_kit(run, spec, &source, notices).await?;
+        let services = services_of(stack, &resolved);
         let build = Build {
             engine: self.options.engine.clone(),
             shelf: &self.shelf,
-            key: &key,
+            chain: &chain,
+            steps: &steps_of(&baseline_spec),
             spec,
             plan: &plan,
+            services: &services,
             source: &source,
             notices,
+            worker: &self.options.worker,
+            run,
         };
-        let baseline = build.run(&kit).await?;
+        let built = match build.run(&kit).await? {
+            Outcome::Found(found) => {
+                self.remember(&key, &found.baseline, &plan).await;
+                return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
+            }
+            Outcome::Built(built) => *built,
+        };
+        let baseline = built.baseline.clone();
         self.check(&baseline, &plan, &source, notices).await?;
-        let services = services_of(stack, &resolved);
-        let build_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let built_unix_ms = clock::unix_ms();
-        let facts = BuildFacts { key: &key, worker: &self.options.worker, run, built_unix_ms, build_ms };
-        let labels = labels_of(spec, &plan, &services, &facts);
-        let manifest = BaselineManifest {
-            key: key.clone(),
-            services,
-            trees: Vec::new(),
-            labels,
-            built_unix_ms,
-            build_ms,
-        };
         notice(notices, "publishing the baseline".to_owned());
-        let manifest = self.shelf.upload(&baseline, manifest).await?;
-        self.shelf.keep(&manifest)?;
+        let manifest = self.shelf.publish(built).await?;
+        notice(notices, format!("baseline {} was built in {:.1?}", &key[..12], began.elapsed()));
         self.remember(&key, &baseline, &plan).await;
         Ok(BaselineReady { manifest: Some(manifest), built: true })
     }

@@ -68,16 +68,22 @@ impl FarmClient {
     /// Where there is no such blob, it is larger than `bytes_max`, or the farm cannot be asked.
     pub async fn read_blob(&self, digest: &str, bytes_max: usize) -> Result<Vec<u8>, FarmError> {
         let mut bytes = Vec::new();
-        self.download(digest, &mut bytes, bytes_max as u64).await?;
+        self.download(digest, blake3::Hasher::new(), &mut bytes, bytes_max as u64).await?;
         Ok(bytes)
     }
 
-    async fn download<W>(&self, digest: &str, into: &mut W, bytes_max: u64) -> Result<(), FarmError>
+    /// `hasher` has seen what `into` holds already.
+    async fn download<W>(
+        &self,
+        digest: &str,
+        mut hasher: blake3::Hasher,
+        into: &mut W,
+        bytes_max: u64,
+    ) -> Result<(), FarmError>
     where
         W: AsyncWrite + Unpin + Send,
     {
         let mut patience = Patience::new("fetch a blob");
-        let mut hasher = blake3::Hasher::new();
         loop {
             let before = hasher.count();
             match self.download_rest(digest, &mut hasher, into, bytes_max).await {
@@ -161,12 +167,35 @@ impl Farm for FarmClient {
     async fn find_baseline(&self, key: &str) -> Result<Option<BaselineManifest>, FarmError> {
         let mut patience = Patience::new("find a baseline");
         loop {
-            let request = FindBaselineRequest { key: key.to_owned() };
+            let request = FindBaselineRequest { key: key.to_owned(), ..FindBaselineRequest::default() };
             match asked(self.work.clone().find_baseline(request)).await {
                 Ok(answer) => return Ok(answer.manifest),
                 Err(status) => patience.after(status).await?,
             }
         }
+    }
+
+    async fn related_baselines(
+        &self,
+        root_key: &str,
+        project: &str,
+    ) -> Result<Vec<BaselineManifest>, FarmError> {
+        let mut patience = Patience::new("find baselines to build upon");
+        loop {
+            let request = FindBaselineRequest {
+                key: String::new(),
+                root_key: root_key.to_owned(),
+                project: project.to_owned(),
+            };
+            match asked(self.work.clone().find_baseline(request)).await {
+                Ok(answer) => return Ok(answer.related),
+                Err(status) => patience.after(status).await?,
+            }
+        }
+    }
+
+    async fn has_blob(&self, digest: &str) -> Result<bool, FarmError> {
+        self.has(digest).await
     }
 
     async fn put_blob(&self, file: &Path) -> Result<String, FarmError> {
@@ -183,10 +212,29 @@ impl Farm for FarmClient {
         let mut file = File::create_new(into).await.map_err(failed)?;
         // From here on the file is ours; dropped half-way, it must not look like the blob.
         let unfinished = RemoveUnlessDone::new(into);
-        self.download(digest, &mut file, u64::MAX).await?;
+        self.download(digest, blake3::Hasher::new(), &mut file, u64::MAX).await?;
         file.flush().await.map_err(failed)?;
         unfinished.done();
         Ok(())
+    }
+
+    async fn resume_blob(&self, digest: &str, part: &Path) -> Result<(), FarmError> {
+        let failed =
+            |error: std::io::Error| FarmError::Failed(format!("cannot write {}: {error}", part.display()));
+        let options = File::options().append(true).create(true).open(part).await;
+        let mut file = options.map_err(failed)?;
+        let seen = upload::hashed(part).await.map_err(|error| unreadable(part, &error))?;
+        let got = self.download(digest, seen, &mut file, u64::MAX).await;
+        let flushed = file.flush().await;
+        match got {
+            Ok(()) => flushed.map_err(failed),
+            Err(error @ FarmError::Broken(_)) => Err(error),
+            Err(error) => {
+                // What is wrong does not become right by going on.
+                let _ = tokio::fs::remove_file(part).await;
+                Err(error)
+            }
+        }
     }
 }
 
@@ -250,8 +298,12 @@ impl Patience {
 
     /// Waits before the next try, or says that there is none.
     async fn after(&mut self, status: Status) -> Result<(), FarmError> {
-        if is_final(status.code()) || self.since.elapsed() >= RETRY_FOR {
-            return Err(FarmError::Failed(format!("cannot {}: {}", self.what, status.message())));
+        let said = || format!("cannot {}: {}", self.what, status.message());
+        if is_final(status.code()) {
+            return Err(FarmError::Failed(said()));
+        }
+        if self.since.elapsed() >= RETRY_FOR {
+            return Err(FarmError::Broken(said()));
         }
         tracing::debug!(what = self.what, %status, "trying again");
         tokio::time::sleep(self.backoff.next(rand::random())).await;

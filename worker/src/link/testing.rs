@@ -108,6 +108,8 @@ pub(super) struct Shelf {
     pub(super) breaks: Vec<usize>,
     /// Offsets that were asked for.
     pub(super) offsets: Vec<u64>,
+    /// Bytes that downloads were answered with.
+    pub(super) served: usize,
     pub(super) uploads: usize,
     /// The next uploads are broken off.
     pub(super) broken_uploads: usize,
@@ -161,7 +163,7 @@ impl Work for Services {
     ) -> Result<Response<FindBaselineResponse>, Status> {
         guard(&request)?;
         let manifest = self.shelf.lock().unwrap().baselines.get(&request.get_ref().key).cloned();
-        Ok(Response::new(FindBaselineResponse { manifest }))
+        Ok(Response::new(FindBaselineResponse { manifest, related: Vec::new() }))
     }
 
     async fn find_image(
@@ -214,6 +216,7 @@ impl Blobs for Services {
         if let Some(after) = breaks {
             rest.truncate(after);
         }
+        shelf.served += rest.len();
         let chunks =
             rest.chunks(1 << 10).map(|data| Ok(BlobChunk { digest: digest.clone(), data: data.to_vec() }));
         let mut chunks: Vec<_> = chunks.collect();

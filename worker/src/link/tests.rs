@@ -388,6 +388,47 @@ async fn a_download_goes_on_where_it_broke_off() {
 }
 
 #[tokio::test]
+async fn a_download_that_was_given_up_is_taken_up_by_another_worker_process_at_the_same_byte() {
+    let farm = FakeCoordinator::start();
+    let folder = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..100_000u32).map(|byte| (byte % 251) as u8).collect();
+    let digest = farm.put(&bytes);
+    let part = folder.path().join("part");
+    // The first process ends in the midst of it: the connection stays broken after 40 kB.
+    farm.shelf().breaks = [vec![0; 1_000], vec![40_960]].concat();
+    let first = FarmClient::new(&farm.address(TOKEN));
+    let got = |part: &std::path::Path| std::fs::metadata(part).map_or(0, |meta| meta.len());
+    tokio::select! {
+        ended = first.resume_blob(&digest, &part) => panic!("{ended:?}"),
+        () = async {
+            while farm.shelf().offsets.len() < 2 {
+                tokio::task::yield_now().await;
+            }
+        } => {}
+    }
+    drop(first);
+    assert!((1..=40_960).contains(&got(&part)), "{}", got(&part));
+    // What a process had in its hands and not in the file is lost with it.
+    let kept = got(&part);
+    (farm.shelf().breaks, farm.shelf().served) = (Vec::new(), 0);
+    let second = FarmClient::new(&farm.address(TOKEN));
+    second.resume_blob(&digest, &part).await.unwrap();
+    assert_eq!(std::fs::read(&part).unwrap(), bytes);
+    assert_eq!(farm.shelf().served as u64, bytes.len() as u64 - kept, "no byte is sent twice");
+    assert_eq!(farm.shelf().offsets.last(), Some(&kept));
+
+    // A whole file costs nothing; a wrong one is thrown away, and then fetched anew.
+    farm.shelf().served = 0;
+    second.resume_blob(&digest, &part).await.unwrap();
+    assert_eq!(farm.shelf().served, 0);
+    std::fs::write(&part, b"something else").unwrap();
+    let wrong = second.resume_blob(&digest, &part).await.unwrap_err().to_string();
+    assert!(wrong.contains("came with the content of") && !part.exists(), "{wrong}");
+    second.resume_blob(&digest, &part).await.unwrap();
+    assert_eq!(std::fs::read(&part).unwrap(), bytes);
+}
+
+#[tokio::test]
 async fn a_blob_that_is_wrong_too_large_or_missing_leaves_no_file() {
     let farm = FakeCoordinator::start();
     let client = FarmClient::new(&farm.address(TOKEN));

@@ -24,11 +24,17 @@ pub(super) fn limit(size: u64) -> Duration {
 
 /// Digest and size.
 pub(super) async fn digest(file: &Path) -> io::Result<(String, u64)> {
+    let hasher = hashed(file).await?;
+    Ok((hasher.finalize().to_hex().to_string(), hasher.count()))
+}
+
+/// A hasher that has seen the file.
+pub(super) async fn hashed(file: &Path) -> io::Result<blake3::Hasher> {
     let file = file.to_owned();
     let hashing = tokio::task::spawn_blocking(move || {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(std::fs::File::open(file)?)?;
-        Ok((hasher.finalize().to_hex().to_string(), hasher.count()))
+        Ok(hasher)
     });
     hashing.await.map_err(io::Error::other)?
 }

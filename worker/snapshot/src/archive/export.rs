@@ -9,7 +9,8 @@ use std::path::Path;
 
 use tar::{EntryType, Header};
 
-use super::{XATTR_RECORD, pax};
+use super::patch::{self, Patch};
+use super::{Below, XATTR_RECORD, pax};
 use crate::PoolError;
 use crate::error::Context as _;
 use crate::tree::{Entry, Kind, Listing, Stamp, digest, text};
@@ -21,19 +22,44 @@ const HEADER_NAME_BYTES: usize = 100;
 
 /// Writes the tree at `root`, whose listing is known.
 pub(crate) fn export(listing: &Listing, root: &Path, to: impl Write) -> Result<(), PoolError> {
+    write(listing, root, None, to)
+}
+
+/// The same, as changes of the tree below.
+pub(crate) fn export_on(
+    listing: &Listing,
+    root: &Path,
+    below: Below<'_>,
+    to: impl Write,
+) -> Result<(), PoolError> {
+    write(listing, root, Some(below), to)
+}
+
+fn write(listing: &Listing, root: &Path, below: Option<Below<'_>>, to: impl Write) -> Result<(), PoolError> {
     let mut encoder = zstd::stream::write::Encoder::new(to, ZSTD_LEVEL).ctx("compress", root)?;
     encoder.include_checksum(true).ctx("compress", root)?;
     let mut archive = tar::Builder::new(encoder);
     for entry in &listing.entries {
-        append(&mut archive, entry, root)?;
+        append(&mut archive, entry, root, below)?;
     }
     let encoder = archive.into_inner().ctx("write the archive of", root)?;
     encoder.finish().ctx("write the archive of", root)?.flush().ctx("write the archive of", root)
 }
 
-fn append(archive: &mut tar::Builder<impl Write>, entry: &Entry, root: &Path) -> Result<(), PoolError> {
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    entry: &Entry,
+    root: &Path,
+    below: Option<Below<'_>>,
+) -> Result<(), PoolError> {
     let path = root.join(&entry.path);
-    let (header, records) = header_of(entry).ctx("describe", &path)?;
+    let (mut header, mut records) = header_of(entry).ctx("describe", &path)?;
+    let patch = patch_of(entry, &path, below)?;
+    if let (Some(patch), Kind::File { size }) = (&patch, &entry.kind) {
+        pax::push(&mut records, patch::RECORD, size.to_string().as_bytes());
+        header.set_size(patch.len);
+        header.set_cksum();
+    }
     if !records.is_empty() {
         let mut extension = Header::new_ustar();
         extension.set_entry_type(EntryType::XHeader);
@@ -41,14 +67,28 @@ fn append(archive: &mut tar::Builder<impl Write>, entry: &Entry, root: &Path) ->
         extension.set_cksum();
         archive.append(&extension, &records[..]).ctx("write the archive of", root)?;
     }
-    match entry.kind {
-        Kind::File { size } if size > 0 => {
+    match (patch, &entry.kind) {
+        (Some(patch), _) => {
+            let contents = patch.reader(digest::open(&path)?);
+            archive.append(&header, contents).ctx("archive", &path)
+        }
+        (None, Kind::File { size }) if *size > 0 => {
             let file = std::fs::File::from(digest::open(&path)?);
-            let contents = Exactly { file, left: size };
+            let contents = Exactly { file, left: *size };
             archive.append(&header, contents).ctx("archive", &path)
         }
         _ => archive.append(&header, io::empty()).ctx("write the archive of", root),
     }
+}
+
+/// What differs from the file at the same path below, if there is one and it is worth it.
+fn patch_of(entry: &Entry, path: &Path, below: Option<Below<'_>>) -> Result<Option<Patch>, PoolError> {
+    let (Some(below), Kind::File { size: size @ 1.. }) = (below, &entry.kind) else { return Ok(None) };
+    let Some(Kind::File { size: old }) = below.listing.get(&entry.path).map(|entry| &entry.kind) else {
+        return Ok(None);
+    };
+    let under = digest::open(&below.root.join(&entry.path))?;
+    Patch::between((&under, *old), (&digest::open(path)?, *size)).ctx("compare", path)
 }
 
 fn header_of(entry: &Entry) -> io::Result<(Header, Vec<u8>)> {

@@ -12,12 +12,13 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::ftruncate;
 use tar::{EntryType, Header};
 
-use super::{ImportLimits, ImportRefusal, XATTR_RECORD, pax};
+use super::{Below, ImportLimits, ImportRefusal, XATTR_RECORD, patch, pax};
 use crate::PoolError;
 use crate::tree::write::TreeWriter;
-use crate::tree::{Entry, Kind, Stamp, text, xattr};
+use crate::tree::{Entry, Kind, Stamp, digest, text, xattr};
 
 /// The most that a decompressor may hold: 128 MiB, zstd's own default for readers.
 const WINDOW_LOG_MAX: u32 = 27;
@@ -44,15 +45,16 @@ impl From<PoolError> for Stop {
     }
 }
 
-/// Fills the empty folder `into`.
+/// Fills the empty folder `into`. An archive that tells changes needs the tree below.
 pub(crate) fn import(
     tree: &str,
     from: impl Read,
     into: &Path,
+    below: Option<Below<'_>>,
     limits: ImportLimits,
 ) -> Result<(), PoolError> {
     let over = Cell::new(false);
-    read_archive(from, into, limits, &over).map_err(|stop| match stop {
+    read_archive(from, into, below, limits, &over).map_err(|stop| match stop {
         // The limit is met inside of a read, as that read's error: its own name is the better one.
         _ if over.get() => ImportRefusal::TooManyBytes { limit: limits.bytes_max }.into_error(tree),
         Stop::Refused(refusal) => refusal.into_error(tree),
@@ -66,13 +68,20 @@ impl ImportRefusal {
     }
 }
 
-fn read_archive(from: impl Read, into: &Path, limits: ImportLimits, over: &Cell<bool>) -> Result<(), Stop> {
+fn read_archive(
+    from: impl Read,
+    into: &Path,
+    below: Option<Below<'_>>,
+    limits: ImportLimits,
+    over: &Cell<bool>,
+) -> Result<(), Stop> {
     let mut decoder = zstd::stream::read::Decoder::new(from).map_err(ImportRefusal::Unreadable)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(ImportRefusal::Unreadable)?;
     let bounded = Bounded { from: decoder, left: limits.bytes_max, over };
     // `raw`: records are read here, because the library holds them unbounded and takes their values for text.
     let mut archive = tar::Archive::new(bounded);
-    let mut taking = Taking { writer: TreeWriter::new(into)?, made: HashMap::new(), limits };
+    let writer = TreeWriter::new(into)?;
+    let mut taking = Taking { writer, made: HashMap::new(), below, patched: 0, limits };
     let mut records: Option<Vec<u8>> = None;
     for entry in archive.entries().map_err(ImportRefusal::Unreadable)?.raw(true) {
         let mut entry = entry.map_err(ImportRefusal::Unreadable)?;
@@ -103,6 +112,9 @@ struct Taking<'a> {
     writer: TreeWriter<'a>,
     /// What the archive has made so far, and whether it is a folder.
     made: HashMap<PathBuf, bool>,
+    below: Option<Below<'a>>,
+    /// Sum of the sizes of patched files: they are not in the archive, and count like what is.
+    patched: u64,
     limits: ImportLimits,
 }
 
@@ -111,7 +123,7 @@ impl Taking<'_> {
         if self.made.len() as u64 >= self.limits.entries_max {
             return Err(ImportRefusal::TooManyEntries { limit: self.limits.entries_max }.into());
         }
-        let entry = self.entry(header, records)?;
+        let (entry, patch_len) = self.entry(header, records)?;
         self.check_place(&entry)?;
         self.made.insert(entry.path.clone(), entry.kind == Kind::Dir);
         let Kind::File { size } = entry.kind else {
@@ -119,7 +131,10 @@ impl Taking<'_> {
         };
         let failed = Cell::new(None);
         let contents = Tracked { from: contents, failed: &failed };
-        let wrote = self.writer.add_file(&entry, contents);
+        let wrote = match patch_len {
+            Some(_) => self.patch(&entry, size, contents),
+            None => self.writer.add_file(&entry, contents).map_err(Stop::from),
+        };
         if let Some(error) = failed.take() {
             return Err(ImportRefusal::Unreadable(error).into());
         }
@@ -128,6 +143,27 @@ impl Taking<'_> {
             return Err(ImportRefusal::Unreadable(cut).into());
         }
         Ok(())
+    }
+
+    /// Makes a file from the one at the same path below. Only a path of the listing below is opened: none of those leads
+    /// through a link.
+    fn patch(&mut self, entry: &Entry, size: u64, contents: impl Read) -> Result<u64, Stop> {
+        let bad = || ImportRefusal::Header { path: text::escape_path(&entry.path), what: "patch" };
+        let below = self.below.ok_or_else(bad)?;
+        let Some(Kind::File { size: old }) = below.listing.get(&entry.path).map(|entry| &entry.kind) else {
+            return Err(bad().into());
+        };
+        self.patched = self.patched.saturating_add(size);
+        if self.patched > self.limits.bytes_max {
+            return Err(ImportRefusal::TooManyBytes { limit: self.limits.bytes_max }.into());
+        }
+        let under = digest::open(&below.root.join(&entry.path))?;
+        let fits = self.writer.add_filled(entry, |file| {
+            below.filling.fill(&under, file, *old)?;
+            ftruncate(file, size)?;
+            patch::apply(contents, file, size)
+        })?;
+        if fits { Ok(size) } else { Err(bad().into()) }
     }
 
     /// The entry's place must be free, and lie in a folder that the archive made.
@@ -154,7 +190,8 @@ impl Taking<'_> {
         }
     }
 
-    fn entry(&self, header: &Header, records: &[u8]) -> Result<Entry, ImportRefusal> {
+    /// The entry, and how long its patch is where its contents are one.
+    fn entry(&self, header: &Header, records: &[u8]) -> Result<(Entry, Option<u64>), ImportRefusal> {
         let name = header.path_bytes().into_owned();
         let bad = |what| ImportRefusal::Header { path: name_in(header), what };
         let mut fields = Fields {
@@ -165,6 +202,7 @@ impl Taking<'_> {
                 0,
             ),
             xattrs: Vec::new(),
+            patched: None,
         };
         for (key, value) in pax::parse(records).ok_or(bad("extended header"))? {
             fields.apply(key, value).map_err(bad)?;
@@ -179,12 +217,17 @@ impl Taking<'_> {
         fields.xattrs.sort();
         let id = |id: io::Result<u64>| id.ok().and_then(|id| u32::try_from(id).ok()).ok_or(bad("owner"));
         let kind = kind_of(header, &path, fields.target.as_deref())?;
+        let (kind, patch_len) = match (kind, fields.patched) {
+            (Kind::File { size: len }, Some(size)) => (Kind::File { size }, Some(len)),
+            (_, Some(_)) => return Err(bad("patch")),
+            (kind, None) => (kind, None),
+        };
         let mode = match kind {
             Kind::Symlink { .. } => 0,
             _ => header.mode().map_err(|_| bad("mode"))? & 0o7777,
         };
         let (uid, gid) = (id(header.uid())?, id(header.gid())?);
-        Ok(Entry { path, kind, mode, uid, gid, mtime: fields.mtime, xattrs: fields.xattrs })
+        Ok((Entry { path, kind, mode, uid, gid, mtime: fields.mtime, xattrs: fields.xattrs }, patch_len))
     }
 }
 
@@ -194,6 +237,8 @@ struct Fields {
     target: Option<Vec<u8>>,
     mtime: Stamp,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The size of a file whose contents are a patch.
+    patched: Option<u64>,
 }
 
 impl Fields {
@@ -201,6 +246,10 @@ impl Fields {
         match key {
             "path" => self.path = value.to_vec(),
             "linkpath" => self.target = Some(value.to_vec()),
+            patch::RECORD => {
+                let size = std::str::from_utf8(value).ok().and_then(|size| size.parse().ok());
+                self.patched = Some(size.ok_or("patch")?);
+            }
             "mtime" => {
                 let time = std::str::from_utf8(value).ok().and_then(pax::parse_time);
                 self.mtime = time.ok_or("time")?;

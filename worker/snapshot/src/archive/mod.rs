@@ -1,7 +1,8 @@
 //! Trees as archives: deterministic tar.zst out, untrusted tar.zst in.
 //!
 //! Must not know: pools, where archives go. The dialect is POSIX pax; attributes travel as `SCHILY.xattr.*`, times to
-//! the nanosecond as `mtime`, long names as `path` and `linkpath`.
+//! the nanosecond as `mtime`, long names as `path` and `linkpath`. A tree told as changes of another one below it has all
+//! entries, too; a file that is there already, or nearly, is a patch (`ANDON.patch`) to the file at the same path below.
 
 use std::io;
 
@@ -9,10 +10,25 @@ use thiserror::Error;
 
 mod export;
 mod import;
+mod patch;
 mod pax;
 
-pub(crate) use export::export;
+pub(crate) use export::{export, export_on};
 pub(crate) use import::import;
+
+use std::path::Path;
+
+use crate::tree::Listing;
+use crate::tree::data::Filling;
+
+/// A tree that another one is told as changes of.
+#[derive(Clone, Copy)]
+pub(crate) struct Below<'a> {
+    pub(crate) root: &'a Path,
+    pub(crate) listing: &'a Listing,
+    /// How what did not change gets over.
+    pub(crate) filling: &'a Filling,
+}
 
 /// The prefix of an attribute among pax records.
 const XATTR_RECORD: &str = "SCHILY.xattr.";

@@ -179,7 +179,7 @@ pub(crate) fn each_piece(file: &OwnedFd, size: u64, mut each: impl FnMut(u64, &[
 }
 
 /// Reads a piece; what is beyond the file's end is zeros.
-fn read_piece(file: &OwnedFd, buffer: &mut [u8], at: u64) -> io::Result<()> {
+pub(crate) fn read_piece(file: &OwnedFd, buffer: &mut [u8], at: u64) -> io::Result<()> {
     let mut got = 0;
     while got < buffer.len() {
         match pread(file, &mut buffer[got..], at + got as u64)? {

@@ -106,6 +106,18 @@ impl<'a> TreeWriter<'a> {
         Ok(bytes)
     }
 
+    /// Adds a regular file that `fill` fills; what it answers.
+    pub(crate) fn add_filled<T>(
+        &mut self,
+        entry: &Entry,
+        fill: impl FnOnce(&OwnedFd) -> std::io::Result<T>,
+    ) -> Result<T, PoolError> {
+        let file = self.create(entry)?;
+        let filled = fill(&file).ctx("write", &self.path(entry))?;
+        self.finish_file(entry, &file)?;
+        Ok(filled)
+    }
+
     /// Gives the folders their attributes, the deepest first.
     pub(crate) fn finish(self) -> Result<(), PoolError> {
         for entry in self.folders.iter().rev() {

@@ -8,7 +8,7 @@ use andon_snapshot::{
 };
 use tar::{EntryType, Header};
 
-use crate::ground::{Ground, assert_layers_attributes, plant_layer, plant_volume};
+use crate::ground::{Ground, assert_layers_attributes, noise, plant_layer, plant_volume};
 
 fn plain_pool(ground: &Ground, import: ImportLimits) -> Pool {
     let options = PoolOptions { kind: Some(PoolKind::Copy), import, ..PoolOptions::default() };
@@ -53,6 +53,123 @@ fn a_tree_comes_back_with_its_digest_and_the_same_bytes_on_another_kind_of_pool(
     assert_eq!(time(tree.join("etc/passwd")), time(layer.join("etc/passwd")));
     let sparse = fs::metadata(tree.join("sparse")).unwrap();
     assert!(std::os::unix::fs::MetadataExt::blocks(&sparse) * 512 < 1 << 20);
+}
+
+/// What a database does to its folder: pages change, a file grows, one shrinks, some come and go.
+fn migrate(volume: &std::path::Path) {
+    use std::os::unix::fs::FileExt as _;
+    let open = |name: &str| {
+        fs::OpenOptions::new().write(true).create(true).truncate(false).open(volume.join(name)).unwrap()
+    };
+    open("big.ibd").write_all_at(b"a changed page", 5 << 20).unwrap();
+    open("grows.ibd").write_all_at(&[7; 9000], (1 << 20) - 100).unwrap();
+    open("shrinks.ibd").set_len(5000).unwrap();
+    open("new.ibd").write_all_at(&[9; 70_000], 0).unwrap();
+    let _ = fs::remove_file(volume.join("gone.ibd"));
+    let _ = fs::remove_dir_all(volume.join("was-a-folder"));
+    fs::write(volume.join("was-a-folder"), "is a file").unwrap();
+}
+
+/// A baseline of a database's folder, and two more, each made from the one before.
+fn three_generations(ground: &Ground, pool: &Pool) -> Vec<Baseline> {
+    let volume = ground.outside("volume");
+    plant_volume(&volume);
+    for (name, size) in
+        [("big.ibd", 8 << 20), ("grows.ibd", 1 << 20), ("shrinks.ibd", 1 << 20), ("gone.ibd", 5)]
+    {
+        // Bytes that zstd cannot make small.
+        fs::write(volume.join(name), noise(1, size)).unwrap();
+    }
+    fs::create_dir(volume.join("was-a-folder")).unwrap();
+    fs::write(volume.join("was-a-folder/in it"), "x").unwrap();
+    let mut made = Vec::new();
+    for key in ["one", "two", "three"] {
+        let mut staging = pool.stage(key).unwrap();
+        staging.capture("volume/data", &volume).unwrap();
+        made.push(staging.publish(serde_json::Value::Null).unwrap());
+        if key == "one" {
+            migrate(&volume);
+        } else {
+            fs::write(volume.join("later"), "of the third").unwrap();
+        }
+    }
+    made
+}
+
+#[test]
+fn a_tree_told_as_changes_is_small_and_comes_back_exact_on_every_kind_of_pool() {
+    let one = Ground::for_kind(PoolKind::Reflink);
+    let pool = one.open(PoolKind::Reflink);
+    let made = three_generations(&one, &pool);
+    let changes = |below: &Baseline, of: &Baseline| {
+        let mut bytes = Vec::new();
+        of.export_on("volume/data", below, &mut bytes).unwrap();
+        bytes
+    };
+    let layers =
+        [exported(&made[0], "volume/data"), changes(&made[0], &made[1]), changes(&made[1], &made[2])];
+    assert!(layers[0].len() > 10 << 20 && layers[1].len() < 128 << 10 && layers[2].len() < 32 << 10);
+    assert_eq!(layers[1], changes(&made[0], &made[1]), "the same bytes for the same trees");
+
+    for kind in [PoolKind::Reflink, PoolKind::Btrfs, PoolKind::Overlay, PoolKind::Copy] {
+        let two = Ground::for_kind(kind);
+        let other = two.open(kind);
+        // From nothing, and from what is here already.
+        let mut staging = other.stage("one").unwrap();
+        staging.import_layers("volume/data", None, layers[..1].iter().map(Vec::as_slice)).unwrap();
+        let base = staging.publish(serde_json::Value::Null).unwrap();
+        for (key, base, layers) in
+            [("three", None, &layers[..]), ("on", Some(&base), &layers[1..]), ("same", Some(&base), &[])]
+        {
+            let mut staging = other.stage(key).unwrap();
+            staging.import_layers("volume/data", base, layers.iter().map(Vec::as_slice)).unwrap();
+            let back = staging.publish(serde_json::Value::Null).unwrap();
+            let wanted = if key == "same" { &made[0] } else { &made[2] };
+            assert_eq!(back.trees(), wanted.trees(), "{kind:?} {key}");
+            back.check().unwrap();
+            let lane = other.clone_lane(key, &back).unwrap();
+            lane.verify().unwrap();
+            let time = |path: std::path::PathBuf| fs::metadata(path).unwrap().modified().unwrap();
+            let (here, there) = (lane.path("volume/data").unwrap(), pool.clone_lane("0", wanted).unwrap());
+            assert_eq!(time(here.join("big.ibd")), time(there.path("volume/data").unwrap().join("big.ibd")));
+        }
+    }
+}
+
+#[test]
+fn changes_on_another_tree_than_their_own_do_not_pass_for_the_tree() {
+    let ground = Ground::plain();
+    let pool = plain_pool(&ground, ImportLimits::default());
+    let made = three_generations(&ground, &pool);
+    let mut changes = Vec::new();
+    made[1].export_on("volume/data", &made[0], &mut changes).unwrap();
+    // Without the tree below, and on a tree that lacks a file.
+    let other = ground.outside("other");
+    fs::create_dir_all(&other).unwrap();
+    let mut staging = pool.stage("other").unwrap();
+    staging.capture("volume/data", &other).unwrap();
+    let other = staging.publish(serde_json::Value::Null).unwrap();
+    for base in [None, Some(&other)] {
+        let mut staging = pool.stage("k").unwrap();
+        let refused = staging.import_layers("volume/data", base, [&changes[..]]).unwrap_err();
+        let PoolError::Import { source: ImportRefusal::Header { what, .. }, .. } = refused else {
+            panic!("refused as {refused}");
+        };
+        assert_eq!(what, "patch");
+    }
+    // On a tree where only contents differ: the digest tells.
+    let altered = ground.outside("volume");
+    fs::write(altered.join("big.ibd"), noise(2, 8 << 20)).unwrap();
+    for name in ["grows.ibd", "shrinks.ibd"] {
+        fs::write(altered.join(name), noise(2, 1 << 20)).unwrap();
+    }
+    let mut staging = pool.stage("altered").unwrap();
+    staging.capture("volume/data", &altered).unwrap();
+    let altered = staging.publish(serde_json::Value::Null).unwrap();
+    let mut staging = pool.stage("wrong").unwrap();
+    staging.import_layers("volume/data", Some(&altered), [&changes[..]]).unwrap();
+    let wrong = staging.publish(serde_json::Value::Null).unwrap();
+    assert!(wrong.trees()[0].tree_digest != made[1].trees()[0].tree_digest);
 }
 
 /// An archive of headers that a well-meaning writer would not make.

@@ -46,8 +46,13 @@ impl Bench {
         let pool = Pool::open(&root.path().join("pool"), options).unwrap();
         // Nobody asks it.
         let farm = FarmClient::new(&Coordinator::new("unix:///nowhere/at.sock", "token").unwrap());
-        let shelf =
-            Shelf { pool, farm: Arc::new(farm), scratch: folder("scratch"), manifests: folder("manifests") };
+        let shelf = Shelf {
+            pool,
+            farm: Arc::new(farm),
+            scratch: folder("scratch"),
+            downloads: folder("downloads"),
+            manifests: folder("manifests"),
+        };
         Bench { shelf, from: tempfile::tempdir().unwrap(), root }
     }
 
