@@ -11,6 +11,7 @@
 
 mod artifacts;
 mod berth;
+mod outfit;
 mod resolve;
 mod stand;
 mod unit_box;
@@ -201,7 +202,7 @@ impl Lane {
                     other.remove().await?;
                 }
                 let berth = berth(self.berths()).await;
-                UnitBox::make(plan, self.workshop.next_serial(), false, berth).await?
+                Box::pin(UnitBox::make(plan, self.workshop.next_serial(), false, berth)).await?
             }
         };
         let entered = (unit_box.cell(env), unit_box.take_warm());
@@ -301,7 +302,15 @@ impl Lane {
         let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
         let mut reasons = Vec::new();
         let mut rebased = None;
-        if let Some(stand) = self.stand.as_mut() {
+        // What tests made beside the stack may still write to it.
+        let cleared = match &used_box {
+            Some(used) => used.close_outfit().await,
+            None => Ok(()),
+        };
+        if let Err(reason) = &cleared {
+            reasons.push(reason.clone());
+        }
+        if let (Some(stand), Ok(())) = (self.stand.as_mut(), &cleared) {
             while rebased.is_none() && reasons.len() < REBASES_MAX {
                 match stand.rebase(driver, &doomed).await {
                     Ok(done) => rebased = Some(done),
@@ -316,6 +325,7 @@ impl Lane {
             self.workshop.dispose(used_box);
         }
         let Some(stand) = &self.stand else {
+            cleared.map_err(|reason| vec![reason])?;
             // Nothing but the box, and nothing is shared with the next one.
             self.used = false;
             return Ok(None);
@@ -330,7 +340,9 @@ impl Lane {
     }
 
     async fn rebuild(&mut self, mut reasons: Vec<String>) -> Result<(), Unfit> {
-        let Some(ground) = self.stand.as_ref().map(|stand| stand.ground().clone()) else { return Ok(()) };
+        let Some(ground) = self.stand.as_ref().map(|stand| stand.ground().clone()) else {
+            return reasons.pop().map_or(Ok(()), |reason| Err(self.unfit(&reason)));
+        };
         while self.rebuilds_failed < REBUILDS_MAX {
             let lowered = self.lower().await;
             let raised = match lowered {

@@ -14,6 +14,7 @@ use andon_snapshot::Baseline;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+use super::outfit::Outfitter;
 use super::stand::{Ground, Stand};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
@@ -47,6 +48,7 @@ pub(crate) struct Workshop {
     pub(super) images: Mutex<HashMap<(u64, String), ImageInfo>>,
     /// Used boxes being removed: nobody waits for them but the end.
     removals: TaskTracker,
+    outfitter: Arc<Outfitter>,
 }
 
 /// Where a unit is to run.
@@ -83,6 +85,7 @@ impl Workshop {
         swept.map_err(|error| {
             WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}"))
         })?;
+        let outfitter = Outfitter::open(&options).await?;
         let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
         let workshop = Self {
             shelf: Shelf { pool: pool.clone(), farm: Arc::clone(&farm), scratch: scratch.clone(), manifests },
@@ -95,6 +98,7 @@ impl Workshop {
             stacks: Mutex::new(HashMap::new()),
             images: Mutex::new(HashMap::new()),
             removals: TaskTracker::new(),
+            outfitter,
             options,
         };
         workshop.tidy().await?;
@@ -394,6 +398,8 @@ impl Workshop {
             lane,
             out_root: self.out_root.clone(),
             runners: self.runners.clone(),
+            neighbours: neighbours_of(spec),
+            outfitter: Arc::clone(&self.outfitter),
         }
     }
 
@@ -411,6 +417,12 @@ impl Workshop {
         }
         stacks.insert(key.to_owned(), (baseline.clone(), Arc::clone(plan)));
     }
+}
+
+/// Every name that a service is reached by.
+fn neighbours_of(spec: &RunSpec) -> Vec<String> {
+    let services = spec.stack.iter().flat_map(|stack| &stack.services);
+    services.flat_map(|service| service.aliases.iter().chain([&service.name])).cloned().collect()
 }
 
 fn services_of(stack: &Stack, images: &[ResolvedImage]) -> Vec<BaselineService> {
