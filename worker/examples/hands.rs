@@ -203,6 +203,7 @@ async fn work(job: &Job, data: &Path, pool: &Pool, engine: &SharedEngine) -> Res
             lanes: job.lanes.max(1),
             driver,
             worker: "proof".into(),
+            docker_socket: None,
         };
         let hands = Arc::new(Hands::start(options).await?);
         let outcome = with(&hands, job, &spec, &notices).await;

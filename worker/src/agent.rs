@@ -12,7 +12,7 @@
 mod crew;
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -227,15 +227,18 @@ async fn open_pool(plan: &Plan) -> Result<Pool, AgentError> {
 }
 
 async fn with_pool(plan: &Plan, pool: Pool, stop: CancellationToken) -> Result<(), AgentError> {
-    let daemon = NestedDaemon::start(NestedConfig {
-        data_root: pool.dir().join("docker"),
-        run_dir: plan.data_dir.join("run"),
-        own_network: plan.own_network,
-    })
-    .await?;
+    let daemon = NestedDaemon::start(nested_config(plan, pool.dir())).await?;
     let worked = with_daemon(plan, pool, &daemon, stop).await;
     daemon.shutdown().await;
     worked
+}
+
+fn nested_config(plan: &Plan, pool: &Path) -> NestedConfig {
+    NestedConfig {
+        data_root: pool.join("docker"),
+        run_dir: plan.data_dir.join("run"),
+        own_network: plan.own_network,
+    }
 }
 
 async fn with_daemon(
@@ -249,6 +252,7 @@ async fn with_daemon(
     std::fs::create_dir_all(&data_dir)
         .map_err(|source| AgentError::Io { what: format!("make {}", data_dir.display()), source })?;
     let kind = pool.kind();
+    let docker_socket = nested_config(plan, pool.dir()).docker_socket();
     let hands = Hands::start(HandsOptions {
         engine: daemon.engine(),
         pool,
@@ -258,6 +262,7 @@ async fn with_daemon(
         lanes: plan.lanes,
         driver: plan.driver,
         worker: plan.name.clone(),
+        docker_socket: Some(docker_socket),
     });
     let hands = Arc::new(hands.await.map_err(AgentError::Hands)?);
     let (news, health) = mpsc::channel(HEALTH_NEWS_MAX);

@@ -227,6 +227,12 @@ pub trait ImageSource: Send + Sync + fmt::Debug {
         source: &Path,
         notices: &Notices,
     ) -> Result<ResolvedImage, WorkFailure>;
+
+    /// Has the image in the engine under this reference without asking a registry, for the containers of tests. The error
+    /// says what was tried.
+    async fn have_without_registry(&self, reference: &str) -> Result<(), String> {
+        Err(format!("{reference} is not on this worker"))
+    }
 }
 
 /// What [`Hands`] work with.
@@ -248,6 +254,8 @@ pub struct HandsOptions {
     pub driver: Option<Driver>,
     /// The worker's name, for metadata.
     pub worker: String,
+    /// The nested daemon's own socket, for suites whose tests use Docker themselves; none where they cannot.
+    pub docker_socket: Option<PathBuf>,
 }
 
 /// The worker's hands.

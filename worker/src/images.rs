@@ -14,6 +14,7 @@ mod context;
 mod dockerfile;
 mod dockerignore;
 mod locks;
+mod offline;
 mod pipe;
 mod shelf;
 
@@ -239,6 +240,10 @@ impl ImageSource for Images {
         notices: &Notices,
     ) -> Result<ResolvedImage, WorkFailure> {
         Ok(self.resolve_source(image, source, notices).await?)
+    }
+
+    async fn have_without_registry(&self, reference: &str) -> Result<(), String> {
+        self.present_or_shared(reference).await.map_err(|error| error.to_string())
     }
 }
 

@@ -5,11 +5,13 @@
 pub mod agent;
 pub mod baseline;
 pub mod clock;
+mod egress;
 pub mod engine;
 pub mod hands;
 pub mod host;
 pub mod images;
 mod lane;
+mod lane_docker;
 pub mod link;
 pub mod nested;
 pub mod outer;

@@ -4,6 +4,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::limits::{self, Limits};
 use super::problem::{Findings, Problem};
 use super::table::{Table, wrong_type};
 use super::{
@@ -13,7 +14,7 @@ use super::{
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
-pub(super) const HOMES: [(&str, &[&str]); 7] = [
+pub(super) const HOMES: [(&str, &[&str]); 8] = [
     ("[stack]", &["compose"]),
     ("[baseline]", &["seed", "inputs", "step", "seed_timeout", "labels"]),
     ("[[baseline.step]]", &["run", "inputs", "grows", "keep", "name"]),
@@ -21,12 +22,13 @@ pub(super) const HOMES: [(&str, &[&str]); 7] = [
         "[[suite]]",
         &[
             "name", "image", "runner", "command", "args", "discover", "run", "timeout", "retries", "rebase",
-            "process", "env", "workdir",
+            "process", "env", "workdir", "docker", "limits", "egress",
         ],
     ),
     ("[policy]", &["max_failures", "fail_fast", "retry_budget", "supersede", "hedge", "merge"]),
     ("[triggers]", &["branches"]),
-    ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers"]),
+    ("[limits]", &["memory", "cpus", "pids"]),
+    ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers", "limits"]),
 ];
 
 const REBASES: [(&str, Rebase); 5] = [
@@ -137,8 +139,12 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
         let place = table.place_of(findings, "suite");
         findings.problem(place, format!("{} suites, at most {SUITES_MAX} are taken", tables.len()));
     }
-    let suites: Vec<Suite> =
+    let mut suites: Vec<Suite> =
         tables.into_iter().take(SUITES_MAX).map(|table| suite(findings, table)).collect();
+    if let Some(table) = table.table(findings, "limits", "[limits]") {
+        let usual = limits::read(findings, table, &HOMES);
+        suites.iter_mut().for_each(|suite| suite.limits = suite.limits.or(usual));
+    }
     check::unique_suites(findings, document, &suites);
     let policy = match table.table(findings, "policy", "[policy]") {
         Some(table) => policy(findings, table),
@@ -180,8 +186,29 @@ fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
         Some(path) => check::workdir(findings, path),
         None => DEFAULT_WORKDIR.to_owned(),
     };
+    let docker = table.bool(findings, "docker").unwrap_or(false);
+    let egress = table.strings(findings, "egress").unwrap_or_default();
+    egress.iter().for_each(|line| check::egress(findings, line));
+    let egress = egress.into_iter().map(|line| line.value).collect();
+    let limits = match table.table(findings, "limits", "limits") {
+        Some(table) => limits::read(findings, table, &HOMES),
+        None => Limits::default(),
+    };
     table.finish(findings, &HOMES);
-    Suite { name: label, image, runner, timeout, retries, rebase, process, env, workdir }
+    Suite {
+        name: label,
+        image,
+        runner,
+        timeout,
+        retries,
+        rebase,
+        process,
+        env,
+        workdir,
+        docker,
+        limits,
+        egress,
+    }
 }
 
 fn process(

@@ -100,6 +100,24 @@ pub(crate) fn branch_glob(text: &str) -> Result<Glob, globset::Error> {
     path_glob(text)
 }
 
+/// The longest line of those who may be reached.
+const EGRESS_LEN_MAX: usize = 260;
+
+/// `name:port`, `*.name:port` or an address with a port. The worker reads it again, and refuses what it cannot read.
+pub(crate) fn egress(findings: &mut Findings<'_>, line: &Located<String>) {
+    let text = line.value.as_str();
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let named = name.split('.').all(|part| !part.is_empty() && part.chars().all(fit));
+    let ported = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if !ported || !(address || named) || text.len() > EGRESS_LEN_MAX {
+        let message = format!("egress {}: write \"pypi.org:443\" or \"*.example.com:443\"", quoted(text));
+        findings.problem(line.place.clone(), message);
+    }
+}
+
 /// A branch, or a glob over branches.
 pub(crate) fn branch_pattern(findings: &mut Findings<'_>, branch: &Located<String>) {
     let text = branch.value.as_str();

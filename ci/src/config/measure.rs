@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const DURATION_FORM: &str = "a duration such as \"500ms\", \"60s\", \"1m30s\" or \"2h\"";
 /// Units of [`bytes`], for messages.
 pub(crate) const BYTES_FORM: &str = "a size such as 65536, \"64k\", \"64m\" or \"1g\"";
+/// What [`cpu_millis`] takes, for messages.
+pub(crate) const CPUS_FORM: &str = "a number of processors from 0.01 to 1024, such as 2 or 0.5";
 
 /// Longest text that is looked at.
 const TEXT_MAX: usize = 32;
@@ -55,6 +57,13 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// A number of processors, in thousandths.
+pub(crate) fn cpu_millis(text: &str) -> Option<u64> {
+    let cpus: f64 = Some(text.trim()).filter(|text| text.len() <= TEXT_MAX)?.parse().ok()?;
+    // Within these bounds a cast is exact enough.
+    (0.01..=1024.0).contains(&cpus).then(|| (cpus * 1000.0).round() as u64)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod andon_toml;
 mod baseline;
 mod check;
 pub mod compose;
+mod limits;
 mod measure;
 mod paths;
 mod problem;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use self::andon_toml::parse;
 pub(crate) use self::andon_toml::read;
 pub(crate) use self::check::path_glob as input_glob;
+pub use self::limits::Limits;
 pub use self::paths::RepoPath;
 pub use self::problem::{ConfigErrors, Located, Note, Place, Problem};
 pub(crate) use self::problem::{all_problems, quoted};
@@ -119,6 +121,12 @@ pub struct Suite {
     pub env: Vec<(String, String)>,
     /// Absolute path of the source in the container.
     pub workdir: String,
+    /// Its tests use Docker themselves.
+    pub docker: bool,
+    /// Of each of its containers.
+    pub limits: Limits,
+    /// `name:port`: who its tests may reach outside of their lane.
+    pub egress: Vec<String>,
 }
 
 /// An image, by name or built from the source.

@@ -51,6 +51,9 @@ fn the_designs_sample_means_what_it_says() {
         process: Process::Unit,
         env: Vec::new(),
         workdir: DEFAULT_WORKDIR.into(),
+        docker: false,
+        limits: Limits::default(),
+        egress: Vec::new(),
     };
     assert_eq!(suite, &expected);
 }
@@ -76,6 +79,8 @@ fn every_key_has_its_effect() {
         rebase = "class"
         env = { TZ = "UTC" }
         workdir = "/work"
+        docker = true
+        egress = ["pypi.org:443", "*.example.com:443", "10.0.0.5:5432"]
         [[suite]]
         name = "go"
         image = "registry.example.org:5000/go@sha256:0123"
@@ -101,6 +106,8 @@ fn every_key_has_its_effect() {
     assert_eq!(py.runner, Runner::Pytest { command: "python3.13 -m pytest".into(), args });
     assert_eq!((py.rebase, py.workdir.as_str()), (Rebase::Class, "/work"));
     assert_eq!(py.env, [("TZ".to_owned(), "UTC".to_owned())]);
+    assert_eq!(py.egress, ["pypi.org:443", "*.example.com:443", "10.0.0.5:5432"]);
+    assert!(py.docker && !config.suites[1].docker);
     assert_eq!(config.suites[1].rebase, Rebase::Never);
     assert!(config.policy.fail_fast);
     assert!(config.triggers.wants("trunk") && config.triggers.wants("release/1"));
@@ -146,7 +153,7 @@ fail_fast = "yes"
 branches = ["refs/heads/main", "a{b"]
 "#;
     insta::assert_snapshot!(problems(text), @r#"
-    andon.toml:1:1: unknown key "title"; known are "stack", "baseline", "suite", "policy" and "triggers"
+    andon.toml:1:1: unknown key "title"; known are "stack", "baseline", "suite", "limits", "policy" and "triggers"
     andon.toml:2:1: unknown key "max_failures", it belongs in [policy]
     andon.toml:4:1: unknown key "compse" in [stack], did you mean "compose"?
     andon.toml:6:32: a seed command is empty
@@ -428,4 +435,27 @@ proptest! {
         bytes[at] = byte;
         let _ = parse(FILE_NAME, &bytes);
     }
+}
+
+#[test]
+fn a_suites_own_limits_come_before_those_of_all() {
+    let config = accepted(
+        r#"
+        [limits]
+        memory = "1g"
+        pids = 100
+        [[suite]]
+        name = "a"
+        image = "a"
+        runner = "pytest"
+        limits = { memory = "64m", cpus = 1.5 }
+        [[suite]]
+        name = "b"
+        image = "b"
+        runner = "pytest"
+        "#,
+    );
+    let limits: Vec<Limits> = config.suites.iter().map(|suite| suite.limits).collect();
+    assert_eq!(limits[0], Limits { memory_bytes: 64 << 20, cpu_millis: 1500, pids: 100 });
+    assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 0, pids: 100 });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use andon_proto as wire;
 
 use crate::config::compose::{Compose, Condition, Healthcheck, Mount, MountSource, Service};
-use crate::config::{Build, Image, Policy, Process, Rebase, Runner, Suite};
+use crate::config::{Build, Image, Limits, Policy, Process, Rebase, Runner, Suite};
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -38,6 +38,12 @@ pub(super) fn stack(compose: &Compose, bytes: &[u8]) -> wire::Stack {
         services: compose.services.iter().map(service).collect(),
         compose_digest: blake3::hash(bytes).to_hex().to_string(),
     }
+}
+
+/// Absent where nothing is limited, so that a stack without limits is the very one that it was.
+fn limits(limits: Limits) -> Option<wire::Limits> {
+    let Limits { memory_bytes, cpu_millis, pids } = limits;
+    (limits != Limits::default()).then_some(wire::Limits { memory_bytes, cpu_millis, pids })
 }
 
 fn argv(words: Option<&Vec<String>>) -> Option<wire::Argv> {
@@ -73,6 +79,7 @@ fn service(service: &Service) -> wire::Service {
         stop_signal: service.stop_signal.clone(),
         stop_grace_ms: service.stop_grace_period.map_or(0, ms),
         shm_bytes: service.shm_bytes.unwrap_or(0),
+        limits: limits(service.limits),
         init: service.init,
         cap_add: service.cap_add.clone(),
         sysctls: pairs(&service.sysctls),
@@ -131,6 +138,9 @@ pub(super) fn suite(suite: &Suite) -> wire::Suite {
         environment: pairs(&suite.env),
         workdir: suite.workdir.clone(),
         rebase_within: shared,
+        docker: suite.docker,
+        limits: limits(suite.limits),
+        egress: suite.egress.clone(),
     }
 }
 

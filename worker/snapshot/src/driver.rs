@@ -31,6 +31,10 @@ pub(crate) const TREES: &str = "t";
 /// The folder of a set that holds what its overlay mounts write.
 const OVER: &str = "o";
 
+/// Looks at the free space until it stays the same, at most so many, so far apart; and how many in a row are enough.
+const SETTLE_LOOKS_MAX: u32 = 200;
+const SETTLE_PAUSE_NS: i64 = 5_000_000;
+const SETTLE_LOOKS_SAME: u32 = 4;
 /// How long btrfs may take to free what was deleted before nobody waits for it any more.
 const RECLAIM_SECS_MAX: &str = "60";
 
@@ -135,7 +139,25 @@ pub(crate) fn reclaim(kind: PoolKind, dir: &Path) -> Result<(), PoolError> {
         let _ = tools::run(tools::TIMEOUT, &[&args[..], &[dir.as_os_str()]].concat(), dir);
     }
     let opened = fs::File::open(dir).ctx("open", dir)?;
-    rustix::fs::syncfs(&opened).ctx("sync", dir)
+    rustix::fs::syncfs(&opened).ctx("sync", dir)?;
+    settled(dir)
+}
+
+/// XFS frees the blocks of deleted files in the background; each look at the free space hurries it (inodegc, Linux 5.14).
+fn settled(dir: &Path) -> Result<(), PoolError> {
+    let free = || Ok(rustix::fs::statvfs(dir).ctx("read the free space of", dir)?.f_bfree);
+    let (mut before, mut same) = (free()?, 0);
+    for _ in 0..SETTLE_LOOKS_MAX {
+        // Nothing tells when it is done.
+        let _ = rustix::thread::nanosleep(&rustix::thread::Timespec { tv_sec: 0, tv_nsec: SETTLE_PAUSE_NS });
+        let now = free()?;
+        same = if now == before { same + 1 } else { 0 };
+        if same == SETTLE_LOOKS_SAME {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 /// True where the kind can use the set: btrfs clones subvolumes only (their root is always inode 256).

@@ -285,6 +285,7 @@ pub(super) fn container_state(
             target: mount.destination?,
         })
     });
+    let memory_limit = answer.host_config.and_then(|config| config.memory);
     Ok(ContainerState {
         id: answer.id.ok_or_else(|| missing(what, "id"))?,
         name: answer.name.unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -292,6 +293,7 @@ pub(super) fn container_state(
         status,
         exit_code: state.exit_code.unwrap_or(0),
         oom_killed: state.oom_killed.unwrap_or(false),
+        memory_limit_bytes: memory_limit.and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
         error: state.error.unwrap_or_default(),
         pid: state.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
         started_at: state.started_at.unwrap_or_default().to_string(),

@@ -251,6 +251,16 @@ pub struct Limits {
     pub cpu_millis: u64,
 }
 
+impl Limits {
+    /// As a specification has them; processes are always limited.
+    #[must_use]
+    pub fn of(asked: Option<&andon_proto::Limits>, pids_default: u64) -> Self {
+        let asked = asked.copied().unwrap_or_default();
+        let pids = if asked.pids == 0 { pids_default } else { asked.pids };
+        Self { memory_bytes: asked.memory_bytes, pids, cpu_millis: asked.cpu_millis }
+    }
+}
+
 /// What a container may do beyond the engine's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Privileges {
@@ -316,6 +326,8 @@ pub struct ContainerState {
     pub exit_code: i64,
     /// The kernel killed a process of it for want of memory.
     pub oom_killed: bool,
+    /// What its memory is limited to; 0 for no limit of its own.
+    pub memory_limit_bytes: u64,
     /// The engine's word on a failed start; mostly empty.
     pub error: String,
     /// Of its first process as the daemon sees it; 0 where it does not run.
@@ -337,6 +349,18 @@ pub struct ContainerState {
 }
 
 impl ContainerState {
+    /// `out of memory: limit 64 MiB` where the kernel killed something of it for want of memory.
+    #[must_use]
+    pub fn out_of_memory(&self) -> Option<String> {
+        match (self.oom_killed, self.memory_limit_bytes) {
+            (false, _) => None,
+            (true, 0) => {
+                Some("out of memory: the worker has no more, and it has no limit of its own".to_owned())
+            }
+            (true, bytes) => Some(format!("out of memory: limit {} MiB", bytes >> 20)),
+        }
+    }
+
     /// Whether its processes exist (also frozen).
     #[must_use]
     pub fn is_running(&self) -> bool {

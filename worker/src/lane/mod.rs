@@ -14,6 +14,7 @@ mod artifacts;
 mod berth;
 mod clones;
 mod door;
+mod outfit;
 mod resolve;
 mod stand;
 mod stands;
@@ -172,7 +173,10 @@ impl Lane {
     /// Has a pristine stand on this ground; answers with the time that a rise or rebase took just now.
     async fn stand_on(&mut self, ground: Option<Ground>) -> Result<Duration, WorkFailure> {
         let fits = match (self.stands.ground(), &ground) {
-            (Some(standing), Some(ground)) => standing.is_same(ground) && !self.distrusted,
+            (Some(standing), Some(ground)) => {
+                let is_led = self.stands.way().is_some();
+                standing.is_same(ground) && !self.distrusted && (ground.fronted || !is_led)
+            }
             (None, None) => true,
             _ => false,
         };
@@ -214,7 +218,7 @@ impl Lane {
                     other.remove().await?;
                 }
                 let berth = berth(self.stands.berths().cloned()).await;
-                UnitBox::make(plan, self.workshop.next_serial(), false, berth).await?
+                Box::pin(UnitBox::make(plan, self.workshop.next_serial(), false, berth)).await?
             }
         };
         if let Some(way) = self.stands.way()
@@ -325,10 +329,16 @@ impl Lane {
     async fn turn(&mut self) -> Result<Option<oneshot::Receiver<Footprint>>, Vec<String>> {
         let used_box = self.used_box.take();
         let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
-        // A lane without services shares nothing with its next unit.
-        let turned = match self.stands.ground() {
-            Some(_) => self.stands.turn(&doomed).await,
-            None => Ok(None),
+        // What tests made beside the stack may still write to it.
+        let cleared = match &used_box {
+            Some(used) => used.close_outfit().await,
+            None => Ok(()),
+        };
+        let turned = match (cleared, self.stands.ground()) {
+            (Err(reason), _) => Err(vec![reason]),
+            (Ok(()), Some(_)) => self.stands.turn(&doomed).await,
+            // A lane without services shares nothing with its next unit.
+            (Ok(()), None) => Ok(None),
         };
         if let Some(used_box) = used_box {
             self.workshop.dispose(used_box);

@@ -130,6 +130,7 @@ impl Bench {
             lanes: 1,
             driver,
             worker: "w".to_owned(),
+            docker_socket: None,
         };
         let hands = Hands::start(options).await.unwrap();
         let (notices, _) = mpsc::channel(1);

@@ -15,8 +15,8 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::baseline::{SOURCE_TREE, SeedKit, Seeder, Source, farm_fault};
 use crate::engine::{
-    Bind, ContainerSpec, EngineError, ExecSpec, HeadTail, ImageInfo, NetworkMode, Propagation, Removal,
-    SharedEngine,
+    Bind, ContainerSpec, EngineError, ExecSpec, HeadTail, ImageInfo, Limits, NetworkMode, Propagation,
+    Removal, SharedEngine,
 };
 use crate::hands::{WorkFailure, blocking, chain};
 use crate::runner::{self, ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER, Warm};
@@ -24,9 +24,12 @@ use crate::stack::lane_labels;
 
 use super::berth::{Berth, Way};
 use super::door::SOCKET_FILE;
+use super::outfit::{Outfit, Outfitter};
 
 /// Where the source is mounted where the suite does not say.
 const WORKDIR_DEFAULT: &str = "/src";
+/// Processes and threads of a suite that does not say.
+const PIDS_DEFAULT: u64 = 8192;
 /// Most output that is kept of one seed command, in bytes.
 const SEED_OUTPUT_MAX: usize = 256 * 1024;
 
@@ -49,6 +52,10 @@ pub(crate) struct BoxPlan {
     pub(crate) out_root: PathBuf,
     /// Andon's files for runners.
     pub(crate) runners: PathBuf,
+    /// The stack's services, by all their names.
+    pub(crate) neighbours: Vec<String>,
+    /// For what the suite asks for beside them.
+    pub(crate) outfitter: Arc<Outfitter>,
 }
 
 impl BoxPlan {
@@ -61,7 +68,7 @@ impl BoxPlan {
             && self.env == other.env
     }
 
-    fn workdir(&self) -> &str {
+    pub(super) fn workdir(&self) -> &str {
         if self.suite.workdir.is_empty() { WORKDIR_DEFAULT } else { &self.suite.workdir }
     }
 
@@ -107,6 +114,7 @@ impl BoxPlan {
             working_dir: self.workdir().to_owned(),
             // Reaps what tests leave behind, and survives a test that kills everything it can see.
             init: true,
+            limits: Limits::of(self.suite.limits.as_ref(), PIDS_DEFAULT),
             ..ContainerSpec::default()
         }
     }
@@ -121,6 +129,7 @@ pub(crate) struct UnitBox {
     warm: Option<Warm>,
     /// `None` for one with a network of its own.
     berth: Option<Berth>,
+    outfit: Outfit,
 }
 
 impl UnitBox {
@@ -146,7 +155,10 @@ impl UnitBox {
         let source = source.await?.map_err(|error| farm_fault(&error))?;
         let path = source.path(SOURCE_TREE).map_err(|error| farm_fault(&error))?;
         let name = format!("andon-lane{}-unit{serial}", plan.lane);
-        let spec = plan.container(&name, &path, &out, berth.as_ref());
+        // Boxed: it is large, and rarely more than a look.
+        let outfit = Box::pin(Outfit::make(&plan, serial, &path)).await?;
+        let mut spec = plan.container(&name, &path, &out, berth.as_ref());
+        outfit.dress(&mut spec);
         let container = plan.engine.create_container(&spec).await.map_err(infra)?;
         let cell = Cell {
             engine: plan.engine.clone(),
@@ -155,7 +167,7 @@ impl UnitBox {
             python_path: plan.python_path(),
             unit_env: BTreeMap::new(),
         };
-        let mut made = Self { plan, source, cell, warm: None, berth };
+        let mut made = Self { plan, source, cell, warm: None, berth, outfit };
         if let Err(error) = made.plan.engine.start_container(&made.cell.container).await {
             let lost = match &made.berth {
                 Some(berth) => berth.check().await.err(),
@@ -211,10 +223,21 @@ impl UnitBox {
         self.warm.take()
     }
 
+    /// Removes what its tests made with Docker.
+    pub(crate) async fn close_outfit(&self) -> Result<(), String> {
+        Box::pin(self.outfit.close()).await
+    }
+
+    /// The same, within a unit: its tests may go on to make more.
+    pub(crate) async fn clear_outfit(&self) -> Result<(), String> {
+        Box::pin(self.outfit.clear()).await
+    }
+
     /// Kills what runs in it, and removes it with its copy of the source.
     pub(crate) async fn remove(self) -> Result<(), WorkFailure> {
-        let Self { plan, source, cell, warm, berth } = self;
+        let Self { plan, source, cell, warm, berth, outfit } = self;
         drop(warm);
+        let cleared = Box::pin(outfit.close()).await;
         let removed = plan.engine.remove_container(&cell.container, Removal::EVERYTHING).await;
         if let (Ok(()), Some(berth)) = (&removed, berth) {
             berth.leave().await;
@@ -226,7 +249,9 @@ impl UnitBox {
         if let Err(error) = gone.await? {
             tracing::warn!(%error, "removing an out folder");
         }
-        removed.map_err(|error| WorkFailure::infrastructure(error.to_string()))
+        removed.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
+        cleared.map_err(WorkFailure::infrastructure)?;
+        Box::pin(outfit.remove(&plan)).await
     }
 }
 

@@ -102,6 +102,9 @@ impl Lane {
 
     /// As between two units, but that the box stays.
     async fn turn_within(&mut self) -> Result<Option<oneshot::Receiver<Footprint>>, String> {
+        if let Some(used_box) = &self.used_box {
+            used_box.clear_outfit().await?;
+        }
         let turned = self.stands.turn(&[]).await.map_err(|reasons| reasons.join("; "))?;
         if let (Some(way), Some(used_box)) = (self.stands.way(), self.used_box.as_mut()) {
             used_box.lead_to(&way).await.map_err(|failure| failure.reason)?;

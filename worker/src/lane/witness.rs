@@ -36,8 +36,8 @@ impl Witness for LaneWitness {
             let state = state.map_err(|error| {
                 WorkFailure::infrastructure(format!("service `{name}` vanished: {error}"))
             })?;
-            if state.oom_killed {
-                return Err(WorkFailure::infrastructure(format!("service `{name}` ran out of memory")));
+            if let Some(how) = state.out_of_memory() {
+                return Err(WorkFailure::infrastructure(format!("service `{name}` ran {how}")));
             }
         }
         let free = self.pool.free_bytes().map_err(|error| WorkFailure::infrastructure(chain(&error)))?;

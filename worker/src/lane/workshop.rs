@@ -14,6 +14,7 @@ use andon_snapshot::Baseline;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+use super::outfit::Outfitter;
 use super::stand::{Ground, Stand};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
@@ -46,6 +47,7 @@ pub(crate) struct Workshop {
     pub(super) images: Mutex<HashMap<(u64, String), ImageInfo>>,
     /// Used boxes being removed: nobody waits for them but the end.
     removals: TaskTracker,
+    outfitter: Arc<Outfitter>,
 }
 
 /// Where a unit is to run.
@@ -82,6 +84,7 @@ impl Workshop {
         swept.map_err(|error| {
             WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}"))
         })?;
+        let outfitter = Outfitter::open(&options).await?;
         let (pool, farm) = (options.pool.clone(), Arc::clone(&options.farm));
         let workshop = Self {
             shelf: Shelf {
@@ -100,6 +103,7 @@ impl Workshop {
             stacks: Mutex::new(HashMap::new()),
             images: Mutex::new(HashMap::new()),
             removals: TaskTracker::new(),
+            outfitter,
             options,
         };
         workshop.tidy().await?;
@@ -319,7 +323,8 @@ impl Workshop {
                     source: Arc::clone(&source),
                     lane: lane.to_string(),
                     slot: 0,
-                    fronted: true,
+                    // Containers that tests start are on the lane's one network, and find services by its names.
+                    fronted: !suite.docker,
                 })
             }
         };
@@ -412,6 +417,8 @@ impl Workshop {
             lane,
             out_root: self.out_root.clone(),
             runners: self.runners.clone(),
+            neighbours: neighbours_of(spec),
+            outfitter: Arc::clone(&self.outfitter),
         }
     }
 
@@ -429,6 +436,12 @@ impl Workshop {
         }
         stacks.insert(key.to_owned(), (baseline.clone(), Arc::clone(plan)));
     }
+}
+
+/// Every name that a service is reached by.
+fn neighbours_of(spec: &RunSpec) -> Vec<String> {
+    let services = spec.stack.iter().flat_map(|stack| &stack.services);
+    services.flat_map(|service| service.aliases.iter().chain([&service.name])).cloned().collect()
 }
 
 fn services_of(stack: &Stack, images: &[ResolvedImage]) -> Vec<BaselineService> {

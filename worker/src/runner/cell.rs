@@ -109,10 +109,10 @@ impl Cell {
     /// Whether the end of a process was for want of memory. `Err` where the container vanished or the daemon is gone.
     pub(crate) async fn exit(&self, code: i64) -> Result<Exit, WorkFailure> {
         if code == 0 {
-            return Ok(Exit { code, out_of_memory: false });
+            return Ok(Exit { code, out_of_memory: false, memory_bytes: 0 });
         }
         let state = self.engine.inspect_container(&self.container).await.map_err(|error| vanished(&error))?;
-        Ok(Exit { code, out_of_memory: state.oom_killed })
+        Ok(Exit { code, out_of_memory: state.oom_killed, memory_bytes: state.memory_limit_bytes })
     }
 
     /// What an exec that did not end by itself means. `Ok`: the container ended with everything in it.
@@ -121,7 +121,11 @@ impl Cell {
         if state.is_running() {
             return Err(WorkFailure::infrastructure(error.to_string()));
         }
-        Ok(Exit { code: state.exit_code, out_of_memory: state.oom_killed })
+        Ok(Exit {
+            code: state.exit_code,
+            out_of_memory: state.oom_killed,
+            memory_bytes: state.memory_limit_bytes,
+        })
     }
 
     /// Reads a file that the project's code wrote; `None` where there is none.

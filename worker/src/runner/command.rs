@@ -303,8 +303,8 @@ mod tests {
         all.iter().map(|one| (one.attempt, one.outcome)).collect()
     }
 
-    const FINE: Exit = Exit { code: 0, out_of_memory: false };
-    const CRASHED: Exit = Exit { code: 139, out_of_memory: false };
+    const FINE: Exit = Exit { code: 0, out_of_memory: false, memory_bytes: 0 };
+    const CRASHED: Exit = Exit { code: 139, out_of_memory: false, memory_bytes: 0 };
 
     #[test]
     fn a_report_gives_each_test_its_own_outcome() {

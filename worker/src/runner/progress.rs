@@ -60,6 +60,8 @@ pub(crate) struct Exit {
     pub code: i64,
     /// The kernel killed something in the container for want of memory.
     pub out_of_memory: bool,
+    /// The container's limit; 0 for none of its own.
+    pub memory_bytes: u64,
 }
 
 /// The state of a unit.
@@ -236,7 +238,11 @@ pub(crate) fn describe(exit: Exit) -> String {
         143 => " (SIGTERM)",
         _ => "",
     };
-    let memory = if exit.out_of_memory { ", out of memory" } else { "" };
+    let memory = match (exit.out_of_memory, exit.memory_bytes) {
+        (false, _) => String::new(),
+        (true, 0) => ", out of memory".to_owned(),
+        (true, bytes) => format!(", out of memory: limit {} MiB", bytes >> 20),
+    };
     format!("exit code {}{signal}{memory}", exit.code)
 }
 

@@ -340,7 +340,7 @@ async fn late(
 mod tests {
     use super::*;
 
-    const FINE: Exit = Exit { code: 0, out_of_memory: false };
+    const FINE: Exit = Exit { code: 0, out_of_memory: false, memory_bytes: 0 };
 
     fn found(ids: &[&str]) -> Discovery {
         let mut discovery = Discovery::default();
@@ -356,9 +356,9 @@ mod tests {
 
     #[test]
     fn finding_nothing_is_an_empty_list_and_failing_is_not() {
-        let nothing = Exit { code: 5, out_of_memory: false };
+        let nothing = Exit { code: 5, out_of_memory: false, memory_bytes: 0 };
         assert_eq!(found(&[]).finish(nothing, ""), Ok(Vec::new()));
-        let failed = Exit { code: 2, out_of_memory: false };
+        let failed = Exit { code: 2, out_of_memory: false, memory_bytes: 0 };
         let mut discovery = found(&["a"]);
         discovery.take(Event::CollectError {
             id: "t.py".into(),

@@ -13,14 +13,14 @@ use crate::hands::WorkFailure;
 #[derive(Debug, Clone, Error)]
 pub enum StackFault {
     /// A service ended while it should run.
-    #[error("service `{service}` ended with exit code {exit_code}{memory}{}", after(log), memory = if *out_of_memory { " (out of memory)" } else { "" })]
+    #[error("service `{service}` ended with exit code {exit_code}{memory}{}", after(log), memory = out_of_memory.as_ref().map(|how| format!(" ({how})")).unwrap_or_default())]
     Ended {
         /// Who.
         service: String,
         /// How.
         exit_code: i64,
-        /// Whether the kernel killed it for want of memory.
-        out_of_memory: bool,
+        /// Where the kernel killed it for want of memory: how much it had.
+        out_of_memory: Option<String>,
         /// Its last lines.
         log: String,
     },
@@ -95,7 +95,9 @@ impl StackFault {
     pub fn into_failure(self) -> WorkFailure {
         let reason = self.to_string();
         match self {
-            Self::Engine(_) | Self::Ended { out_of_memory: true, .. } => WorkFailure::infrastructure(reason),
+            Self::Engine(_) | Self::Ended { out_of_memory: Some(_), .. } => {
+                WorkFailure::infrastructure(reason)
+            }
             Self::Ended { log, .. }
             | Self::Unhealthy { log, .. }
             | Self::Endless { log, .. }

@@ -15,11 +15,13 @@ use thiserror::Error;
 use super::health::Probe;
 use super::order::{Order, OrderRefused};
 use super::sandbox::{Sandbox, joins};
-use crate::engine::{Bind, ContainerSpec, ImageInfo, NetworkMode, Privileges, Propagation, Tmpfs};
+use crate::engine::{Bind, ContainerSpec, ImageInfo, Limits, NetworkMode, Privileges, Propagation, Tmpfs};
 use crate::hands::ResolvedImage;
 
 /// How long a service has to stop where the stack does not say; compose's default.
 const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
+/// Processes and threads of a service that does not say.
+const PIDS_DEFAULT: u64 = 8192;
 /// The longest it may ask for.
 const STOP_GRACE_MAX: Duration = Duration::from_secs(600);
 
@@ -253,6 +255,7 @@ impl ServicePlan {
             working_dir: service.working_dir.clone(),
             stop_signal: service.stop_signal.clone(),
             shm_bytes: service.shm_bytes,
+            limits: Limits::of(service.limits.as_ref(), PIDS_DEFAULT),
             init: service.init,
             sysctls: service.sysctls.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect(),
             read_only: service.read_only,

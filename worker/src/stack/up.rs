@@ -209,7 +209,7 @@ async fn ended(engine: &dyn Engine, service: &ServicePlan, container: &str) -> S
         Ok(state) => StackFault::Ended {
             service: service.name.clone(),
             exit_code: state.exit_code,
-            out_of_memory: state.oom_killed,
+            out_of_memory: state.out_of_memory(),
             log: last_lines(engine, container).await,
         },
         Err(error) => error.into(),

@@ -17,7 +17,7 @@ use self::fields::Fields;
 use self::yaml::{Entry, Value};
 use super::andon_toml::readable;
 use super::problem::{Findings, Located, Problem, all_problems, quoted};
-use super::{ConfigErrors, Image, NAME_FORM, Note, RepoPath, is_name};
+use super::{ConfigErrors, Image, Limits, NAME_FORM, Note, RepoPath, is_name};
 
 /// The most services of a stack.
 pub const SERVICES_MAX: usize = 64;
@@ -64,6 +64,8 @@ pub struct Service {
     pub stop_grace_period: Option<Duration>,
     /// `None` for the engine's default.
     pub shm_bytes: Option<u64>,
+    /// What it may use.
+    pub limits: Limits,
     /// An init process reaps zombies.
     pub init: bool,
     /// Capabilities beyond the engine's default ones.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::check::{is_container_path, is_image_reference, is_variable, repo_path};
+use super::super::limits::{self, Limits};
 use super::super::problem::{Findings, Located, Place, choices, quoted};
 use super::super::{Build, Image, RepoPath, is_name};
 use super::fields::{self, Fields};
@@ -17,13 +18,12 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 const HEALTH_RETRIES_MAX: u32 = 1000;
 
 /// What to do instead of keys that are refused.
-const INSTEAD: [(&str, &str); 26] = [
+const INSTEAD: [(&str, &str); 24] = [
     ("privileged", "a service of a stack runs unprivileged; single capabilities go into \"cap_add\""),
     ("network_mode", "all services share the stack's private network and reach each other by name"),
     ("env_file", "write the variables under \"environment\""),
     ("extends", "write the service out, or use a YAML anchor and \"<<\""),
     ("profiles", "every service of the file is part of the stack: keep others in another file"),
-    ("deploy", "the workers decide about resources"),
     ("secrets", "write the value under \"environment\", or use a file of the repository as a bind"),
     ("configs", "use a file of the repository as a bind"),
     ("links", "services reach each other by name; further names go into networks: default: aliases"),
@@ -41,8 +41,7 @@ const INSTEAD: [(&str, &str); 26] = [
     ("scale", "a stack has one container a service"),
     ("logging", "the worker keeps a service's output itself"),
     ("ulimits", "the worker sets limits"),
-    ("mem_limit", "the workers decide about resources"),
-    ("cpus", "the workers decide about resources"),
+    ("memswap_limit", "a service has no swap beside its \"mem_limit\""),
     ("develop", "tests run at one commit"),
 ];
 
@@ -92,6 +91,7 @@ pub(crate) fn read(
         stop_signal: stop_signal(findings, &mut fields),
         stop_grace_period: fields.duration(findings, "stop_grace_period", TIME_MAX),
         shm_bytes: fields.bytes(findings, "shm_size"),
+        limits: limits(findings, &mut fields),
         init: fields.bool(findings, "init").unwrap_or(false),
         cap_add: capabilities(findings, &mut fields),
         sysctls: plain(fields.pairs(findings, "sysctls")),
@@ -192,6 +192,42 @@ fn variables(
         findings.problem(name.place.clone(), message);
     }
     plain(pairs)
+}
+
+const DEPLOY_INSTEAD: &str =
+    "of \"deploy\" only resources: limits: is taken: a stack has one container a service";
+
+/// `mem_limit`, `cpus`, `pids_limit`, or the same beneath `deploy`.
+fn limits(findings: &mut Findings<'_>, fields: &mut Fields<'_>) -> Limits {
+    let mut own = limits_of(findings, fields, ["mem_limit", "cpus", "pids_limit"]);
+    if let Some(entry) = fields.entry("deploy") {
+        let mut deploy = Fields::of(findings, "deploy".to_owned(), &entry.value);
+        if let Some(entry) = deploy.entry("resources") {
+            let mut resources = Fields::of(findings, "resources".to_owned(), &entry.value);
+            if let Some(entry) = resources.entry("limits") {
+                let mut fields = Fields::of(findings, "limits".to_owned(), &entry.value);
+                own = own.or(limits_of(findings, &mut fields, ["memory", "cpus", "pids"]));
+                fields.finish(findings, &[]);
+            }
+            resources.ignored(findings, "reservations", "a worker shares nothing out beforehand");
+            resources.finish(findings, &[]);
+        }
+        let others = ["replicas", "mode", "restart_policy", "placement", "update_config"];
+        deploy.finish(findings, &others.map(|key| (key, DEPLOY_INSTEAD)));
+    }
+    own
+}
+
+fn limits_of(findings: &mut Findings<'_>, fields: &mut Fields<'_>, keys: [&'static str; 3]) -> Limits {
+    let [memory, cpus, pids] = keys;
+    let memory_bytes = fields.text(findings, memory).and_then(|text| limits::memory(findings, memory, &text));
+    let cpu_millis = fields.text(findings, cpus).and_then(|text| limits::cpus(findings, cpus, &text));
+    let pids = fields.number(findings, pids, limits::PIDS_MAX);
+    Limits {
+        memory_bytes: memory_bytes.unwrap_or(0),
+        cpu_millis: cpu_millis.unwrap_or(0),
+        pids: pids.unwrap_or(0).into(),
+    }
 }
 
 /// Containers take more names than shells do (`my.setting`), so only what breaks `NAME=value` is refused.

@@ -186,7 +186,7 @@ services:
     network_mode: host
     extends: { service: base }
     profiles: [dev]
-    deploy: { resources: {} }
+    deploy: { replicas: 2 }
     env_file: .env
     secrets: [a]
     pid: host
@@ -207,7 +207,7 @@ services:
     deploy/compose.yaml:14:5: "network_mode" of service "db" is not supported: all services share the stack's private network and reach each other by name
     deploy/compose.yaml:15:5: "extends" of service "db" is not supported: write the service out, or use a YAML anchor and "<<"
     deploy/compose.yaml:16:5: "profiles" of service "db" is not supported: every service of the file is part of the stack: keep others in another file
-    deploy/compose.yaml:17:5: "deploy" of service "db" is not supported: the workers decide about resources
+    deploy/compose.yaml:17:15: "replicas" of deploy is not supported: of "deploy" only resources: limits: is taken: a stack has one container a service
     deploy/compose.yaml:18:5: "env_file" of service "db" is not supported: write the variables under "environment"
     deploy/compose.yaml:19:5: "secrets" of service "db" is not supported: write the value under "environment", or use a file of the repository as a bind
     deploy/compose.yaml:20:5: "pid" of service "db" is not supported: namespaces are not shared
@@ -430,4 +430,24 @@ proptest! {
     ) {
         let _ = parse(&file(), pieces.concat().as_bytes());
     }
+}
+
+#[test]
+fn limits_are_taken_in_both_of_composes_forms() {
+    let text = "
+services:
+  a: { image: a, mem_limit: 48m, cpus: 0.5, pids_limit: 20 }
+  b: { image: b, cpus: \"2\", deploy: { resources: { limits: { memory: 1g, cpus: \"3\", pids: 9 } } } }
+  c: { image: c }
+";
+    let (compose, _) = accepted(text);
+    let limits: Vec<Limits> = compose.services.iter().map(|service| service.limits).collect();
+    assert_eq!(limits[0], Limits { memory_bytes: 48 << 20, cpu_millis: 500, pids: 20 });
+    assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 2000, pids: 9 });
+    assert_eq!(limits[2], Limits::default());
+    let bad = "services:\n  a: { image: a, mem_limit: 1k, cpus: many }\n";
+    insta::assert_snapshot!(problems(bad), @r#"
+    deploy/compose.yaml:2:29: "mem_limit" is "1k": write a size such as 65536, "64k", "64m" or "1g", at least "6m"
+    deploy/compose.yaml:2:39: "cpus" is "many": write a number of processors from 0.01 to 1024, such as 2 or 0.5
+    "#);
 }

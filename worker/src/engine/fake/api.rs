@@ -23,6 +23,7 @@ fn state_of(id: &str, container: &Container, image_id: String) -> ContainerState
         status: container.status,
         exit_code: container.exit_code,
         oom_killed: container.oom_killed,
+        memory_limit_bytes: container.spec.limits.memory_bytes,
         error: String::new(),
         pid: u32::from(container.status == Status::Running) * 1000,
         started_at: String::new(),
