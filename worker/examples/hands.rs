@@ -171,7 +171,7 @@ async fn main() -> Result<(), Failure> {
         let stream = futures::stream::iter([Ok(bytes::Bytes::from(bytes))]);
         println!("loaded {:?}", engine.load_image(Box::pin(stream)).await?);
     }
-    let worked = work(&job, &data, &pool, &engine).await;
+    let worked = Box::pin(work(&job, &data, &pool, &engine)).await;
     daemon.shutdown().await;
     pool.close()?;
     worked
