@@ -4,6 +4,7 @@
 //! wrote is worse than none. Must not know the wire; `spec` converts.
 
 mod fields;
+mod grants;
 mod interpolate;
 mod service;
 mod volumes;
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::fields::Fields;
+use self::grants::Grants;
 use self::yaml::{Entry, Value};
 use super::andon_toml::readable;
 use super::problem::{Findings, Located, Problem, all_problems, quoted};
@@ -181,11 +183,7 @@ pub(crate) fn read(file: &RepoPath, bytes: &[u8]) -> Draft {
 }
 
 /// What to do instead of some top-level keys.
-const TOP_INSTEAD: [(&str, &str); 3] = [
-    ("include", "write all services into one file"),
-    ("secrets", "a test stack has none: write the value, or a file of the repository as a bind"),
-    ("configs", "use a file of the repository as a bind"),
-];
+const TOP_INSTEAD: [(&str, &str); 1] = [("include", "write all services into one file")];
 
 fn top(findings: &mut Findings<'_>, file: &RepoPath, root: &yaml::Node) -> Compose {
     let mut fields = Fields::of(findings, "the compose file".to_owned(), root);
@@ -194,8 +192,9 @@ fn top(findings: &mut Findings<'_>, file: &RepoPath, root: &yaml::Node) -> Compo
     let volumes = volumes::declared(findings, fields.entry("volumes"));
     networks(findings, fields.entry("networks"));
     let folder = file.folder();
+    let grants = Grants::declared(findings, &folder, &mut fields);
     let services = match fields.entry("services") {
-        Some(entry) => services(findings, &folder, &volumes, entry),
+        Some(entry) => services(findings, &folder, &volumes, &grants, entry),
         None => {
             findings.problem(fields.place.clone(), "the file has no \"services\"");
             Vec::new()
@@ -226,6 +225,7 @@ fn services(
     findings: &mut Findings<'_>,
     folder: &RepoPath,
     volumes: &BTreeSet<String>,
+    grants: &Grants,
     entry: &Entry,
 ) -> Vec<Service> {
     let entries: &[Entry] = match &entry.value.value {
@@ -250,7 +250,7 @@ fn services(
             let message = format!("{} is no name for a service: {NAME_FORM}", quoted(&entry.key));
             findings.problem(entry.place.clone(), message);
         }
-        let service = service::read(findings, folder, volumes, entry);
+        let service = service::read(findings, folder, volumes, grants, entry);
         for dependency in &service.depends_on {
             places.insert((service.name.clone(), dependency.value.service.clone()), dependency.place.clone());
         }

@@ -8,6 +8,7 @@ use super::super::limits::{self, Limits};
 use super::super::problem::{Findings, Located, Place, choices, quoted};
 use super::super::{Build, Image, RepoPath, is_name};
 use super::fields::{self, Fields};
+use super::grants::Grants;
 use super::volumes;
 use super::yaml::{Entry, Value};
 use super::{Condition, Dependency, Healthcheck, Service};
@@ -18,14 +19,12 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 const HEALTH_RETRIES_MAX: u32 = 1000;
 
 /// What to do instead of keys that are refused.
-const INSTEAD: [(&str, &str); 24] = [
+const INSTEAD: [(&str, &str); 22] = [
     ("privileged", "a service of a stack runs unprivileged; single capabilities go into \"cap_add\""),
     ("network_mode", "all services share the stack's private network and reach each other by name"),
     ("env_file", "write the variables under \"environment\""),
     ("extends", "write the service out, or use a YAML anchor and \"<<\""),
     ("profiles", "every service of the file is part of the stack: keep others in another file"),
-    ("secrets", "write the value under \"environment\", or use a file of the repository as a bind"),
-    ("configs", "use a file of the repository as a bind"),
     ("links", "services reach each other by name; further names go into networks: default: aliases"),
     ("external_links", "a stack reaches nothing outside of itself"),
     ("extra_hosts", "give the service that is meant an alias in networks: default: aliases"),
@@ -70,18 +69,20 @@ pub(crate) fn read(
     findings: &mut Findings<'_>,
     folder: &RepoPath,
     volumes: &BTreeSet<String>,
+    grants: &Grants,
     entry: &Entry,
 ) -> Draft {
     let mut fields = Fields::of(findings, format!("service {}", quoted(&entry.key)), &entry.value);
     let image = image(findings, &mut fields, folder, entry);
     let depends_on = depends_on(findings, &mut fields);
+    let granted = grants.of(findings, &mut fields);
     let service = Service {
         name: entry.key.clone(),
         image,
         entrypoint: fields.argv(findings, "entrypoint"),
         command: fields.argv(findings, "command"),
         environment: environment(findings, &mut fields),
-        mounts: volumes::mounts(findings, &mut fields, folder, volumes),
+        mounts: volumes::mounts(findings, &mut fields, folder, volumes, granted),
         healthcheck: healthcheck(findings, &mut fields),
         depends_on: Vec::new(),
         aliases: aliases(findings, &mut fields),

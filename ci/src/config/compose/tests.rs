@@ -197,7 +197,7 @@ services:
 "#;
     insta::assert_snapshot!(problems(text), @r#"
     deploy/compose.yaml:2:1: "include" of the compose file is not supported: write all services into one file
-    deploy/compose.yaml:3:1: "secrets" of the compose file is not supported: a test stack has none: write the value, or a file of the repository as a bind
+    deploy/compose.yaml:3:12: secret "a" has no "file"
     deploy/compose.yaml:5:3: network "front" is not supported: all services of a stack share one private network
     deploy/compose.yaml:6:14: "driver" of network "default" is not supported
     deploy/compose.yaml:8:11: "external" of volume "data" is not supported: a baseline holds its volumes: declare the volume here and fill it by a seed command
@@ -209,13 +209,75 @@ services:
     deploy/compose.yaml:16:5: "profiles" of service "db" is not supported: every service of the file is part of the stack: keep others in another file
     deploy/compose.yaml:17:15: "replicas" of deploy is not supported: of "deploy" only resources: limits: is taken: a stack has one container a service
     deploy/compose.yaml:18:5: "env_file" of service "db" is not supported: write the variables under "environment"
-    deploy/compose.yaml:19:5: "secrets" of service "db" is not supported: write the value under "environment", or use a file of the repository as a bind
     deploy/compose.yaml:20:5: "pid" of service "db" is not supported: namespaces are not shared
     deploy/compose.yaml:21:5: "devices" of service "db" is not supported: a stack has no devices of the worker
     deploy/compose.yaml:22:5: "helthcheck" of service "db" is not supported, did you mean "healthcheck"?
     deploy/compose.yaml:23:16: network "front" is not supported: all services of a stack share one private network
     deploy/compose.yaml:24:26: "network" of build is not supported
     deploy/compose.yaml:24:41: "dockerfile_inline" of build is not supported: write a Dockerfile into the repository
+    "#);
+}
+
+#[test]
+fn secrets_and_configs_are_files_of_the_repository_mounted_read_only() {
+    let text = r#"
+services:
+  app:
+    image: app:1
+    secrets:
+      - password
+      - { source: key, target: keys/private }
+    configs:
+      - { source: nginx, target: /etc/nginx/nginx.conf }
+      - motd
+secrets:
+  password: { file: ./password.txt }
+  key: { file: ../keys/private.pem }
+configs:
+  nginx: { file: nginx.conf }
+  motd: { file: ./motd }
+"#;
+    let (compose, _) = accepted(text);
+    let mounts: Vec<(String, String, bool)> = compose.services[0]
+        .mounts
+        .iter()
+        .map(|mount| match &mount.source {
+            MountSource::Bind(path) => {
+                (mount.target.clone(), path.value.as_str().to_owned(), mount.read_only)
+            }
+            other => panic!("a file: {other:?}"),
+        })
+        .collect();
+    let bind = |target: &str, file: &str| (target.to_owned(), file.to_owned(), true);
+    assert_eq!(
+        mounts,
+        [
+            bind("/run/secrets/password", "deploy/password.txt"),
+            bind("/run/secrets/keys/private", "keys/private.pem"),
+            bind("/etc/nginx/nginx.conf", "deploy/nginx.conf"),
+            bind("/motd", "deploy/motd"),
+        ]
+    );
+}
+
+#[test]
+fn secrets_that_are_no_files_are_refused_by_name() {
+    let text = r#"
+services:
+  app:
+    image: app:1
+    secrets: [pasword, { source: token, mode: 0400 }, { target: x }]
+secrets:
+  password: { file: ./password.txt }
+  token: { environment: TOKEN }
+configs: [a]
+"#;
+    insta::assert_snapshot!(problems(text), @r#"
+    deploy/compose.yaml:5:15: secret "pasword" is not declared under the top's "secrets", did you mean "password"?
+    deploy/compose.yaml:5:41: "mode" of a secret is not supported: the file has the owner and mode that it has in the commit
+    deploy/compose.yaml:5:55: a secret needs a "source"
+    deploy/compose.yaml:8:12: "environment" of secret "token" is not supported: only a "file" of the repository is taken: a run does not depend on where it was asked for
+    deploy/compose.yaml:9:10: "configs" must be a map, not a list
     "#);
 }
 

@@ -43,14 +43,15 @@ pub(crate) fn declared(findings: &mut Findings<'_>, entry: Option<&Entry>) -> BT
     names
 }
 
-/// A service's `volumes` and `tmpfs`, each target once.
+/// A service's `volumes` and `tmpfs`, with what it is granted besides; each target once.
 pub(crate) fn mounts(
     findings: &mut Findings<'_>,
     fields: &mut Fields<'_>,
     folder: &RepoPath,
     declared: &BTreeSet<String>,
+    granted: Vec<Located<Mount>>,
 ) -> Vec<Mount> {
-    let mut mounts: Vec<Located<Mount>> = Vec::new();
+    let mut mounts = granted;
     if let Some(entry) = fields.entry("volumes") {
         for item in fields::items(findings, "volumes", &entry.value).unwrap_or_default() {
             let mount = match &item.value {
@@ -185,7 +186,7 @@ fn tmpfs(findings: &mut Findings<'_>, text: &Located<String>) -> Option<Mount> {
     Some(Mount { target, read_only: false, source: MountSource::Tmpfs(bytes) })
 }
 
-fn target_path(findings: &mut Findings<'_>, place: &Place, target: &str) -> Option<String> {
+pub(super) fn target_path(findings: &mut Findings<'_>, place: &Place, target: &str) -> Option<String> {
     let normal = if target.len() > 1 { target.trim_end_matches('/') } else { target };
     if is_container_path(normal) && normal != "/" {
         return Some(normal.to_owned());
@@ -216,7 +217,12 @@ fn volume(
     None
 }
 
-fn bind(findings: &mut Findings<'_>, folder: &RepoPath, place: &Place, written: &str) -> Option<MountSource> {
+pub(super) fn bind(
+    findings: &mut Findings<'_>,
+    folder: &RepoPath,
+    place: &Place,
+    written: &str,
+) -> Option<MountSource> {
     match folder.join(written) {
         Ok(value) => Some(MountSource::Bind(Located { value, place: place.clone() })),
         Err(error) => {
