@@ -5,17 +5,18 @@
 use toml::de::{DeTable, DeValue};
 
 use super::limits::{self, Limits};
-use super::problem::{Findings, Problem};
+use super::problem::{Findings, Problem, choices};
+use super::quick::{ENGINES, Engine};
 use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
     FILE_BYTES_MAX, Image, Located, Note, Place, Policy, Process, RETRIES_MAX, Rebase, RepoPath, Runner,
-    SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check,
+    SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check, quoted,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
 pub(super) const HOMES: [(&str, &[&str]); 8] = [
-    ("[stack]", &["compose"]),
+    ("[stack]", &["compose", "quick"]),
     ("[baseline]", &["seed", "inputs", "step", "seed_timeout", "labels"]),
     ("[[baseline.step]]", &["run", "inputs", "grows", "keep", "name"]),
     (
@@ -110,6 +111,7 @@ pub(crate) fn readable<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Probl
 fn empty() -> Config {
     Config {
         compose: None,
+        quick: Vec::new(),
         baseline: no_baseline(),
         suites: Vec::new(),
         policy: Policy::default(),
@@ -125,7 +127,7 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
     let mut table = Table::new("", document, findings.at(1, 1));
     let stack = table.table(findings, "stack", "[stack]");
     let stack_written = stack.is_some();
-    let compose = stack.and_then(|table| compose_path(findings, table));
+    let (compose, quick) = stack.map(|table| stack_of(findings, table)).unwrap_or_default();
     let baseline = match table.table(findings, "baseline", "[baseline]") {
         Some(table) => baseline::read(findings, table, stack_written),
         None => no_baseline(),
@@ -155,16 +157,32 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
         None => Triggers::default(),
     };
     table.finish(findings, &HOMES);
-    Config { compose, baseline, suites, policy, triggers }
+    Config { compose, quick, baseline, suites, policy, triggers }
 }
 
-fn compose_path(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Located<RepoPath>> {
+type StackKeys = (Option<Located<RepoPath>>, Vec<(Located<String>, Engine)>);
+
+fn stack_of(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> StackKeys {
     table.require(findings, "compose", "[stack] has no \"compose\": name the compose file of the services");
     let text = table.string(findings, "compose");
+    let mut quick = Vec::new();
+    for (service, name) in table.string_map(findings, "quick") {
+        match ENGINES.iter().find(|(known, _)| *known == name) {
+            Some((_, engine)) => quick.push((service, *engine)),
+            None => {
+                let known = choices(&ENGINES.map(|(known, _)| known));
+                let message =
+                    format!("quick of {} is {}: write {known}", quoted(&service.value), quoted(&name));
+                findings.problem(service.place, message);
+            }
+        }
+    }
     table.finish(findings, &HOMES);
-    let text = text?;
-    check::repo_path(findings, "compose", &RepoPath::root(), &text)
-        .map(|value| Located { value, place: text.place.clone() })
+    let compose = text.and_then(|text| {
+        let path = check::repo_path(findings, "compose", &RepoPath::root(), &text)?;
+        Some(Located { value: path, place: text.place.clone() })
+    });
+    (compose, quick)
 }
 
 fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {

@@ -12,6 +12,7 @@ mod limits;
 mod measure;
 mod paths;
 mod problem;
+pub mod quick;
 mod table;
 
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
 pub struct Config {
     /// `[stack] compose`, beneath the repository's root; absent for a project without services.
     pub compose: Option<Located<RepoPath>>,
+    /// `[stack] quick`: services that are started with their engine's quick options.
+    pub quick: Vec<(Located<String>, quick::Engine)>,
     /// `[baseline]`.
     pub baseline: Baseline,
     /// `[[suite]]`: at least one, in the file's order, names unique.

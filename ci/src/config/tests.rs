@@ -64,6 +64,7 @@ fn every_key_has_its_effect() {
         r#"
         [stack]
         compose = "deploy/../deploy/compose.yaml"
+        quick = { db = "mysql", cache = "redis" }
         [baseline]
         seed = ["a", "b"]
         inputs = ["db/*.sql", "schema"]
@@ -96,6 +97,8 @@ fn every_key_has_its_effect() {
         "#,
     );
     assert_eq!(config.compose.unwrap().value.as_str(), "deploy/compose.yaml");
+    let quick: Vec<_> = config.quick.iter().map(|(name, engine)| (name.value.as_str(), *engine)).collect();
+    assert_eq!(quick, [("cache", quick::Engine::Redis), ("db", quick::Engine::MySql)]);
     assert_eq!(config.baseline.labels, [("team".to_owned(), "shop".to_owned())]);
     assert_eq!(config.baseline.seed_timeout, Duration::from_secs(150));
     let py = &config.suites[0];

@@ -17,7 +17,16 @@ pub(super) fn commit(
     for suite in &config.suites {
         image(snapshot, &suite.image, problems);
     }
-    for service in compose.map(|compose| compose.services.as_slice()).unwrap_or_default() {
+    let services = compose.map(|compose| compose.services.as_slice()).unwrap_or_default();
+    if compose.is_some() {
+        for (name, _) in &config.quick {
+            if !services.iter().any(|service| service.name == name.value) {
+                let message = format!("quick: the compose file has no service {}", quoted(&name.value));
+                problems.push(Problem { place: name.place.clone(), message });
+            }
+        }
+    }
+    for service in services {
         image(snapshot, &service.image, problems);
         for mount in &service.mounts {
             if let MountSource::Bind(bind) = &mount.source {

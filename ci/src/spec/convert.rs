@@ -5,7 +5,8 @@ use std::time::Duration;
 use andon_proto as wire;
 
 use crate::config::compose::{Compose, Condition, Healthcheck, Mount, MountSource, Service};
-use crate::config::{Build, Image, Limits, Policy, Process, Rebase, Runner, Suite};
+use crate::config::quick::Engine;
+use crate::config::{Build, Config, Image, Limits, Policy, Process, Rebase, Runner, Suite};
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -33,9 +34,15 @@ fn image(image: &Image) -> wire::Image {
 }
 
 /// The compose file, with the digest of its bytes.
-pub(super) fn stack(compose: &Compose, bytes: &[u8]) -> wire::Stack {
+pub(super) fn stack(compose: &Compose, bytes: &[u8], config: &Config) -> wire::Stack {
+    let options = |name: &str| {
+        let engine =
+            config.quick.iter().find(|(service, _)| service.value == name).map(|(_, engine)| *engine);
+        engine.map(Engine::options).unwrap_or_default().iter().map(|option| (*option).to_owned()).collect()
+    };
+    let quick = |one: &Service| wire::Service { options: options(&one.name), ..service(one) };
     wire::Stack {
-        services: compose.services.iter().map(service).collect(),
+        services: compose.services.iter().map(quick).collect(),
         compose_digest: blake3::hash(bytes).to_hex().to_string(),
     }
 }
@@ -86,6 +93,7 @@ fn service(service: &Service) -> wire::Service {
         read_only: service.read_only,
         tty: service.tty,
         labels: pairs(&service.labels),
+        options: Vec::new(),
     }
 }
 

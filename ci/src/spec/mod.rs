@@ -170,7 +170,7 @@ pub fn specification(snapshot: &Snapshot<'_>, project: &Project) -> Result<RunSp
     let stack = match &project.stack {
         Some((path, compose)) => {
             let bytes = snapshot.read(path.as_str())?.unwrap_or_default();
-            Some(convert::stack(compose, &bytes))
+            Some(convert::stack(compose, &bytes, &project.config))
         }
         None => None,
     };

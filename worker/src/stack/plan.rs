@@ -41,6 +41,12 @@ pub enum PlanRefused {
         /// What is wrong with it.
         why: String,
     },
+    /// Options have no place.
+    #[error(
+        "service `{0}` is started by a line of shell, to which no options can be added: write its command as a list, \
+         or take it out of `quick`"
+    )]
+    Options(String),
     /// Two services disagree.
     #[error("two services of the stack are called `{0}`")]
     Twice(String),
@@ -115,7 +121,7 @@ impl StackPlan {
             if services.iter().any(|other| other.name == service.name) {
                 return Err(PlanRefused::Twice(service.name.clone()));
             }
-            services.push(ServicePlan::new(service, image, info, order.completes(place)));
+            services.push(ServicePlan::new(service, image, info, order.completes(place))?);
         }
         Ok(Self { services, order })
     }
@@ -158,7 +164,13 @@ impl StackPlan {
 }
 
 impl ServicePlan {
-    fn new(service: &Service, image: &ResolvedImage, info: &ImageInfo, completes: bool) -> Self {
+    fn new(
+        service: &Service,
+        image: &ResolvedImage,
+        info: &ImageInfo,
+        completes: bool,
+    ) -> Result<Self, PlanRefused> {
+        let service = &with_options(service, info)?;
         let mut trees = Vec::new();
         for mount in &service.mounts {
             let target = tidy(&mount.target);
@@ -185,7 +197,7 @@ impl ServicePlan {
             0 => STOP_GRACE_DEFAULT,
             ms => Duration::from_millis(ms).min(STOP_GRACE_MAX),
         };
-        Self {
+        Ok(Self {
             name: service.name.clone(),
             image: image.clone(),
             trees,
@@ -195,7 +207,7 @@ impl ServicePlan {
             stop_signal: stop_signal.to_owned(),
             stop_grace,
             service: service.clone(),
-        }
+        })
     }
 
     /// Where others on the site's network find it, and what it calls itself.
@@ -280,6 +292,26 @@ impl ServicePlan {
     }
 }
 
+/// The service with its options in its command.
+fn with_options(service: &Service, info: &ImageInfo) -> Result<Service, PlanRefused> {
+    let mut service = service.clone();
+    if service.options.is_empty() {
+        return Ok(service);
+    }
+    // An entrypoint of the service's own takes the image's command away.
+    let of_image = if service.entrypoint.is_some() { &[] } else { info.command.as_slice() };
+    let mut words = service.command.take().map_or_else(|| of_image.to_vec(), |command| command.words);
+    let entrypoint = service.entrypoint.as_ref().map_or(&info.entrypoint, |entrypoint| &entrypoint.words);
+    let is_shell =
+        |words: &[String]| matches!(words, [shell, flag, ..] if shell.ends_with("sh") && flag == "-c");
+    if is_shell(&words) || is_shell(entrypoint) {
+        return Err(PlanRefused::Options(service.name));
+    }
+    words.append(&mut service.options);
+    service.command = Some(Argv { words });
+    Ok(service)
+}
+
 fn bind(source: PathBuf, target: &str, read_only: bool) -> Bind {
     Bind { source, target: target.to_owned(), read_only, propagation: Propagation::Private }
 }
@@ -362,6 +394,37 @@ mod tests {
         assert_eq!(spec.network, NetworkMode::Named { network: "net".into(), aliases: vec!["db".into()] });
         assert_eq!(spec.labels["dev.andon.lane"], "0");
         assert!(!spec.engine_healthcheck);
+    }
+
+    #[test]
+    fn options_go_to_the_end_of_the_command_whoever_gives_it() {
+        let info = ImageInfo {
+            entrypoint: vec!["docker-entrypoint.sh".into()],
+            command: vec!["mysqld".into()],
+            ..ImageInfo::default()
+        };
+        let words = |service: Service, info: &ImageInfo| {
+            let service = Service { options: vec!["--skip-log-bin".into()], ..service };
+            with_options(&service, info).map(|service| service.command.unwrap().words)
+        };
+        let argv =
+            |words: &[&str]| Some(Argv { words: words.iter().map(|word| (*word).to_owned()).collect() });
+        assert_eq!(words(Service::default(), &info).unwrap(), ["mysqld", "--skip-log-bin"]);
+        let own = Service { command: argv(&["--character-set-server=utf8mb4"]), ..Service::default() };
+        assert_eq!(words(own, &info).unwrap(), ["--character-set-server=utf8mb4", "--skip-log-bin"]);
+        let entered = Service { entrypoint: argv(&["mysqld"]), ..Service::default() };
+        assert_eq!(words(entered, &info).unwrap(), ["--skip-log-bin"]);
+        let shell = Service {
+            command: argv(&["/bin/sh", "-c", "exec mysqld"]),
+            name: "db".into(),
+            ..Service::default()
+        };
+        assert_eq!(words(shell, &info), Err(PlanRefused::Options("db".into())));
+        assert_eq!(
+            with_options(&Service::default(), &info),
+            Ok(Service::default()),
+            "without options nothing changes"
+        );
     }
 
     #[test]
