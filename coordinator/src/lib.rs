@@ -3,6 +3,7 @@
 
 mod blobs;
 mod clock;
+mod drift;
 mod driver;
 mod lead;
 mod plan;

@@ -35,6 +35,8 @@ impl Farm {
         let (workers, lanes) = (workers.to_string(), lanes.to_string());
         let mut up = farm.andon();
         up.envs(store.map(|url| ("ANDON_STORE", url)));
+        // In tests rebases are doubted more often.
+        up.env("ANDON_DEEP_CHECK_EVERY", "5");
         up.args([
             "up",
             "--workers",

@@ -48,6 +48,18 @@ fn a_push_runs_every_test_pristine_on_two_workers_and_a_failure_can_be_rerun() {
     let dirt = |attempt: &&Value| attempt["dirtied_bytes"].as_u64().expect("known");
     assert!(attempts(&measured).iter().all(|attempt| dirt(attempt) > 0), "each test writes: {measured:#}");
 
+    let drift = farm.json(&["drift", &number.to_string()]);
+    let drifts = drift.as_array().expect("a line for each test");
+    assert_eq!(drifts.len(), 12, "{drift:#}");
+    assert!(drifts.iter().all(|test| test["dirtied_bytes"].as_u64() > Some(0)), "{drift:#}");
+    let of_one = farm.json(&["drift", &number.to_string(), drifts[0]["id"].as_str().expect("an id")]);
+    let data = of_one["trees"].as_array().expect("trees").iter().find(|tree| tree["tree"] == "volume/data");
+    let files = data.expect("the database's volume")["files"].as_array().expect("files");
+    assert!(
+        files.iter().any(|file| file["path"] == "ibdata1" || file["bytes"].as_u64() > Some(0)),
+        "{of_one:#}"
+    );
+
     let baselines = farm.json(&["baseline", "list"]);
     let listed = baselines.as_array().or_else(|| baselines["baselines"].as_array()).expect("baselines");
     assert_eq!(listed.len(), 1, "one worker seeded, the other took the published artifact: {baselines:#}");

@@ -60,6 +60,8 @@ pub struct WorkerConfig {
     pub pool: PoolOptions,
     /// Baselines that nothing used for so long leave the pool; without it they stay while there is room.
     pub pool_unused: Option<Duration>,
+    /// Each so many rebases of a stack every byte is compared with the baseline's digests; 0 for never.
+    pub deep_every: u32,
     /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
     pub own_network: bool,
 }
@@ -158,6 +160,7 @@ struct Plan {
     driver: Option<Driver>,
     pool: PoolOptions,
     pool_unused: Option<Duration>,
+    deep_every: u32,
     own_network: bool,
 }
 
@@ -172,6 +175,7 @@ impl Plan {
             driver,
             pool,
             pool_unused,
+            deep_every,
             own_network,
         } = config;
         let coordinator = Coordinator::new(&coordinator, &token)?;
@@ -184,7 +188,7 @@ impl Plan {
         if lanes == 0 || lanes > LANES_MAX {
             return Err(AgentError::Lanes(lanes));
         }
-        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, pool_unused, own_network })
+        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, pool_unused, deep_every, own_network })
     }
 
     fn pool_dir(&self) -> PathBuf {
@@ -261,6 +265,7 @@ async fn with_daemon(
         data_dir,
         lanes: plan.lanes,
         driver: plan.driver,
+        deep_every: plan.deep_every,
         worker: plan.name.clone(),
         docker_socket: Some(docker_socket),
     });

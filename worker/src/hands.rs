@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use andon_proto::work_failed::Class;
 use andon_proto::{BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, WorkFailed};
-use andon_snapshot::{Footprint, Pool};
+use andon_snapshot::{Changes, Pool};
 use async_trait::async_trait;
 use thiserror::Error;
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
@@ -127,6 +127,27 @@ pub fn compress_log(log: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(log, 1).expect("compressing in memory has no way to fail")
 }
 
+/// Longest text that tells what was changed, in bytes.
+const CHANGES_TEXT_MAX: usize = 16 * 1024;
+
+/// What attempts have changed, for the coordinator. Where the paths are too many for one message they are left out.
+pub(crate) fn told_changes(attempts: Vec<u64>, mut changes: Changes) -> andon_proto::Footprint {
+    let text = |changes: &Changes| serde_json::to_string(changes).expect("plain data is JSON");
+    let mut told = text(&changes);
+    if told.len() > CHANGES_TEXT_MAX {
+        for tree in &mut changes.trees {
+            tree.left_out += tree.files.drain(..).len() as u64;
+        }
+        told = text(&changes);
+    }
+    if told.len() > CHANGES_TEXT_MAX {
+        told = String::new();
+    }
+    let Changes { footprint, .. } = changes;
+    let dirtied_files = u32::try_from(footprint.files).unwrap_or(u32::MAX);
+    andon_proto::Footprint { attempts, dirtied_bytes: footprint.bytes, dirtied_files, changes: told }
+}
+
 /// Runs what blocks on a thread that may. The pool is such, and so is dropping its clones.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -167,7 +188,7 @@ pub struct Settled {
     pub baseline_key: String,
     /// What the unit before had dirtied, once it is measured; absent where there was nothing to measure. Nothing comes where
     /// measuring failed.
-    pub footprint: Option<oneshot::Receiver<Footprint>>,
+    pub footprint: Option<oneshot::Receiver<Changes>>,
 }
 
 /// What the farm keeps for its workers. The link implements it over the session's connection.
@@ -252,6 +273,8 @@ pub struct HandsOptions {
     pub lanes: u32,
     /// Forces a driver; probed where absent.
     pub driver: Option<Driver>,
+    /// Each so many rebases of a stand every byte is compared with the baseline's digests; 0 for never.
+    pub deep_every: u32,
     /// The worker's name, for metadata.
     pub worker: String,
     /// The nested daemon's own socket, for suites whose tests use Docker themselves; none where they cannot.

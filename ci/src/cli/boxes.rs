@@ -118,7 +118,7 @@ impl From<OuterError> for CliError {
 /// What the pools of this machine's boxes are told: by the environment of whoever starts them.
 fn pool_environment() -> Vec<(String, String)> {
     let told = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-    super::servers::POOL_VARIABLES.iter().filter_map(|name| told(name)).collect()
+    super::servers::WORKER_VARIABLES.iter().filter_map(|name| told(name)).collect()
 }
 
 #[cfg(test)]

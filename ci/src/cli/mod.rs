@@ -7,6 +7,7 @@ mod artifacts;
 mod boxes;
 mod clock;
 mod doctor;
+mod drift;
 mod engine;
 mod error;
 mod farm;
@@ -74,6 +75,8 @@ enum Command {
     Logs(show::LogsArgs),
     /// Files that a test left for people
     Artifacts(artifacts::ArtifactsArgs),
+    /// What tests changed of their stack, and whose changes grow
+    Drift(drift::DriftArgs),
     /// A run: verdicts, figures, failures
     Show(show::ShowArgs),
     /// Runs, the latest first
@@ -167,6 +170,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Cancel(args) => show::cancel(args, farm).await,
         Command::Logs(args) => show::logs(args, farm).await,
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
+        Command::Drift(args) => drift::drift(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
         Command::List(args) => show::list(args, farm).await,
         Command::Hook(command) => hook::hook(command, farm).await,

@@ -312,9 +312,9 @@ pub(crate) fn absolute_watch(watched: &str) -> String {
 
 const DAY_SECS: u64 = 24 * 60 * 60;
 
-/// The variables of a worker's pool, which `andon up` hands on to its boxes.
-pub(crate) const POOL_VARIABLES: [&str; 3] =
-    ["ANDON_POOL_MAX_GIB", "ANDON_POOL_SET_ASIDE", "ANDON_POOL_UNUSED_DAYS"];
+/// A worker's variables that `andon up` hands on to its boxes.
+pub(crate) const WORKER_VARIABLES: [&str; 4] =
+    ["ANDON_POOL_MAX_GIB", "ANDON_POOL_SET_ASIDE", "ANDON_POOL_UNUSED_DAYS", "ANDON_DEEP_CHECK_EVERY"];
 
 /// What a worker is told. Inside a box all of it comes from the environment.
 #[derive(Debug, Args)]
@@ -346,6 +346,9 @@ pub(crate) struct AgentArgs {
     /// Baselines that nothing used for so many days are removed from the pool; 0 keeps them while there is room
     #[arg(long, value_name = "DAYS", env = "ANDON_POOL_UNUSED_DAYS", default_value_t = 14, value_parser = clap::value_parser!(u32).range(..=3_650))]
     pool_unused_days: u32,
+    /// Each N rebases of a stack every byte of it is read and compared with the baseline's digests; 0 for never
+    #[arg(long, value_name = "N", env = "ANDON_DEEP_CHECK_EVERY", default_value_t = 200)]
+    deep_check_every: u32,
 }
 
 pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -374,6 +377,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
             set_aside_damaged: args.pool_set_aside,
             ..PoolOptions::default()
         },
+        deep_every: args.deep_check_every,
         pool_unused: (args.pool_unused_days > 0)
             .then(|| Duration::from_secs(u64::from(args.pool_unused_days) * DAY_SECS)),
         own_network: args.own_network,

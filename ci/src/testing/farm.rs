@@ -195,6 +195,9 @@ impl Farm for Face {
     ) -> Answer<wire::GetArtifactsResponse> {
         unused()
     }
+    async fn get_drift(&self, _: Request<wire::GetDriftRequest>) -> Answer<wire::GetDriftResponse> {
+        unused()
+    }
     async fn cancel_run(&self, _: Request<wire::CancelRunRequest>) -> Answer<wire::CancelRunResponse> {
         unused()
     }

@@ -286,6 +286,8 @@ pub enum Report {
         attempts: Vec<AttemptId>,
         /// Bytes that the rebase had to put back.
         dirtied_bytes: u64,
+        /// Which ones, as the worker tells it; passed on.
+        changes: String,
     },
     /// The work failed as a whole.
     WorkFailed {
@@ -411,6 +413,8 @@ pub enum Record {
         attempts: Vec<AttemptId>,
         /// Bytes that the rebase had to put back.
         dirtied_bytes: u64,
+        /// Which ones, as the worker tells it; passed on.
+        changes: String,
     },
     /// A unit printed this while it ran. What begins where another piece of the grant began is dropped.
     Printed {

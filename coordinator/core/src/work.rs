@@ -30,9 +30,9 @@ impl Core {
         report: Report,
         out: &mut Vec<Effect>,
     ) {
-        if let Report::Footprint { attempts, dirtied_bytes } = report {
+        if let Report::Footprint { attempts, dirtied_bytes, changes } = report {
             let worker = worker.clone();
-            persist(out, Record::Footprint { lease, worker, attempts, dirtied_bytes });
+            persist(out, Record::Footprint { lease, worker, attempts, dirtied_bytes, changes });
             return;
         }
         if report == Report::UnitEnded && !self.leases.contains_key(&lease.fence) {

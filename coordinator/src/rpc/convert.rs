@@ -8,10 +8,13 @@ use andon_core::model::{
 use andon_proto as wire;
 use andon_proto::coordinator_message::Body;
 
+use crate::drift::Drift;
 use crate::store::{AttemptRow, Counts, ImageRow, RunRow, TestRow};
 
 /// A failure's message is cut to so many bytes.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// Of what a worker tells of changed files.
+const CHANGES_BYTES_MAX: usize = 16 << 10;
 
 pub(crate) fn lease(lease: wire::Lease) -> Lease {
     Lease { run: RunId(lease.run), work: WorkId(lease.lease), fence: Fence(lease.fence) }
@@ -101,6 +104,7 @@ pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
         Wire::Footprint(print) => Report::Footprint {
             attempts: print.attempts.into_iter().map(AttemptId).collect(),
             dirtied_bytes: print.dirtied_bytes,
+            changes: if print.changes.len() > CHANGES_BYTES_MAX { String::new() } else { print.changes },
         },
         Wire::Notice(_) | Wire::Output(_) | Wire::Artifacts(_) => return None,
     })
@@ -277,4 +281,8 @@ pub(crate) fn image(row: ImageRow) -> wire::SharedImage {
         blob_digest: row.blob_digest,
         blob_size: row.blob_size,
     }
+}
+pub(super) fn drift_told(drift: Drift) -> wire::TestDrift {
+    let Drift { suite, id, dirtied_bytes, usual_bytes, grows } = drift;
+    wire::TestDrift { suite, id, dirtied_bytes, usual_bytes, grows }
 }

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::{blobs, convert, internal, log_text};
 use crate::blobs::Digest;
+use crate::drift;
 use crate::driver::{Command, Farm};
 use crate::plan::plan_of;
 use crate::store::{AttemptRow, ImageRow, RunFilter, RunRow, StoreError, TestRow};
@@ -202,6 +203,23 @@ impl FarmApi for FarmService {
         };
         let artifacts = Some(convert::artifacts_told(kept.ok_or_else(nothing)?));
         Ok(Response::new(wire::GetArtifactsResponse { artifacts, attempt: attempt.0 }))
+    }
+
+    async fn get_drift(
+        &self,
+        request: Request<wire::GetDriftRequest>,
+    ) -> Result<Response<wire::GetDriftResponse>, Status> {
+        let request = request.into_inner();
+        let run = self.whole_row(request.run).await?.run;
+        if request.test.is_empty() {
+            let all = drift::of_run(self.farm.store.as_ref(), run).await.map_err(|error| internal(&error))?;
+            let tests = all.into_iter().map(convert::drift_told).collect();
+            return Ok(Response::new(wire::GetDriftResponse { tests, ..Default::default() }));
+        }
+        let attempt = self.attempt(run, &request.test, request.attempt).await?.attempt;
+        let changes = self.farm.store.changes(run, attempt).await.map_err(|error| internal(&error))?;
+        let changes = changes.unwrap_or_default();
+        Ok(Response::new(wire::GetDriftResponse { changes, attempt: attempt.0, ..Default::default() }))
     }
 
     async fn cancel_run(

@@ -263,6 +263,7 @@ async fn a_footprint_is_taken_once_and_only_with_its_own_fence_and_worker() {
             worker: WorkerId(worker.into()),
             attempts: vec![AttemptId(1)],
             dirtied_bytes,
+            changes: format!("changes {dirtied_bytes}"),
         };
         store.apply(&[created(), added(), leased(1, 1, &[(1, 0)])]).await.unwrap();
         let dirt = async || store.tests(RUN).await.unwrap()[0].attempts[0].dirtied_bytes;
@@ -272,9 +273,13 @@ async fn a_footprint_is_taken_once_and_only_with_its_own_fence_and_worker() {
         assert_eq!(dirt().await, None);
         store.apply(&[print(1, "w1", 4), print(1, "w1", 5)]).await.unwrap();
         assert_eq!(dirt().await, Some(4));
+        assert_eq!(store.changes(RUN, AttemptId(1)).await.unwrap().as_deref(), Some("changes 4"));
+        assert_eq!(store.changes(RUN, AttemptId(2)).await.unwrap(), None);
         let lease = Lease { run: RunId(77), ..lease(1, 1) };
         let worker = WorkerId("w1".into());
-        let of_nothing = Record::Footprint { lease, worker, attempts: vec![AttemptId(1)], dirtied_bytes: 6 };
+        let changes = String::new();
+        let attempts = vec![AttemptId(1)];
+        let of_nothing = Record::Footprint { lease, worker, attempts, dirtied_bytes: 6, changes };
         store.apply(&[of_nothing]).await.expect("a forged run is no reason to refuse a round");
         assert_eq!(dirt().await, Some(4));
     })

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Active, ActiveLease, ActiveRun, AttemptRow, Counts, Forgotten, ImageRow, Note, Output, Past, Piece,
-    Result, RunFilter, RunRow, Store, StoreError, TestRow, smoothed,
+    Result, RunFilter, RunRow, Store, StoreError, TestRow, UsualDirt, smoothed,
 };
 
 /// A store that lives as long as the process.
@@ -38,6 +38,7 @@ struct Stored {
     pieces: BTreeMap<(Fence, u64), Piece>,
     losses: Vec<(LeaseKind, WorkerId)>,
     notes: Vec<Note>,
+    changes: HashMap<AttemptId, String>,
 }
 
 impl Stored {
@@ -48,6 +49,7 @@ impl Stored {
         self.outputs.clear();
         self.pieces.clear();
         self.notes.clear();
+        self.changes.clear();
     }
 
     fn row(&self) -> RunRow {
@@ -102,6 +104,7 @@ impl State {
                     pieces: BTreeMap::new(),
                     losses: Vec::new(),
                     notes: Vec::new(),
+                    changes: HashMap::new(),
                 };
                 self.runs.insert(run, stored);
             }
@@ -155,7 +158,7 @@ impl State {
                     row.attempts.extend(copied);
                 }
             }
-            Record::Footprint { lease, worker, attempts, dirtied_bytes } => {
+            Record::Footprint { lease, worker, attempts, dirtied_bytes, changes } => {
                 // A worker may name any run, and must not be able to stop a round with it.
                 let Some(stored) = self.runs.get_mut(&lease.run) else { return Ok(()) };
                 for attempt in attempts {
@@ -167,6 +170,9 @@ impl State {
                     };
                     if let Some(row) = stored.attempt(attempt).filter(ours) {
                         row.dirtied_bytes = Some(dirtied_bytes);
+                        if !changes.is_empty() {
+                            stored.changes.insert(attempt, changes.clone());
+                        }
                     }
                 }
             }
@@ -367,6 +373,29 @@ impl Store for Memory {
         let stored = state.runs.get_mut(&run);
         let fence = stored.and_then(|stored| stored.attempt(attempt)).map(|row| row.fence);
         Ok(fence.and_then(|fence| state.artifacts.get(&fence)).map(|(_, artifacts)| artifacts.clone()))
+    }
+
+    async fn changes(&self, run: RunId, attempt: AttemptId) -> Result<Option<String>> {
+        Ok(self.state().runs.get(&run).and_then(|stored| stored.changes.get(&attempt).cloned()))
+    }
+
+    async fn usual_dirt(&self, run: RunId, runs_max: u32) -> Result<UsualDirt> {
+        let state = self.state();
+        let Some(project) = state.runs.get(&run).map(|stored| stored.row.header.project.clone()) else {
+            return Ok(UsualDirt::new());
+        };
+        let earlier =
+            state.runs.range(..run).rev().filter(|(_, stored)| stored.row.header.project == project);
+        let mut sums: HashMap<(String, String), (u64, u64)> = HashMap::new();
+        for (_, stored) in earlier.take(runs_max as usize) {
+            for test in stored.tests.values() {
+                for bytes in test.attempts.iter().filter_map(|attempt| attempt.dirtied_bytes) {
+                    let sum = sums.entry((test.suite.clone(), test.id.clone())).or_default();
+                    *sum = (sum.0 + bytes, sum.1 + 1);
+                }
+            }
+        }
+        Ok(sums.into_iter().map(|(test, (sum, count))| (test, (sum / count, count))).collect())
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

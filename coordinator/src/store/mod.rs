@@ -182,6 +182,9 @@ pub struct AttemptRow {
     pub started_ms: u64,
 }
 
+/// Suite and id of a test to the bytes that an attempt of it dirtied on average, and of how many attempts that is.
+pub type UsualDirt = HashMap<(String, String), (u64, u64)>;
+
 /// What is kept of an attempt's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -330,6 +333,10 @@ pub trait Store: Send + Sync + 'static {
     async fn output(&self, run: RunId, attempt: AttemptId) -> Result<Output>;
     /// What the unit of an attempt left.
     async fn artifacts(&self, run: RunId, attempt: AttemptId) -> Result<Option<Artifacts>>;
+    /// What an ended attempt changed, as its worker told it.
+    async fn changes(&self, run: RunId, attempt: AttemptId) -> Result<Option<String>>;
+    /// How much the tests of this run's project dirtied in at most so many runs before it.
+    async fn usual_dirt(&self, run: RunId, runs_max: u32) -> Result<UsualDirt>;
     /// A run's own log.
     async fn notes(&self, run: RunId) -> Result<Vec<Note>>;
     /// What is known of a suite's tests, by id.

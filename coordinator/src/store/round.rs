@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
+use andon_core::ids::AttemptId;
 use andon_core::model::{Record, Verdict};
 use serde::Serialize;
 
@@ -41,8 +42,8 @@ pub(super) struct Round<'a> {
     pieces: Vec<(u64, u64, u64, u32, &'a [u8])>,
     /// (run, attempt, test, of, of_attempt)
     pub(super) shared: Vec<(u64, u64, u32, u64, u64)>,
-    /// (run, attempt, fence, worker, dirtied_bytes)
-    pub(super) footprints: Vec<(u64, u64, u64, &'a str, u64)>,
+    /// (run, attempt, fence, worker, dirtied_bytes, changes)
+    pub(super) footprints: Vec<(u64, u64, u64, &'a str, u64, &'a str)>,
     /// (run, test, verdict)
     pub(super) verdicts: Vec<(u64, u32, i64)>,
     /// (run, test, run_ms, failed, flaky), the last two as 0 or 1; for the history
@@ -111,9 +112,12 @@ impl<'a> Round<'a> {
             Record::AttemptShared { run, attempt, test, of, of_attempt } => {
                 self.shared.push((run.0, attempt.0, test.0, of.0, of_attempt.0));
             }
-            Record::Footprint { lease, worker, attempts, dirtied_bytes } => {
-                let row = |attempt| (lease.run.0, attempt, lease.fence.0, worker.0.as_str(), *dirtied_bytes);
-                self.footprints.extend(attempts.iter().map(|attempt| row(attempt.0)));
+            Record::Footprint { lease, worker, attempts, dirtied_bytes, changes } => {
+                let (run, fence) = (lease.run.0, lease.fence.0);
+                let row = |attempt: &AttemptId| {
+                    (run, attempt.0, fence, worker.0.as_str(), *dirtied_bytes, changes.as_str())
+                };
+                self.footprints.extend(attempts.iter().map(row));
             }
             Record::Printed { lease, starts, raw_bytes, zstd } => {
                 self.pieces.push((lease.run.0, lease.fence.0, *starts, *raw_bytes, zstd));

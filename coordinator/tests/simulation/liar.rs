@@ -80,7 +80,11 @@ impl Cluster {
                 Report::Discovered { tests: vec![forged] }
             }
             2 | 3 => Report::UnitEnded,
-            4 => Report::Footprint { attempts: vec![attempt, AttemptId(1)], dirtied_bytes: u64::MAX },
+            4 => Report::Footprint {
+                attempts: vec![attempt, AttemptId(1)],
+                dirtied_bytes: u64::MAX,
+                changes: String::new(),
+            },
             5 | 6 => {
                 let class = *self.dice.pick(&classes).expect("there are classes");
                 Report::WorkFailed { class, reason: "forged".to_owned(), log_zstd: vec![6] }

@@ -168,7 +168,11 @@ impl Worker {
             Lane::Settling { baseline, measured } => {
                 worker.lanes[lane.0 as usize] = Lane::Idle { baseline, offered: false };
                 if let Some((lease, attempts)) = measured {
-                    worker.report(lease, Report::Footprint { attempts, dirtied_bytes: 7 }, out);
+                    worker.report(
+                        lease,
+                        Report::Footprint { attempts, dirtied_bytes: 7, changes: String::new() },
+                        out,
+                    );
                 }
             }
             Lane::Idle { .. } | Lane::Working(_) => {}

@@ -12,6 +12,7 @@ fn config() -> WorkerConfig {
         driver: None,
         pool: PoolOptions::default(),
         pool_unused: None,
+        deep_every: 0,
         own_network: false,
     }
 }

@@ -28,7 +28,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use andon_proto::{Discovered, TestCase};
-use andon_snapshot::Footprint;
+use andon_snapshot::Changes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -326,7 +326,7 @@ impl Lane {
     }
 
     /// Ends the unit and has a pristine stand serve; answers with what the unit had dirtied, or with why that failed.
-    async fn turn(&mut self) -> Result<Option<oneshot::Receiver<Footprint>>, Vec<String>> {
+    async fn turn(&mut self) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let used_box = self.used_box.take();
         let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
         // What tests made beside the stack may still write to it.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use andon_snapshot::{Baseline, Difference, Footprint, LaneClone, Pool, PoolError, Retired};
+use andon_snapshot::{Baseline, Changes, Difference, LaneClone, Pool, PoolError, Retired};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -29,6 +29,8 @@ use crate::stack::{
 
 /// Longer after it was put back a stand is not taken for untouched: what a server does by its own clock may have come due.
 const UNTOUCHED_MAX: Duration = Duration::from_secs(60);
+/// Paths of one tree that are told of a unit: those with the most bytes.
+const CHANGED_FILES_MAX: usize = 20;
 /// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
 const RESTARTS_MAX: u32 = 500;
 
@@ -63,6 +65,8 @@ pub(crate) struct Ground {
     pub(crate) slot: u32,
     /// Whether units are led to it by fronts.
     pub(crate) fronted: bool,
+    /// Each so many rebases every byte is compared with the baseline's digests; 0 for never.
+    pub(crate) deep_every: u32,
 }
 
 /// A stack on its clone.
@@ -75,6 +79,7 @@ pub(crate) struct Stand {
     rig: Rig,
     layers: Vec<PathBuf>,
     restarts: u32,
+    rebases: u32,
     /// Since when it is pristine, and what had come in to its services by then.
     pristine: Option<(Instant, Vec<u64>)>,
 }
@@ -85,25 +90,31 @@ pub(crate) struct Rebased {
     /// From the last process of the unit gone to all services healthy.
     pub(crate) took: Duration,
     /// What the unit left, once it is measured; nothing comes where that fails.
-    pub(crate) footprint: oneshot::Receiver<Footprint>,
+    pub(crate) footprint: oneshot::Receiver<Changes>,
 }
 
-/// Finds out how much a unit left, and deletes it, in the background.
-fn measure(trees: Vec<Retired>, layers: Footprint) -> oneshot::Receiver<Footprint> {
+/// Finds out what a unit left, and deletes it, in the background.
+fn measure(trees: Vec<Retired>, layers: Changes) -> oneshot::Receiver<Changes> {
     let (sender, receiver) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
-        let measured = trees.into_iter().try_fold(layers, |mut sum, tree| {
-            sum += tree.footprint()?;
+        let measured = trees.into_iter().try_fold(layers, |mut all, tree| {
+            add(&mut all, tree.changes(CHANGED_FILES_MAX)?);
             tree.discard()?;
-            Ok::<_, PoolError>(sum)
+            Ok::<_, PoolError>(all)
         });
         match measured {
             // Nobody waits for it any more: its lease is over.
-            Ok(sum) => drop(sender.send(sum)),
+            Ok(all) => drop(sender.send(all)),
             Err(error) => tracing::warn!(error = %chain(&error), "measuring what a unit dirtied"),
         }
     });
     receiver
+}
+
+/// Trees that were not changed are left out.
+fn add(all: &mut Changes, more: Changes) {
+    all.footprint += more.footprint;
+    all.trees.extend(more.trees.into_iter().filter(|tree| tree.footprint.files > 0));
 }
 
 impl Ground {
@@ -159,6 +170,7 @@ impl Stand {
             rig: Rig::default(),
             layers: Vec::new(),
             restarts: 0,
+            rebases: 0,
             pristine: None,
         };
         stand.make_containers().await?;
@@ -248,6 +260,7 @@ impl Stand {
         }
         self.put_layers_back().await?;
         laps.lap("layers put back");
+        self.rebases = self.rebases.wrapping_add(1);
         self.verify().await?;
         laps.lap("verified");
         self.start().await?;
@@ -318,16 +331,16 @@ impl Stand {
     }
 
     /// What the services wrote into their own layers since the last rebase.
-    async fn measure_layers(&self) -> Result<Footprint, StandFault> {
+    async fn measure_layers(&self) -> Result<Changes, StandFault> {
         let work = self.layer_work();
         let measured = blocking(move || {
-            let mut sum = Footprint::default();
+            let mut all = Changes::default();
             for (tree, layer) in &work.layers {
                 if layer.is_dir() && work.pool.verify_in(&work.baseline, tree, layer).is_err() {
-                    sum += work.pool.footprint_of(&work.baseline, tree, layer)?;
+                    add(&mut all, work.pool.changes_of(&work.baseline, tree, layer, CHANGED_FILES_MAX)?);
                 }
             }
-            Ok::<_, PoolError>(sum)
+            Ok::<_, PoolError>(all)
         });
         Ok(measured.await??)
     }
@@ -347,7 +360,12 @@ impl Stand {
 
     async fn verify(&self) -> Result<(), StandFault> {
         let (clone, written, work) = (Arc::clone(&self.clone), self.written.clone(), self.layer_work());
+        let every = self.ground.deep_every;
+        let deep = every > 0 && self.rebases > 0 && self.rebases.is_multiple_of(every);
         let verified = blocking(move || {
+            if deep {
+                return verify_deep(&clone, written.as_deref(), &work);
+            }
             clone.verify()?;
             written.map_or(Ok(()), |written| written.verify())?;
             work.layers.iter().try_for_each(|(tree, layer)| work.pool.verify_in(&work.baseline, tree, layer))
@@ -370,6 +388,16 @@ impl Stand {
             layers: names.zip(self.layers.iter().cloned()).collect(),
         }
     }
+}
+
+/// As the ordinary check, and every byte besides. Nothing runs on the trees yet.
+fn verify_deep(clone: &LaneClone, written: Option<&LaneClone>, work: &LayerWork) -> Result<(), Difference> {
+    clone.verify_deep()?;
+    written.map_or(Ok(()), LaneClone::verify_deep)?;
+    let layers = work.layers.iter();
+    layers.into_iter().try_for_each(|(tree, layer)| work.pool.verify_deep_in(&work.baseline, tree, layer))?;
+    tracing::info!(lane = clone.lane(), "a deep check found every byte in place");
+    Ok(())
 }
 
 struct LayerWork {

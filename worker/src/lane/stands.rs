@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use andon_snapshot::Footprint;
+use andon_snapshot::Changes;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -185,13 +185,13 @@ impl Stands {
     pub(super) async fn turn(
         &mut self,
         doomed: &[String],
-    ) -> Result<Option<oneshot::Receiver<Footprint>>, Vec<String>> {
+    ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let began = Instant::now();
         if self.is_clean(doomed).await {
             self.used = false;
             self.last = Turned { took: began.elapsed(), driver: CLEAN };
             let (nothing, footprint) = oneshot::channel();
-            let _ = nothing.send(Footprint::default());
+            let _ = nothing.send(Changes::default());
             return Ok(Some(footprint));
         }
         match self.driver {
@@ -215,7 +215,7 @@ impl Stands {
     async fn put_back(
         &mut self,
         doomed: &[String],
-    ) -> Result<Option<oneshot::Receiver<Footprint>>, Vec<String>> {
+    ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let Some(stand) = self.serving.as_mut() else { return Err(vec!["nothing stands".to_owned()]) };
         let mut reasons = Vec::new();
         while reasons.len() < REBASES_MAX {
@@ -239,7 +239,7 @@ impl Stands {
         &mut self,
         began: Instant,
         doomed: &[String],
-    ) -> Result<Option<oneshot::Receiver<Footprint>>, Vec<String>> {
+    ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let footprint = self.serving.take().map(|stand| {
             let (sender, receiver) = oneshot::channel();
             self.behind.spawn(put_back_behind(stand, doomed.to_vec(), sender));
@@ -323,7 +323,7 @@ impl Stands {
     }
 }
 
-async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::Sender<Footprint>) -> Behind {
+async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::Sender<Changes>) -> Behind {
     let held = stand.held_bytes().await;
     let mut reasons = Vec::new();
     while reasons.len() < REBASES_MAX {

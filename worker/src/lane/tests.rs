@@ -129,6 +129,7 @@ impl Bench {
             data_dir: dir.path().join("data"),
             lanes: 1,
             driver,
+            deep_every: 0,
             worker: "w".to_owned(),
             docker_socket: None,
         };
@@ -269,7 +270,7 @@ async fn each_unit_starts_on_what_the_baseline_holds_with_either_driver() {
             std::fs::write(own.join("log"), "overwritten").unwrap();
             let settled = bench.hands.settle(0).await.unwrap();
             assert_eq!(settled.baseline_key, key);
-            assert_eq!(settled.footprint.unwrap().await.unwrap().files, 2);
+            assert_eq!(settled.footprint.unwrap().await.unwrap().footprint.files, 2);
             assert!(!own.join("left").exists());
             assert_eq!(std::fs::read_to_string(own.join("log")).unwrap(), "started");
         }

@@ -7,13 +7,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use andon_proto::Footprint as Measured;
-use andon_snapshot::Footprint;
+use andon_snapshot::Changes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Lane;
 use super::door::{Answer, Door};
-use crate::hands::WorkFailure;
+use crate::hands::{WorkFailure, told_changes};
 use crate::runner::{Cell, Rebases, UnitNews};
 
 /// How long a unit that is over waits for what its rebases measure.
@@ -101,7 +101,7 @@ impl Lane {
     }
 
     /// As between two units, but that the box stays.
-    async fn turn_within(&mut self) -> Result<Option<oneshot::Receiver<Footprint>>, String> {
+    async fn turn_within(&mut self) -> Result<Option<oneshot::Receiver<Changes>>, String> {
         if let Some(used_box) = &self.used_box {
             used_box.clear_outfit().await?;
         }
@@ -115,10 +115,8 @@ impl Lane {
     }
 }
 
-async fn measured(attempts: Vec<u64>, footprint: oneshot::Receiver<Footprint>) -> Option<Measured> {
-    let footprint = footprint.await.ok()?;
-    let dirtied_files = u32::try_from(footprint.files).unwrap_or(u32::MAX);
-    Some(Measured { attempts, dirtied_bytes: footprint.bytes, dirtied_files })
+async fn measured(attempts: Vec<u64>, changes: oneshot::Receiver<Changes>) -> Option<Measured> {
+    Some(told_changes(attempts, changes.await.ok()?))
 }
 
 /// Tells what is still being measured.

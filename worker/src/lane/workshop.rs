@@ -265,6 +265,7 @@ impl Workshop {
             lane: CHECK_LANE.to_owned(),
             slot: 0,
             fronted: false,
+            deep_every: 0,
         };
         let checked = match Stand::raise(ground).await {
             Ok((mut stand, _)) => {
@@ -325,6 +326,7 @@ impl Workshop {
                     slot: 0,
                     // Containers that tests start are on the lane's one network, and find services by its names.
                     fronted: !suite.docker,
+                    deep_every: self.options.deep_every,
                 })
             }
         };

@@ -34,11 +34,10 @@ use andon_proto::coordinator_message::Body as Word;
 use andon_proto::report::Body as Fact;
 use andon_proto::work_failed::Class;
 use andon_proto::{
-    Assign, Footprint, Heartbeat, Hello, LaneReady, Lease, UnitEnded, WorkFailed, WorkerMessage, assign,
-    worker_message,
+    Assign, Heartbeat, Hello, LaneReady, Lease, UnitEnded, WorkFailed, WorkerMessage, assign, worker_message,
 };
 
-use andon_snapshot::Footprint as Dirt;
+use andon_snapshot::Changes;
 
 use super::outbox::Outbox;
 use crate::hands::Unfit;

@@ -7,7 +7,7 @@ use andon_proto::{
     BaselineReady, Discover, Discovered, Execute, Lease, PrepareBaseline, Revoke, RunSpec, Superseded,
     TestCase, TestResult, assign, coordinator_message, work_failed,
 };
-use andon_snapshot::Footprint as Dirt;
+use andon_snapshot::{Changes, Footprint as Dirt};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -79,7 +79,8 @@ impl Scene {
             Call::Settle(lane, reply) => {
                 assert_eq!(lane, 0, "only lane 0 works in these tests");
                 let (measured, footprint) = oneshot::channel();
-                measured.send(Dirt { files: 1, bytes: 8192 }).unwrap();
+                let footprint_of = Dirt { files: 1, bytes: 8192 };
+                measured.send(Changes { footprint: footprint_of, trees: Vec::new() }).unwrap();
                 let settled = Settled { baseline_key: key.into(), footprint: Some(footprint) };
                 reply.send(Ok(settled)).unwrap();
             }
@@ -151,6 +152,7 @@ async fn a_worker_prepares_discovers_executes_and_measures() {
     assert_eq!(talk.lane_ready().await.baseline_key, "k", "not kept waiting for what is measured");
     let (_, Fact::Footprint(print)) = talk.report().await else { panic!("expected a footprint") };
     assert_eq!((print.attempts, print.dirtied_bytes, print.dirtied_files), (vec![1, 2], 8192, 1));
+    assert_eq!(print.changes, r#"{"footprint":{"files":1,"bytes":8192},"trees":[]}"#);
     assert!(talk.seqs.iter().zip(1..).all(|(seq, place)| *seq == place), "from 1, growing by one");
 }
 

@@ -8,7 +8,9 @@ use super::super::{Connection, Pool};
 const OLDEST: &str = "
     SELECT run FROM runs WHERE forgotten = 0 AND ended_ms > 0 AND ended_ms < $1 ORDER BY ended_ms LIMIT 1";
 
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
+    "DELETE FROM changes WHERE run = $1 AND attempt IN
+         (SELECT attempt FROM changes WHERE run = $1 ORDER BY attempt LIMIT $2)",
     "DELETE FROM outputs WHERE run = $1 AND attempt IN
          (SELECT attempt FROM outputs WHERE run = $1 ORDER BY attempt LIMIT $2)",
     "DELETE FROM pieces WHERE run = $1 AND fence IN

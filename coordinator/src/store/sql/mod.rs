@@ -18,6 +18,7 @@ use super::super::outputs::Outputs;
 use super::super::round::Round;
 use super::super::{
     Active, Forgotten, ImageRow, Note, Output, Past, Result, RunFilter, RunRow, Store, StoreError, TestRow,
+    UsualDirt,
 };
 use super::{BEGIN, Pool, check_leader};
 
@@ -88,6 +89,14 @@ impl Store for Database {
 
     async fn artifacts(&self, run: RunId, attempt: AttemptId) -> Result<Option<Artifacts>> {
         read::artifacts(&self.pool, run, attempt).await
+    }
+
+    async fn changes(&self, run: RunId, attempt: AttemptId) -> Result<Option<String>> {
+        read::changes(&self.pool, run, attempt).await
+    }
+
+    async fn usual_dirt(&self, run: RunId, runs_max: u32) -> Result<UsualDirt> {
+        read::usual_dirt(&self.pool, run, runs_max).await
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row as _};
 use super::super::super::outputs::{Outputs, Place};
 use super::super::super::{
     Active, ActiveLease, ActiveRun, AttemptRow, Content, Counts, Output, Past, Piece, Result, RunFilter,
-    RunRow, TestRow, codes,
+    RunRow, TestRow, UsualDirt, codes,
 };
 use super::super::{Connection, Pool, Row};
 use super::write::number;
@@ -295,6 +295,26 @@ pub(in crate::store) async fn history(
 }
 
 /// By the grant alone: an attempt that another run executed has that run's.
+pub(in crate::store) async fn changes(pool: &Pool, run: RunId, attempt: AttemptId) -> Result<Option<String>> {
+    let found = sqlx::query_scalar("SELECT changes FROM changes WHERE run = $1 AND attempt = $2");
+    Ok(found.bind(number(run.0)).bind(number(attempt.0)).fetch_optional(pool).await?)
+}
+
+const USUAL_DIRT: &str = "
+    SELECT tests.suite, tests.id, CAST(avg(attempts.dirtied_bytes) AS BIGINT), count(*)
+    FROM attempts JOIN tests ON tests.run = attempts.run AND tests.test = attempts.test
+    WHERE attempts.dirtied_bytes IS NOT NULL AND attempts.run IN
+        (SELECT run FROM runs WHERE project = (SELECT project FROM runs WHERE run = $1) AND run < $1
+         ORDER BY run DESC LIMIT $2)
+    GROUP BY tests.suite, tests.id";
+
+pub(in crate::store) async fn usual_dirt(pool: &Pool, run: RunId, runs_max: u32) -> Result<UsualDirt> {
+    let rows: Vec<(String, String, i64, i64)> =
+        sqlx::query_as(USUAL_DIRT).bind(number(run.0)).bind(i64::from(runs_max)).fetch_all(pool).await?;
+    let usual = |(suite, id, bytes, samples)| ((suite, id), (natural(bytes), natural(samples)));
+    Ok(rows.into_iter().map(usual).collect())
+}
+
 const ARTIFACTS: &str = "
     SELECT blob_digest, blob_size, files, bytes, left_out FROM artifacts
     WHERE fence = (SELECT fence FROM attempts WHERE run = $1 AND attempt = $2)";

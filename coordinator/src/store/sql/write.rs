@@ -81,6 +81,16 @@ const SHARED_OUTPUTS: &str = "
     JOIN outputs ON outputs.run = CAST(v.value->>3 AS BIGINT) AND outputs.attempt = CAST(v.value->>4 AS BIGINT)
     WHERE true ON CONFLICT DO NOTHING";
 
+/// Before the bytes: what is taken there is taken here.
+const CHANGES: &str = "
+    INSERT INTO changes (run, attempt, changes)
+    SELECT attempts.run, attempts.attempt, v.value->>5
+    FROM json_each($1) AS v
+    JOIN attempts ON attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
+      AND attempts.fence = CAST(v.value->>2 AS BIGINT) AND attempts.worker = v.value->>3
+      AND attempts.dirtied_bytes IS NULL AND attempts.outcome <> 0
+    WHERE v.value->>5 <> '' ON CONFLICT DO NOTHING";
+
 const FOOTPRINTS: &str = "
     UPDATE attempts SET dirtied_bytes = CAST(v.value->>4 AS BIGINT)
     FROM json_each($1) AS v
@@ -151,6 +161,7 @@ pub(in crate::store) async fn round(
     each(db, PIECES, statements(&pieces)).await?;
     each(db, SHARED, statements(&round.shared)).await?;
     each(db, SHARED_OUTPUTS, statements(&round.shared)).await?;
+    each(db, CHANGES, statements(&round.footprints)).await?;
     each(db, FOOTPRINTS, statements(&round.footprints)).await?;
     each(db, HISTORY, statements(&round.seen)).await?;
     each(db, VERDICTS, statements(&round.verdicts)).await?;

@@ -32,7 +32,7 @@ async fn units_follow_each_other_on_stands_that_are_ready_and_what_they_leave_is
         }
         let settled = bench.hands.settle(0).await.unwrap();
         assert_eq!(settled.baseline_key, key);
-        assert_eq!(settled.footprint.unwrap().await.unwrap().files, 0);
+        assert_eq!(settled.footprint.unwrap().await.unwrap().footprint.files, 0);
     }
     assert!(drivers.iter().all(|driver| driver == "standby"), "{drivers:?}");
     bench.hands.shutdown().await;
@@ -47,7 +47,7 @@ async fn what_a_unit_left_on_its_stand_is_measured_and_gone_when_the_stand_serve
     let first = layer(bench.dir.path(), "andon-lane0-db");
     std::fs::write(first.join("left"), "by a test").unwrap();
     let settled = bench.hands.settle(0).await.unwrap();
-    assert_eq!(settled.footprint.unwrap().await.unwrap().files, 1);
+    assert_eq!(settled.footprint.unwrap().await.unwrap().footprint.files, 1);
     for _ in 0..4 {
         bench.unit(&key).await.0.unwrap();
         assert!(!first.join("left").exists());

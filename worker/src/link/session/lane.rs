@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use andon_proto::{BaselineReady, Discovered, Lease, WorkFailed, assign};
 
-use andon_snapshot::Footprint;
+use andon_snapshot::Changes;
 
 use crate::hands::Unfit;
 use crate::runner::UnitNews;
@@ -22,7 +22,7 @@ pub(crate) enum LaneEvent {
     /// The lane was put back, or cannot be.
     Settled(Result<PutBack, Unfit>),
     /// What had been dirtied before it was put back; `None` where that could not be measured.
-    Measured { id: u64, footprint: Option<Footprint> },
+    Measured { id: u64, footprint: Option<Changes> },
 }
 
 /// A lane that was put back.

@@ -11,6 +11,7 @@ use andon_snapshot::Footprint as Dirt;
 use super::*;
 use crate::link::outbox::UNACKED_MAX;
 use crate::runner::UnitNews;
+use andon_proto::Footprint;
 
 mod whole;
 
@@ -68,7 +69,8 @@ fn settled(key: &str) -> LaneEvent {
 
 /// After [`settled`].
 fn measured() -> LaneEvent {
-    LaneEvent::Measured { id: 7, footprint: Some(Dirt { files: 2, bytes: 4096 }) }
+    let footprint = Dirt { files: 2, bytes: 4096 };
+    LaneEvent::Measured { id: 7, footprint: Some(Changes { footprint, trees: Vec::new() }) }
 }
 
 /// What an effect is, in a word or two, for assertions that read.
@@ -187,7 +189,8 @@ fn dirt_that_a_rebase_within_the_unit_measured_is_told_once() {
     desk.hear(unit(5, 0, &[1, 2, 3]));
     desk.lane(0, result(1));
     desk.lane(0, result(2));
-    let within = Footprint { attempts: vec![1, 2], dirtied_bytes: 9, dirtied_files: 1 };
+    let within =
+        Footprint { attempts: vec![1, 2], dirtied_bytes: 9, dirtied_files: 1, ..Footprint::default() };
     assert_eq!(desk.lane(0, LaneEvent::News(UnitNews::Footprint(within))), ["5: footprint [1, 2]"]);
     desk.lane(0, result(3));
     desk.lane(0, unit_ended());

@@ -1,6 +1,7 @@
 //! Leases and lanes: what is started, what comes of it, and how it is stopped.
 
 use super::*;
+use crate::hands::told_changes;
 use crate::runner::UnitNews;
 
 impl Session {
@@ -189,11 +190,9 @@ impl Session {
     }
 
     /// Whose dirt it is was kept when the lane was put back.
-    fn measured(&mut self, id: u64, footprint: Option<Dirt>, out: &mut Vec<Effect>) {
-        let (Some((lease, attempts)), Some(footprint)) = (self.owed.remove(&id), footprint) else { return };
-        let dirtied_files = u32::try_from(footprint.files).unwrap_or(u32::MAX);
-        let footprint = Footprint { attempts, dirtied_bytes: footprint.bytes, dirtied_files };
-        self.report(lease, Fact::Footprint(footprint), out);
+    fn measured(&mut self, id: u64, changes: Option<Changes>, out: &mut Vec<Effect>) {
+        let (Some((lease, attempts)), Some(changes)) = (self.owed.remove(&id), changes) else { return };
+        self.report(lease, Fact::Footprint(told_changes(attempts, changes)), out);
     }
 
     fn rebuild(&mut self, lane: u32, out: &mut Vec<Effect>) {
