@@ -202,6 +202,7 @@ async fn work(job: &Job, data: &Path, pool: &Pool, engine: &SharedEngine) -> Res
             data_dir: pool.dir().join("hands"),
             lanes: job.lanes.max(1),
             driver,
+            deep_every: 1,
             worker: "proof".into(),
             docker_socket: None,
         };
