@@ -86,6 +86,8 @@ pub enum CoordinatorError {
     Serve(#[from] tonic::transport::Error),
 }
 
+/// How long connections may take to end when the coordinator stops.
+const STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 /// The shortest token that is accepted.
 pub const MIN_TOKEN: usize = 16;
 
@@ -137,13 +139,33 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
         servers.spawn(services.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
         tracing::info!(socket = %path.display(), "listening");
     }
-    while let Some(ended) = servers.join_next().await {
-        stop.cancel();
-        ended.expect("a server does not panic")?;
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        ended = end_of(&mut servers, &stop) => ended?,
+        () = overdue => {
+            // Who does not read its connection must not keep everybody else from the next coordinator.
+            tracing::warn!(grace = ?STOP_GRACE, "connections that do not end are cut");
+            servers.shutdown().await;
+        }
     }
     farm.finish().await;
     if let Some(path) = &config.socket {
         let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Until every server has ended; one takes the others along.
+async fn end_of(
+    servers: &mut tokio::task::JoinSet<Result<(), tonic::transport::Error>>,
+    stop: &CancellationToken,
+) -> Result<(), CoordinatorError> {
+    while let Some(ended) = servers.join_next().await {
+        stop.cancel();
+        ended.expect("a server does not panic")?;
     }
     Ok(())
 }
