@@ -22,7 +22,8 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 start_postgres
 
-rounds=200 cycles=4
+# Fewer for a first look: the page says how many.
+rounds=${ANDON_BENCH_ROUNDS:-200} cycles=${ANDON_BENCH_CYCLES:-4}
 if [[ -n $quick ]]; then rounds=8 cycles=2; fi
 
 step "$rounds rounds of each way, in $cycles cycles"

@@ -41,11 +41,11 @@ class ColdStart:
 
     name, label = "cold", "the server's own cold start, nothing else"
     WATCH = (
-        "use IO::Socket::INET; use Time::HiRes qw(time sleep); my $t = time; my $p = fork;"
+        "use IO::Socket::INET; $| = 1; print qq(started\\n); my $p = fork;"
         "if (!$p) { open STDERR, '>', '/dev/null'; exec @ARGV or die }"
         "while (1) { my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1:3306');"
-        " if ($s) { my $b; last if sysread($s, $b, 5) } sleep 0.002 }"
-        "printf '%.1f', (time - $t) * 1000; kill 9, $p; waitpid $p, 0"
+        " if ($s) { my $b; last if sysread($s, $b, 5) } select(undef, undef, undef, 0.002) }"
+        "print qq(up\\n); kill 9, $p; waitpid $p, 0"
     )
 
     def __init__(self, image, command):
@@ -55,7 +55,12 @@ class ColdStart:
         remove(self.container)
         docker("run", "-d", "--name", self.container, "--entrypoint", "sleep", self.image, "600")
         began = rounds.busy_s()
-        took = float(docker("exec", self.container, "perl", "-e", self.WATCH, *self.command))
+        words = ["docker", "exec", self.container, "perl", "-e", self.WATCH, *self.command]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watch:
+            assert watch.stdout.readline() == "started\n"
+            start = time.monotonic()
+            assert watch.stdout.readline() == "up\n"
+            took = (time.monotonic() - start) * 1000
         return {"ms": took, "cpu_ms": (rounds.busy_s() - began) * 1000, "wrong": []}
 
     def containers(self):
@@ -147,7 +152,7 @@ class Compose:
 class KillAndCopy:
     """The data in a folder of the machine: kill, copy the folder anew, start the same container."""
 
-    name, label = "kill+copy", "kill, copy the data folder, start"
+    name, label = "kill+copy", "kill, copy the data folder, start (files elsewhere undone by name)"
 
     def __init__(self, image, command, seeded, folder):
         self.seeded, self.data = Path(folder) / "seeded", Path(folder) / "data"
@@ -172,6 +177,7 @@ class KillAndCopy:
         os.chown(self.data, owner.st_uid, owner.st_gid)
         # The container's mount is of the folder that was removed: starting it again mounts the new one.
         docker("start", self.container)
+        docker("exec", self.container, "rm", "-f", rounds.LITTER)
         return address(self.container)
 
     def containers(self):
@@ -227,12 +233,15 @@ class Truncate(OnAServer):
             self.tables = [name for name, in rounds.all_of(cursor, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'shop'")]
             self.autos = dict(rounds.all_of(cursor, "SELECT table_name, auto_increment FROM information_schema.tables"
                                                     " WHERE table_schema = 'shop' AND auto_increment IS NOT NULL"))
-        copies = [f"CREATE TABLE spare.{name} AS SELECT * FROM shop.{name}" for name in self.tables]
+            columns = rounds.all_of(cursor, "SELECT table_name, GROUP_CONCAT(column_name ORDER BY ordinal_position) FROM information_schema.columns"
+                                            " WHERE table_schema = 'shop' AND extra NOT LIKE '%GENERATED' GROUP BY table_name")
+            self.columns = dict(columns)
+        copies = [f"CREATE TABLE spare.{name} AS SELECT {self.columns[name]} FROM shop.{name}" for name in self.tables]
         self.sql("CREATE DATABASE spare", *copies)
 
     def reset(self):
         fill = [f"TRUNCATE shop.{name}" for name in self.tables]
-        fill += [f"INSERT INTO shop.{name} SELECT * FROM spare.{name}" for name in self.tables]
+        fill += [f"INSERT INTO shop.{name} ({self.columns[name]}) SELECT * FROM spare.{name}" for name in self.tables]
         fill += [f"ALTER TABLE shop.{name} AUTO_INCREMENT = {value}" for name, value in self.autos.items()]
         self.sql("SET foreign_key_checks = 0", "DROP TABLE shop.litter", *fill)
         self.undo_the_rest()
