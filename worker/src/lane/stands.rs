@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use super::berth::{Berths, Way};
 use super::clones::{CLONES_MAX, Needs, clones};
-use super::stand::{Ground, Stand, StandFault, network_of};
+use super::stand::{Ground, Rebased, Stand, StandFault, network_of};
 use super::workshop::Workshop;
 use crate::hands::{Driver, chain};
 use crate::host::Pressure;
@@ -217,22 +217,10 @@ impl Stands {
         doomed: &[String],
     ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let Some(stand) = self.serving.as_mut() else { return Err(vec!["nothing stands".to_owned()]) };
-        let mut reasons = Vec::new();
-        while reasons.len() < REBASES_MAX {
-            match stand.rebase(self.driver, doomed).await {
-                Ok(rebased) => {
-                    stand.prepare_next();
-                    self.used = false;
-                    self.last = Turned { took: rebased.took, driver: self.driver.as_str() };
-                    return Ok(Some(rebased.footprint));
-                }
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "a rebase failed");
-                    reasons.push(chain(&error));
-                }
-            }
-        }
-        Err(reasons)
+        let Rebased { took, footprint } = rebase(stand, self.driver, doomed).await?;
+        self.used = false;
+        self.last = Turned { took, driver: self.driver.as_str() };
+        Ok(Some(footprint))
     }
 
     async fn change_over(
@@ -323,20 +311,14 @@ impl Stands {
     }
 }
 
-async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::Sender<Changes>) -> Behind {
-    let held = stand.held_bytes().await;
+/// Tries it as often as a stand may fail; answers with why it failed each time.
+async fn rebase(stand: &mut Stand, driver: Driver, doomed: &[String]) -> Result<Rebased, Vec<String>> {
     let mut reasons = Vec::new();
     while reasons.len() < REBASES_MAX {
-        match stand.rebase(Driver::Restart, &doomed).await {
+        match stand.rebase(driver, doomed).await {
             Ok(rebased) => {
                 stand.prepare_next();
-                tokio::spawn(async move {
-                    if let Ok(footprint) = rebased.footprint.await {
-                        // Nobody waits for it any more: its lease is over.
-                        let _ = dirt.send(footprint);
-                    }
-                });
-                return Behind::Ready(Box::new(stand), held);
+                return Ok(rebased);
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "a rebase failed");
@@ -344,6 +326,23 @@ async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::S
             }
         }
     }
+    Err(reasons)
+}
+
+async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::Sender<Changes>) -> Behind {
+    let held = stand.held_bytes().await;
+    let mut reasons = match rebase(&mut stand, Driver::Restart, &doomed).await {
+        Ok(Rebased { footprint, .. }) => {
+            tokio::spawn(async move {
+                if let Ok(footprint) = footprint.await {
+                    // Nobody waits for it any more: its lease is over.
+                    let _ = dirt.send(footprint);
+                }
+            });
+            return Behind::Ready(Box::new(stand), held);
+        }
+        Err(reasons) => reasons,
+    };
     let ground = stand.ground().clone();
     if let Err(error) = stand.lower().await {
         reasons.push(chain(&error));

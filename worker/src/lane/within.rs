@@ -40,7 +40,8 @@ impl Lane {
                 biased;
                 ended = &mut running => {
                     drop(door);
-                    return ended.and(told(measuring, news).await);
+                    told(measuring, news).await;
+                    return ended;
                 }
                 Some(knock) = door.next() => knock,
                 Some(Ok(Some(measured))) = measuring.join_next() => {
@@ -66,7 +67,8 @@ impl Lane {
             };
             knock.answer(answer);
             if let Some(ended) = ended {
-                return ended.and(told(measuring, news).await);
+                told(measuring, news).await;
+                return ended;
             }
             if let Some(reason) = failed {
                 cell.kill().await;
@@ -120,7 +122,7 @@ async fn measured(attempts: Vec<u64>, changes: oneshot::Receiver<Changes>) -> Op
 }
 
 /// Tells what is still being measured.
-async fn told(mut measuring: Measuring, news: &mpsc::Sender<UnitNews>) -> Result<(), WorkFailure> {
+async fn told(mut measuring: Measuring, news: &mpsc::Sender<UnitNews>) {
     let telling = async {
         while let Some(measured) = measuring.join_next().await {
             if let Ok(Some(measured)) = measured {
@@ -130,5 +132,4 @@ async fn told(mut measuring: Measuring, news: &mpsc::Sender<UnitNews>) -> Result
     };
     // What is not told then is not known: the tests' verdicts are none the worse.
     let _ = tokio::time::timeout(MEASURE_LIMIT, telling).await;
-    Ok(())
 }
