@@ -25,7 +25,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::{Driver, Hands, HandsOptions, WorkFailure};
-use crate::host::{HostReport, HostUnfit, LookError, Role, Severity};
+use crate::host::{HostReport, HostUnfit, LookError, Pressure, Role, Severity};
 use crate::images::Images;
 use crate::link::{self, AddressError, Coordinator, FarmClient, Health, LinkError, LinkOptions};
 use crate::nested::{DaemonState, NestedConfig, NestedDaemon, NestedError};
@@ -266,6 +266,7 @@ async fn with_daemon(
         lanes: plan.lanes,
         driver: plan.driver,
         deep_every: plan.deep_every,
+        pressure: Pressure::look,
         worker: plan.name.clone(),
         docker_socket: Some(docker_socket),
     });

@@ -26,6 +26,7 @@ use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::SharedEngine;
+use crate::host::Pressure;
 use crate::lane::{Lane, UnitWork, Workshop};
 use crate::runner::UnitNews;
 
@@ -275,6 +276,8 @@ pub struct HandsOptions {
     pub driver: Option<Driver>,
     /// Each so many rebases of a stand every byte is compared with the baseline's digests; 0 for never.
     pub deep_every: u32,
+    /// Tells what the machine can carry, whenever a lane asks: [`Pressure::look`] but in unit tests.
+    pub pressure: fn() -> Pressure,
     /// The worker's name, for metadata.
     pub worker: String,
     /// The nested daemon's own socket, for suites whose tests use Docker themselves; none where they cannot.

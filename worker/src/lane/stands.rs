@@ -25,7 +25,6 @@ use super::clones::{CLONES_MAX, Needs, clones};
 use super::stand::{Ground, Rebased, Stand, StandFault, network_of};
 use super::workshop::Workshop;
 use crate::hands::{Driver, chain};
-use crate::host::Pressure;
 use crate::stack::{fronts, hosts_lines, kill_all, sweep};
 
 /// Rebases that may fail before a stand is raised anew.
@@ -295,7 +294,7 @@ impl Stands {
         let Some(ground) = self.ground.as_ref().filter(|_| self.driver == Driver::Standby) else { return };
         let have = self.slots.len();
         let needs = Needs { stand_bytes: self.stand_bytes, have, waited: self.waited };
-        let want = clones(&Pressure::look(), needs);
+        let want = clones(&(self.workshop.options.pressure)(), needs);
         if want > have {
             let free = (0..).take(CLONES_MAX).find(|slot| !self.slots.contains(slot));
             if let Some(slot) = free {

@@ -19,6 +19,7 @@ use crate::engine::{EngineError, ImageInfo, NetworkMode};
 use crate::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
+use crate::host::Pressure;
 use crate::runner::UnitNews;
 
 mod standby;
@@ -91,6 +92,10 @@ impl ImageSource for FakeImages {
     }
 }
 
+/// Memory for many stands, and processors for two: how many there are does not depend on the machine of the test.
+const TWO_STANDS: Pressure =
+    Pressure { available_bytes: 64 << 30, cpu_waited: Some(100.0), memory_waited: Some(0.0) };
+
 struct Bench {
     dir: tempfile::TempDir,
     engine: Arc<FakeEngine>,
@@ -130,6 +135,7 @@ impl Bench {
             lanes: 1,
             driver,
             deep_every: 0,
+            pressure: || TWO_STANDS,
             worker: "w".to_owned(),
             docker_socket: None,
         };

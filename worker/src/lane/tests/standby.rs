@@ -81,7 +81,13 @@ async fn a_stand_that_cannot_be_put_back_is_raised_anew_and_the_lane_goes_on() {
         bench.hands.settle(0).await.unwrap();
         bench.unit(&key).await.0.unwrap();
     }
-    assert_eq!(bench.calls("create andon-lane0-db"), 1, "anew");
+    // The other stand may have served meanwhile, more than once.
+    let anew = async {
+        while bench.calls("create andon-lane0-db") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), anew).await.unwrap();
     assert_eq!(bench.calls("create andon-lane0_1-db"), 0, "the other one is none the worse");
     bench.fail_starts(100);
     for _ in 0..3 {
