@@ -62,6 +62,7 @@ struct State {
     on_exec: Option<OnExec>,
     on_start: Option<OnStart>,
     layers_in: Option<PathBuf>,
+    stop_codes: BTreeMap<String, i64>,
 }
 
 /// The engine. Containers are known by their names; an id is the name.
@@ -131,6 +132,11 @@ impl FakeEngine {
     /// Decides at each start: `Some` is a container that ends at once in this way.
     pub fn on_start(&self, script: impl FnMut(&ContainerSpec) -> Option<Script> + Send + 'static) {
         self.state().on_start = Some(Box::new(script));
+    }
+
+    /// The container of this name ends with this code when it is stopped; without it, with 0.
+    pub fn on_stop(&self, name: &str, exit_code: i64) {
+        self.state().stop_codes.insert(name.to_owned(), exit_code);
     }
 
     /// The container ends by itself.

@@ -248,17 +248,10 @@ async fn a_failed_seed_publishes_nothing_and_names_the_command_with_its_output()
 #[tokio::test]
 async fn a_service_that_does_not_stop_well_fails_the_build() {
     let bench = Bench::new(&Arc::new(FakeFarm::default()), None).await;
-    let engine = Arc::downgrade(&bench.engine);
-    bench.engine.on_exec(move |container, _| {
-        // The seed lets the database die with an error.
-        let engine = engine.upgrade().unwrap();
-        let _ = container;
-        tokio::spawn(async move { engine.end_container("andon-build-db", 2, false) });
-        Script::default()
-    });
+    bench.engine.on_stop("andon-build-db", 2);
     let failure = bench.hands.prepare_baseline(1, &spec(), &bench.notices).await.unwrap_err();
     assert_eq!(failure.class, Class::Baseline);
-    assert!(failure.reason.contains("service `db` ended with exit code 2"), "{}", failure.reason);
+    assert!(failure.reason.contains("service `db` stopped with exit code 2"), "{}", failure.reason);
 }
 
 #[tokio::test]

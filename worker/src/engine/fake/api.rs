@@ -234,9 +234,10 @@ impl Engine for FakeEngine {
 
     async fn stop_container(&self, id: &str, _: Duration) -> Result<(), EngineError> {
         let mut state = self.record(format!("stop {id}"))?;
+        let exit_code = state.stop_codes.get(id).copied().unwrap_or_default();
         let container = state.container("stop container", id)?;
         if container.status == Status::Running {
-            container.status = Status::Exited;
+            (container.status, container.exit_code) = (Status::Exited, exit_code);
         }
         self.changed.notify_waiters();
         Ok(())
