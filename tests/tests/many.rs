@@ -10,7 +10,7 @@ fn every_service_is_put_back(driver: &str) {
     let output = farm.run(&project.copy(), &[]);
     let shown = farm.show(farm.newest());
     assert!(output.status.success(), "{}\n{shown:#}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(shown["counts"]["passed"], 6, "{shown:#}");
+    assert_eq!(shown["counts"]["passed"], 7, "{shown:#}");
     let tests = shown["tests"].as_array().expect("tests").iter();
     let drivers: Vec<_> =
         tests.map(|test| test["attempts"][0]["driver"].as_str().expect("a driver").to_owned()).collect();

@@ -162,6 +162,7 @@ async fn main() -> Result<(), Failure> {
         data_root: pool.dir().join("docker"),
         run_dir: PathBuf::from("/run/andon-proof"),
         own_network: true,
+        fsync: false,
     };
     let daemon = NestedDaemon::start(config).await?;
     println!("daemon: {:?}", began.elapsed());

@@ -42,6 +42,7 @@ impl Daemon {
                     data_root: data_root.to_owned(),
                     run_dir: run_dir.to_owned(),
                     own_network: true,
+                    fsync: false,
                 };
                 Ok(Self::Andon(NestedDaemon::start(config).await?))
             }
@@ -152,8 +153,12 @@ fn tell(way: &str, answers: Duration, started: Duration, ended: Duration, image:
 }
 
 fn renew(data_root: &Path) -> Result<(), Failure> {
-    let config =
-        NestedConfig { data_root: data_root.to_owned(), run_dir: PathBuf::new(), own_network: false };
+    let config = NestedConfig {
+        data_root: data_root.to_owned(),
+        run_dir: PathBuf::new(),
+        own_network: false,
+        fsync: true,
+    };
     let (images, took) = andon_worker::nested::renew(&config)?;
     println!("{}", json!({ "images": images, "renew_ms": millis(took) }));
     Ok(())

@@ -62,6 +62,8 @@ pub struct WorkerConfig {
     pub pool_unused: Option<Duration>,
     /// Each so many rebases of a stack every byte is compared with the baseline's digests; 0 for never.
     pub deep_every: u32,
+    /// Let what runs in lanes sync to the disk when it asks for it; otherwise that does nothing.
+    pub fsync: bool,
     /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
     pub own_network: bool,
 }
@@ -161,6 +163,7 @@ struct Plan {
     pool: PoolOptions,
     pool_unused: Option<Duration>,
     deep_every: u32,
+    fsync: bool,
     own_network: bool,
 }
 
@@ -176,6 +179,7 @@ impl Plan {
             pool,
             pool_unused,
             deep_every,
+            fsync,
             own_network,
         } = config;
         let coordinator = Coordinator::new(&coordinator, &token)?;
@@ -188,7 +192,18 @@ impl Plan {
         if lanes == 0 || lanes > LANES_MAX {
             return Err(AgentError::Lanes(lanes));
         }
-        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, pool_unused, deep_every, own_network })
+        Ok(Self {
+            coordinator,
+            name,
+            lanes,
+            data_dir,
+            driver,
+            pool,
+            pool_unused,
+            deep_every,
+            fsync,
+            own_network,
+        })
     }
 
     fn pool_dir(&self) -> PathBuf {
@@ -242,6 +257,7 @@ fn nested_config(plan: &Plan, pool: &Path) -> NestedConfig {
         data_root: pool.join("docker"),
         run_dir: plan.data_dir.join("run"),
         own_network: plan.own_network,
+        fsync: plan.fsync,
     }
 }
 

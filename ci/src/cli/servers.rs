@@ -313,8 +313,14 @@ pub(crate) fn absolute_watch(watched: &str) -> String {
 const DAY_SECS: u64 = 24 * 60 * 60;
 
 /// A worker's variables that `andon up` hands on to its boxes.
-pub(crate) const WORKER_VARIABLES: [&str; 4] =
-    ["ANDON_POOL_MAX_GIB", "ANDON_POOL_SET_ASIDE", "ANDON_POOL_UNUSED_DAYS", "ANDON_DEEP_CHECK_EVERY"];
+pub(crate) const WORKER_VARIABLES: [&str; 6] = [
+    "ANDON_DEEP_CHECK_EVERY",
+    "ANDON_FSYNC",
+    "ANDON_LOG",
+    "ANDON_POOL_MAX_GIB",
+    "ANDON_POOL_SET_ASIDE",
+    "ANDON_POOL_UNUSED_DAYS",
+];
 
 /// What a worker is told. Inside a box all of it comes from the environment.
 #[derive(Debug, Args)]
@@ -349,6 +355,10 @@ pub(crate) struct AgentArgs {
     /// Each N rebases of a stack every byte of it is read and compared with the baseline's digests; 0 for never
     #[arg(long, value_name = "N", env = "ANDON_DEEP_CHECK_EVERY", default_value_t = 200)]
     deep_check_every: u32,
+    /// Let services and tests sync to the disk when they ask for it. Otherwise a sync in a lane succeeds at once: what lanes
+    /// write has to outlive nothing
+    #[arg(long, env = "ANDON_FSYNC")]
+    fsync: bool,
 }
 
 pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -378,6 +388,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
             ..PoolOptions::default()
         },
         deep_every: args.deep_check_every,
+        fsync: args.fsync,
         pool_unused: (args.pool_unused_days > 0)
             .then(|| Duration::from_secs(u64::from(args.pool_unused_days) * DAY_SECS)),
         own_network: args.own_network,

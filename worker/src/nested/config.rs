@@ -35,6 +35,9 @@ pub struct NestedConfig {
     /// Turn routing between networks off in this network namespace, so that lanes cannot reach each other. Only where the
     /// namespace is the box's own.
     pub own_network: bool,
+    /// Let containers, and the daemon, sync to the disk when they ask for it. Otherwise it does nothing, where the machine
+    /// allows that: nothing in a lane has to outlive a crash of the machine.
+    pub fsync: bool,
 }
 
 impl NestedConfig {
@@ -60,6 +63,11 @@ impl NestedConfig {
 
     pub(super) fn docker_config(&self) -> PathBuf {
         self.run_dir.join("daemon.json")
+    }
+
+    /// The filter that has syncs do nothing; a file where it is in use.
+    pub(super) fn filter(&self) -> PathBuf {
+        self.run_dir.join("unsynced.bpf")
     }
 
     fn containerd_root(&self) -> PathBuf {
@@ -129,6 +137,7 @@ mod tests {
             data_root: "/pool/docker".into(),
             run_dir: "/run/andon".into(),
             own_network: true,
+            fsync: false,
         };
         let mut text = config.containerd_file();
         for argument in config.containerd_arguments().into_iter().chain(config.docker_arguments()) {

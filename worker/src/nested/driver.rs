@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::config::NestedConfig;
 use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State, Tries};
 use super::prepare::DataRoot;
-use super::process::{LastLines, Spawner};
+use super::process::{LastLines, Program, Spawner};
 use super::{DaemonState, images, mounts, orphans, prepare};
 use crate::engine::{DockerEngine, Engine, Status};
 
@@ -241,8 +241,10 @@ impl Driver {
             (Process::Containerd, &mut self.containerd, self.config.containerd_arguments()),
             (Process::Dockerd, &mut self.dockerd, self.config.docker_arguments()),
         ];
+        let filter = Some(self.config.filter()).filter(|path| path.is_file());
         for (process, slot, arguments) in both {
-            if let Err(error) = start(&self.spawner, slot, process, arguments).await {
+            let program = Program { name: process.name(), arguments, filter: filter.clone() };
+            if let Err(error) = start(&self.spawner, slot, program).await {
                 return Some(Input::Died(process, format!("cannot be started: {error}")));
             }
         }
@@ -298,16 +300,12 @@ async fn remove_mounts(config: NestedConfig, root_was_plain: bool) {
     }
 }
 
-async fn start(
-    spawner: &Spawner,
-    slot: &mut Slot,
-    process: Process,
-    arguments: Vec<std::ffi::OsString>,
-) -> io::Result<()> {
-    let mut child = spawner.spawn(process.name(), arguments).await?;
+async fn start(spawner: &Spawner, slot: &mut Slot, program: Program) -> io::Result<()> {
+    let name = program.name;
+    let mut child = spawner.spawn(program).await?;
     slot.last_lines = LastLines::default();
     if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(slot.last_lines.clone().follow(process.name(), stderr));
+        tokio::spawn(slot.last_lines.clone().follow(name, stderr));
     }
     slot.child = Some(child);
     Ok(())

@@ -17,6 +17,7 @@ mod mounts;
 mod orphans;
 mod prepare;
 mod process;
+mod unsynced;
 
 use std::sync::Arc;
 

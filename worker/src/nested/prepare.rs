@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::cgroups::{self, CgroupError};
 use super::config::NestedConfig;
 use super::images::ImageStore;
-use super::{bridges, mounts, orphans};
+use super::{bridges, mounts, orphans, unsynced};
 
 /// Programs that must be on the search path.
 const PROGRAMS: [&str; 7] =
@@ -79,6 +79,15 @@ pub(super) fn prepare(
     }
     remove_stale(config)?;
     write(&config.containerd_config(), &config.containerd_file())?;
+    if !config.fsync
+        && let Err(why) = unsynced::install(&config.filter())
+    {
+        tracing::warn!(
+            why,
+            "services sync to the disk, and start slower: no filter of system calls can be loaded"
+        );
+        remove(&config.filter())?;
+    }
     // dockerd gets its configuration through a pipe when it may read it.
     let pipe = config.docker_config();
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
@@ -159,15 +168,16 @@ fn write(path: &Path, text: &str) -> Result<(), PrepareError> {
 fn remove_stale(config: &NestedConfig) -> Result<(), PrepareError> {
     let containerd = config.containerd_socket();
     let ttrpc = containerd.with_extension("sock.ttrpc");
-    for path in
-        [config.run_dir.join("docker.pid"), config.docker_config(), config.docker_socket(), containerd, ttrpc]
-    {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&path)(error)),
-            _ => {}
-        }
+    let pid = config.run_dir.join("docker.pid");
+    let stale = [pid, config.docker_config(), config.docker_socket(), config.filter(), containerd, ttrpc];
+    stale.iter().try_for_each(|path| remove(path))
+}
+
+fn remove(path: &Path) -> Result<(), PrepareError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn missing_programs<'a>(programs: &[&'a str], search_path: &OsStr) -> Vec<&'a str> {
@@ -180,7 +190,12 @@ mod tests {
     use super::*;
 
     fn config(folder: &Path) -> NestedConfig {
-        NestedConfig { data_root: folder.join("data"), run_dir: folder.join("run"), own_network: false }
+        NestedConfig {
+            data_root: folder.join("data"),
+            run_dir: folder.join("run"),
+            own_network: false,
+            fsync: true,
+        }
     }
 
     #[test]

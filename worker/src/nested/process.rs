@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
@@ -15,12 +16,23 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::unsynced;
+
 /// How many of a process's last lines are kept for the message that says why it failed.
 const LINES_KEPT: usize = 30;
 /// Longest line that is kept whole, in bytes.
 const LINE_BYTES_MAX: u64 = 4096;
 
-type Request = (String, Vec<OsString>, oneshot::Sender<io::Result<Child>>);
+/// A program of the search path, and how it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    pub(super) arguments: Vec<OsString>,
+    /// A filter of system calls that it and all its children have.
+    pub(super) filter: Option<PathBuf>,
+}
+
+type Request = (Program, oneshot::Sender<io::Result<Child>>);
 
 /// Spawns processes that die with it.
 #[derive(Debug)]
@@ -35,28 +47,30 @@ impl Spawner {
         let runtime = Handle::current();
         let work = move || {
             let _guard = runtime.enter();
-            while let Some((program, arguments, answer)) = inbox.blocking_recv() {
-                let _ = answer.send(command(&program, &arguments).spawn());
+            while let Some((program, answer)) = inbox.blocking_recv() {
+                let _ = answer.send(command(&program).spawn());
             }
         };
         std::thread::Builder::new().name("andon-spawner".to_owned()).spawn(work)?;
         Ok(Self { requests })
     }
 
-    /// Spawns a program of the search path; both its outputs are piped to us.
-    pub(super) async fn spawn(&self, program: &str, arguments: Vec<OsString>) -> io::Result<Child> {
+    /// Spawns it; what it says on stderr is piped to us.
+    pub(super) async fn spawn(&self, program: Program) -> io::Result<Child> {
         let (answer, spawned) = oneshot::channel();
         let gone = || io::Error::other("the thread that spawns processes is gone");
-        self.requests.send((program.to_owned(), arguments, answer)).map_err(|_| gone())?;
+        self.requests.send((program, answer)).map_err(|_| gone())?;
         spawned.await.map_err(|_| gone())?
     }
 }
 
-fn command(program: &str, arguments: &[OsString]) -> Command {
+fn command(program: &Program) -> Command {
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "--", program])
-        .args(arguments)
+        .args(["--pdeathsig", "KILL"])
+        .args(program.filter.iter().flat_map(|path| unsynced::loading(path)))
+        .args(["--", program.name])
+        .args(&program.arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -129,7 +143,8 @@ mod tests {
         let spawner = Spawner::new().expect("a thread");
         // Its word on stderr tells that `setpriv` is behind it: before, the signal is not yet asked for.
         let script = "echo up >&2; exec sleep 600".into();
-        let mut child = spawner.spawn("sh", vec!["-c".into(), script]).await.expect("spawned");
+        let program = Program { name: "sh", arguments: vec!["-c".into(), script], filter: None };
+        let mut child = spawner.spawn(program).await.expect("spawned");
         let mut up = [0; 2];
         child.stderr.as_mut().expect("piped").read_exact(&mut up).await.expect("it speaks");
         drop(spawner);
@@ -141,7 +156,8 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_is_missing_ends_at_once_and_names_itself() {
         let spawner = Spawner::new().expect("a thread");
-        let mut child = spawner.spawn("andon-no-such-program", Vec::new()).await.expect("setpriv is there");
+        let program = Program { name: "andon-no-such-program", arguments: Vec::new(), filter: None };
+        let mut child = spawner.spawn(program).await.expect("setpriv is there");
         let lines = LastLines::default();
         let stderr = child.stderr.take().expect("piped");
         let (_, status) = tokio::join!(lines.clone().follow("test", stderr), child.wait());
