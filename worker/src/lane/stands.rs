@@ -29,6 +29,9 @@ use crate::stack::{fronts, hosts_lines, kill_all, sweep};
 
 /// Rebases that may fail before a stand is raised anew.
 const REBASES_MAX: usize = 2;
+/// The used stand is put back this long after another one took its place, where nobody waits for it: killing and restarting it
+/// would take the processors from the first queries on the other.
+const BREATH: Duration = Duration::from_millis(50);
 /// Raises that may fail before a stand is given up.
 const RAISES_MAX: usize = 3;
 
@@ -227,12 +230,17 @@ impl Stands {
         began: Instant,
         doomed: &[String],
     ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
+        self.take_back();
+        let breath = if self.ready.is_empty() { Duration::ZERO } else { BREATH };
         let footprint = self.serving.take().map(|stand| {
             let (sender, receiver) = oneshot::channel();
-            self.behind.spawn(put_back_behind(stand, doomed.to_vec(), sender));
+            let putting_back = put_back_behind(stand, doomed.to_vec(), sender);
+            self.behind.spawn(async move {
+                tokio::time::sleep(breath).await;
+                putting_back.await
+            });
             receiver
         });
-        self.take_back();
         // One alone is put back while it is waited for.
         let alone = self.slots.len() == 1;
         self.waited = self.ready.is_empty();
