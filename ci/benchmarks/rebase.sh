@@ -16,7 +16,7 @@ finish() {
 
 step 'This machine'
 prepare_machine
-python_with testcontainers pymysql cryptography pg8000
+python_with testcontainers pymysql cryptography pg8000 redis
 ensure_packages docker-compose || warn 'docker-compose cannot be had: its row is left out'
 trap finish EXIT
 trap 'exit 130' INT TERM
@@ -28,5 +28,5 @@ if [[ -n $quick ]]; then rounds=8 cycles=2; fi
 
 step "$rounds rounds of each way, in $cycles cycles"
 "$python" "$ANDON_ROOT/ci/benchmarks/rebase/measure.py" --rounds "$rounds" --cycles "$cycles" --page "$page" \
-  --andon "$ANDON" --worker "$WORKER_IMAGE" --image "$SAMPLE_DB_IMAGE" --shop "$ANDON_ROOT/ci/sample/shop" \
+  --andon "$ANDON" --worker "$WORKER_IMAGE" --image "$SAMPLE_DB_IMAGE" --shop "$ANDON_ROOT/ci/sample/shop" --three "$ANDON_ROOT/tests/fixtures/many" \
   --state "$state" --scratch "$bench/scratch" --postgres "$ANDON_TEST_POSTGRES"

@@ -5,6 +5,7 @@ Everything here is the plan and the page; rounds are in `rounds.py`, the peers i
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -22,37 +23,90 @@ import rounds
 CYCLES = 4
 # A test that takes a second, for the row that shows what is waited for between tests.
 THINK_S = 1.0
+POOLS = ["reflink", "btrfs", "overlay", "copy"]
+DRIVERS = ["standby", "restart", "recreate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One of Andon's: what a farm is started with, and how long a test goes on after it has written, in seconds."""
+
+    stack: str
+    driver: str
+    pool: str
+    think: float
+
+    @property
+    def name(self):
+        return f"{self.stack}:{self.driver}:{self.pool}" + ("" if self.think or self.driver != "standby" else ":busy")
+
+    @property
+    def label(self):
+        between = {0.0: ", nothing between"}.get(self.think, ", a test of a second between")
+        return f"Andon, `{self.driver}`, {self.pool}" + (between if self.driver == "standby" else "")
+
+
+def ways_of(stack, pool):
+    thinks = {"standby": [THINK_S, 0.0]}
+    return [Way(stack, driver, pool, think) for driver in DRIVERS for think in thinks.get(driver, [0.0])]
+
+
+# The first pool is what a worker takes by itself where the file system cannot clone (an image with XFS).
 ANDON_WAYS = [
-    # driver, think time, name, label
-    ("standby", THINK_S, "standby", "Andon, `standby`, a test of a second between"),
-    ("standby", 0.0, "standby-busy", "Andon, `standby`, nothing between"),
-    ("restart", 0.0, "restart", "Andon, `restart`"),
-    ("recreate", 0.0, "recreate", "Andon, `recreate`"),
+    *ways_of("shop", POOLS[0]),
+    *(way for pool in POOLS[1:] for way in ways_of("shop", pool) if way.think or way.driver != "standby"),
+    *ways_of("three", POOLS[0]),
 ]
 PROJECT = """[stack]
 compose = "compose.yaml"
-[baseline]
-seed = ["python3 -m db.seed"]
-inputs = ["db/**"]
+{quick}[baseline]
+seed = [{seed}]
+inputs = [{inputs}]
 [[suite]]
 name = "rounds"
-image = {{ build = "ci" }}
+image = {{ build = "{suite}" }}
 discover = "printf '%s\\n' {ids}"
-run = "for id in {{tests}}; do python3 rounds.py {count} $id; done"
-timeout = "2h"
+run = "for id in {{tests}}; do python3 rounds.py {stack} {count} $id; done"
+timeout = "3h"
 rebase = "test"
 """
+THREE_SERVICES = """  pg:
+    build: postgres
+    volumes:
+      - pgdata:/var/lib/postgresql/data
+    healthcheck:
+      test: ["CMD", "pg_isready", "-h", "127.0.0.1", "-U", "postgres"]
+      retries: 120
+  cache:
+    build: redis
+    command: ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data"]
+    healthcheck:
+      test: ["CMD", "redis-cli", "ping"]
+      retries: 120
+volumes:
+  pgdata:
+"""
+STACKS = {
+    "shop": {"quick": "", "seed": '"python3 -m db.seed"', "inputs": '"db/**"', "suite": "ci"},
+    "three": {
+        "quick": 'quick = { pg = "postgresql", cache = "redis" }\n',
+        "seed": '"python3 -m db.seed", "python3 three.py"',
+        "inputs": '"db/**", "three.py", "postgres/**", "redis/**"',
+        "suite": "suite",
+    },
+}
 
 
 class Andon:
-    """A farm of one box with one lane, for one driver and one cycle."""
+    """A farm of one box with one lane, for one driver, one kind of pool and one cycle."""
 
-    def __init__(self, arguments, driver):
+    def __init__(self, arguments, driver, pool):
         self.binary, self.image, self.db = arguments.andon, arguments.worker, arguments.image
-        self.state, self.shop, self.driver = Path(arguments.state), Path(arguments.shop), driver
+        self.shop, self.fixture = Path(arguments.shop), Path(arguments.three)
+        self.state, self.driver, self.pool = Path(arguments.state), driver, pool
 
     def call(self, *words, **options):
-        environment = {**os.environ, "ANDON_STATE": str(self.state)}
+        environment = {**os.environ, "ANDON_STATE": str(self.state), "ANDON_POOL_KIND": self.pool}
         return subprocess.run([self.binary, *words], env=environment, check=True, text=True, **options)
 
     def __enter__(self):
@@ -64,17 +118,28 @@ class Andon:
     def __exit__(self, *_):
         self.call("down", "--purge", stdout=subprocess.DEVNULL)
 
-    def blocks(self, folder, count, thinks):
-        """The rounds of one run: a block for each think time."""
+    def project(self, folder, stack, count, thinks):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.shop, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(Path(__file__).parent / "rounds.py", folder)
+        for file in ("rounds.py", "three.py"):
+            shutil.copy(Path(__file__).parent / file, folder)
         compose = folder / "compose.yaml"
-        compose.write_text(re.sub(r"image: andon-sample/\S+", f"image: {self.db}", compose.read_text()))
-        (folder / "andon.toml").write_text(PROJECT.format(ids=" ".join(f"{think}" for think in thinks), count=count))
+        text = re.sub(r"image: andon-sample/\S+", f"image: {self.db}", compose.read_text())
+        if stack == "three":
+            for part in ("postgres", "redis", "suite"):
+                shutil.copytree(self.fixture / part, folder / part)
+            services, volumes = text.split("volumes:\n  data:")
+            text = f"{services}{THREE_SERVICES}  data:{volumes}"
+        compose.write_text(text)
+        ids = " ".join(f"{think}" for think in thinks)
+        (folder / "andon.toml").write_text(PROJECT.format(stack=stack, ids=ids, count=count, **STACKS[stack]))
         git = ["git", "-C", str(folder), "-c", "user.name=bench", "-c", "user.email=bench@andon.invalid"]
         for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "rounds"]):
             subprocess.run([*git, *words], check=True)
+
+    def blocks(self, folder, stack, count, thinks):
+        """The rounds of one run: a block for each think time."""
+        self.project(folder, stack, count, thinks)
         self.call("run", cwd=folder)
         run = str(json.loads(self.call("show", "--json", cwd=folder, stdout=subprocess.PIPE).stdout)["run"])
         box = peers.docker("ps", "-q", "--filter", f"ancestor={self.image}").split()
@@ -95,8 +160,9 @@ def free_port():
 class Row:
     """All rounds of one way."""
 
-    def __init__(self, label):
-        self.label, self.rounds, self.memory_mib, self.sustained, self.drivers = label, [], [], [], []
+    def __init__(self, label, stack):
+        self.label, self.stack = label, stack
+        self.rounds, self.memory_mib, self.sustained, self.drivers = [], [], [], []
 
     def figures(self):
         good = sorted(one["ms"] for one in self.rounds if not one["wrong"])
@@ -122,35 +188,37 @@ class Row:
 def right_of(way, seeded):
     """What the way's own server answers before it is spoiled: settings name folders, and those differ. The data may not."""
     if not hasattr(way, "right"):
-        with contextlib.closing(rounds.when_up(way.host)) as db:
-            way.right = rounds.ask(db)
+        way.right = way.stack.ask(way.hosts)
         assert all(way.right[part] == seeded[part] for part in ("contents", "schema", "users")), way.name
-    rounds.when_up(way.host).close()
+    way.stack.first_answers(way.hosts)
     return way.right
 
 
 def take_turns(ways, right, rows, count):
     for number in range(count):
         for way in ways:
-            row = rows.setdefault(way.name, Row(way.label))
+            row = rows.setdefault(way.name, Row(way.label, way.stack.name))
             if hasattr(way, "round"):
                 row.rounds.append(way.round(number))
                 continue
             own_right = right_of(way, right)
-            spoil = getattr(way, "spoil", rounds.spoil)
-            way.host, done = rounds.one(way.host, number, way.reset, own_right, spoil=spoil)
+            spoil = getattr(way, "spoil", None)
+            way.hosts, done = rounds.one(way.stack, way.hosts, number, way.reset, own_right, spoil=spoil)
             row.rounds.append(done)
     for way in ways:
         if way.containers():
             rows[way.name].memory_mib.append(peers.memory_mib(*way.containers()))
 
 
-def all_peers(arguments, image, command, first, copy, client):
+def all_peers(arguments, db, first, copy, client):
+    image, command = db
     yield peers.ColdStart(image, command)
-    yield peers.RunOfImage(image, command)
-    yield peers.Testcontainers(image, command)
-    if shutil.which("docker-compose"):
-        yield peers.Compose(image, command, Path(arguments.scratch) / "compose")
+    three = peers.seeded_three(db, arguments.three)
+    for stack, services in ((rounds.Shop, {"db": db}), (rounds.stack_of("three"), three)):
+        yield peers.RunOfImages(stack, services)
+        yield peers.Testcontainers(stack, services)
+        if shutil.which("docker-compose"):
+            yield peers.Compose(stack, services, Path(arguments.scratch) / "compose")
     yield peers.KillAndCopy(image, command, copy, Path(arguments.scratch) / "copy")
     yield peers.Rollback(first)
     yield peers.Truncate(first)
@@ -164,9 +232,9 @@ PAGE = """# Rebase: a live seeded database back to its baseline
 {when}, {machine}, Docker Engine {engine}, {server}. Regenerate with `ci/bench rebase`. All rows come from one run on one machine, in
 {cycles} cycles in which they take turns; an absolute time means little elsewhere, the ratios do.
 
-| way | rounds | failures | min ms | p50 ms | p95 ms | p99 ms | max ms | beside `rm` + `run` | CPU ms a round | memory MiB |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-{rows}
+## One server
+
+{shop}
 
 The stack is the sample shop's: one server, 200,000 rows, started with the options in `ci/sample/images/entrypoint.sh` in every row (but
 PostgreSQL's). The clock is the same for all: from the moment the last client is gone to the first right answer on a new connection. Before each
@@ -174,6 +242,15 @@ round a client updates and deletes rows, makes a table, a user and a file, and c
 oracle compares checksums of all tables, the schema with its AUTO_INCREMENTs, users, settings, tablespaces and that file with the
 seeded state: any difference makes the round a failure, not a time. (Of a rolled back transaction only rows are spoiled.)
 
+## Three servers
+
+The same MySQL, a PostgreSQL (20,000 rows) and a Redis (1,000 keys), all three spoiled in each round, put back together and asked: roles, relations,
+rows, keys and settings of the two besides. The clock stops when the last of the three has answered.
+
+{three}
+
+- A pool is how a lane's volumes are put back: `reflink` and `btrfs` in an image on this machine's disk, `overlay` and `copy` in a folder
+  on it. A worker takes the first that it can have.
 - Andon's rounds are asked for by a test, with `POST /rebase` on `ANDON_SOCKET`, on one lane of one worker, inside its nested daemon. The
   peers run on the machine's own engine.
 - *CPU* is what all processors of the machine did in a round, whoever did it: from the first spoiling statement to the answer, and for
@@ -187,7 +264,7 @@ seeded state: any difference makes the round a failure, not a time. (Of a rolled
 Nothing is free: it restarts as often as `restart` does, behind the tests, and holds more memory. Without any time between rebases there is
 nothing to hide behind:
 
-| driver | rebases a second, nothing between | CPU ms a rebase |
+| stack, driver, pool | rebases a second, nothing between | CPU ms a rebase |
 | --- | ---: | ---: |
 {sustained}
 
@@ -196,26 +273,41 @@ Rounds in which the lane changed over: {changed} of {asked}; in the others it ha
 """
 
 
-def page(rows, arguments, server):
-    figures = {name: row.figures() for name, row in rows.items()}
-    base = figures["rm+run"]["p50_ms"]
+HEAD = """| way | rounds | failures | min ms | p50 ms | p95 ms | p99 ms | max ms | beside `rm` + `run` | CPU ms a round | memory MiB |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
+def table(rows, figures, stack):
+    base = figures[f"{stack}:rm+run"]["p50_ms"]
     lines = []
     for name, row in rows.items():
+        if row.stack != stack:
+            continue
         f = figures[name]
         keys = ("rounds", "failures", "min_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms")
         memory = f["memory_mib"] if f["memory_mib"] is not None else ""
         cells = [*(f[key] for key in keys), f"{f['p50_ms'] / base:.2f}×", f["cpu_ms"], memory]
         lines.append(f"| {row.label} | " + " | ".join(map(str, cells)) + " |")
-    busy = [name for name in ("standby-busy", "restart", "recreate") if "sustained_per_s" in figures[name]]
-    sustained = [f"| `{name.split('-')[0]}` | {figures[name]['sustained_per_s']} | {figures[name]['sustained_cpu_ms']} |" for name in busy]
-    asked = rows["standby"].drivers + rows["standby-busy"].drivers
+    return HEAD + "\n".join(lines)
+
+
+def page(rows, arguments, server):
+    figures = {name: row.figures() for name, row in rows.items()}
+    fast = [name for name, f in figures.items() if "sustained_per_s" in f and ("standby" not in name or name.endswith(":busy"))]
+    sustained = [
+        f"| {name.removesuffix(':busy').replace(':', ', ')} | {figures[name]['sustained_per_s']} | {figures[name]['sustained_cpu_ms']} |"
+        for name in fast
+    ]
+    asked = [driver for name, row in rows.items() if ":standby:" in name for driver in row.drivers]
     text = PAGE.format(
         when=datetime.date.today().isoformat(),
         machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
         engine=peers.docker("version", "-f", "{{.Server.Version}}"),
         server=server,
         cycles=arguments.cycles,
-        rows="\n".join(lines),
+        shop=table(rows, figures, "shop"),
+        three=table(rows, figures, "three"),
         sustained="\n".join(sustained),
         cold=figures["cold"]["p50_ms"],
         cold_rate=1000 / figures["cold"]["p50_ms"],
@@ -229,23 +321,27 @@ def page(rows, arguments, server):
 
 
 def cycle(arguments, rows, ways, right, count):
-    for driver in dict.fromkeys(driver for driver, *_ in ANDON_WAYS):
-        own = [way for way in ANDON_WAYS if way[0] == driver]
-        with Andon(arguments, driver) as farm:
-            folder = Path(arguments.scratch) / "project"
-            for think, done, block, memory in farm.blocks(folder, count, [think for _, think, *_ in own]):
-                _, _, name, label = next(way for way in own if way[1] == think)
-                row = rows.setdefault(name, Row(label))
-                row.rounds += done
-                row.memory_mib.append(memory)
-                row.sustained.append(block["sustained"])
-                row.drivers += block["drivers"]
+    farms = dict.fromkeys((way.driver, way.pool) for way in ANDON_WAYS)
+    for driver, pool in farms:
+        with Andon(arguments, driver, pool) as farm:
+            for stack in STACKS:
+                own = {way.think: way for way in ANDON_WAYS if (way.driver, way.pool, way.stack) == (driver, pool, stack)}
+                if not own:
+                    continue
+                folder = Path(arguments.scratch) / "project"
+                for think, done, block, memory in farm.blocks(folder, stack, count, list(own)):
+                    way = own[think]
+                    row = rows.setdefault(way.name, Row(way.label, stack))
+                    row.rounds += done
+                    row.memory_mib.append(memory)
+                    row.sustained.append(block["sustained"])
+                    row.drivers += block["drivers"]
     take_turns(ways, right, rows, count)
 
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("andon", "worker", "image", "shop", "page", "state", "scratch"):
+    for name in ("andon", "worker", "image", "shop", "three", "page", "state", "scratch"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--cycles", type=int, default=CYCLES)
@@ -254,12 +350,12 @@ def main():
     peers.clean()
     ways = []
     try:
-        first, copy, command = peers.seeded(arguments.image, arguments.shop)
-        with contextlib.closing(rounds.connect(peers.address(first))) as db:
-            server = f"server {db.get_server_info()}"
-            right = rounds.ask(db)
+        first, copy, db = peers.seeded(arguments.image, arguments.shop)
+        with contextlib.closing(rounds.connect(peers.address(first))) as connection:
+            server = f"server {connection.get_server_info()}"
+            right = rounds.ask(connection)
         client = "mariadb" if "Maria" in server else "mysql"
-        ways += all_peers(arguments, f"{peers.PREFIX}:seeded", command, first, copy, client)
+        ways += all_peers(arguments, db, first, copy, client)
         rows = {}
         for _ in range(arguments.cycles):
             cycle(arguments, rows, ways, right, max(1, arguments.rounds // arguments.cycles))

@@ -1,6 +1,7 @@
 """What one would do without Andon, on the machine's own engine: each way is an object with `reset`."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ def memory_mib(*containers):
 class ColdStart:
     """The server alone, in a container that is there already: from its start to its greeting."""
 
-    name, label = "cold", "the server's own cold start, nothing else"
+    stack, name, label = rounds.Shop, "cold", "the server's own cold start, nothing else"
     WATCH = (
         "use IO::Socket::INET; $| = 1; print qq(started\\n); my $p = fork;"
         "if (!$p) { open STDERR, '>', '/dev/null'; exec @ARGV or die }"
@@ -49,7 +50,7 @@ class ColdStart:
     )
 
     def __init__(self, image, command):
-        self.image, self.command, self.container, self.host = image, command, f"{PREFIX}-cold", None
+        self.image, self.command, self.container = image, command, f"{PREFIX}-cold"
 
     def round(self, _):
         remove(self.container)
@@ -70,80 +71,87 @@ class ColdStart:
         remove(self.container)
 
 
-class RunOfImage:
-    """docker rm -f, docker run of an image in which the data was committed."""
+class RunOfImages:
+    """docker rm -f, docker run of images in which the data was committed. `services`: image and command by name."""
 
-    name, label = "rm+run", "`docker rm` + `run` of a committed image"
+    label = "`docker rm` + `run` of committed images"
 
-    def __init__(self, image, command):
-        self.image, self.command, self.container = image, command, f"{PREFIX}-run"
-        self.host = self.reset()
-
-    def reset(self):
-        remove(self.container)
-        docker("run", "-d", "--name", self.container, "--entrypoint", self.command[0], self.image, *self.command[1:])
-        return address(self.container)
+    def __init__(self, stack, services):
+        self.stack, self.name, self.services = stack, f"{stack.name}:rm+run", services
+        self.hosts = self.reset()
 
     def containers(self):
-        return [self.container]
+        return [f"{PREFIX}-run-{self.stack.name}-{name}" for name in self.services]
+
+    def reset(self):
+        remove(*self.containers())
+        for container, (image, command) in zip(self.containers(), self.services.values()):
+            docker("run", "-d", "--name", container, "--entrypoint", command[0], image, *command[1:])
+        return dict(zip(self.services, map(address, self.containers())))
 
     def close(self):
-        remove(self.container)
+        remove(*self.containers())
 
 
 class Testcontainers:
-    """The library from PyPI, on the same committed image."""
+    """The library from PyPI, on the same committed images."""
 
-    name, label = "testcontainers", "Testcontainers for Python, the committed image"
+    label = "Testcontainers for Python, committed images"
 
-    def __init__(self, image, command):
+    def __init__(self, stack, services):
         os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
         from testcontainers.core.container import DockerContainer
 
-        self.make = lambda: DockerContainer(image, entrypoint=command[0]).with_command(command[1:])
-        self.running = None
-        self.host = self.reset()
+        self.stack, self.name, self.services = stack, f"{stack.name}:testcontainers", services
+        self.make = lambda image, command: DockerContainer(image, entrypoint=command[0]).with_command(command[1:])
+        self.running = []
+        self.hosts = self.reset()
 
     def reset(self):
         self.close()
-        self.running = self.make().start()
-        return address(self.containers()[0])
+        self.running = [self.make(*service).start() for service in self.services.values()]
+        return dict(zip(self.services, map(address, self.containers())))
 
     def containers(self):
-        return [self.running.get_wrapped_container().id]
+        return [one.get_wrapped_container().id for one in self.running]
 
     def close(self):
-        if self.running:
-            self.running.stop()
-        self.running = None
+        for one in self.running:
+            one.stop()
+        self.running = []
 
 
 class Compose:
     """docker-compose down -v, up -d."""
 
-    name = "compose"
-
-    def __init__(self, image, command, folder):
+    def __init__(self, stack, services, folder):
         version = subprocess.run(["docker-compose", "version", "--short"], capture_output=True, text=True, check=True)
-        self.label = f"`docker-compose down` + `up` ({version.stdout.strip()}), the committed image"
-        self.folder = Path(folder)
+        self.label = f"`docker-compose down` + `up` ({version.stdout.strip()}), committed images"
+        self.stack, self.name, self.project = stack, f"{stack.name}:compose", f"{PREFIX}-compose-{stack.name}"
+        self.services, self.folder = services, Path(folder) / stack.name
         self.folder.mkdir(parents=True, exist_ok=True)
-        words = "".join(f"      - {word!r}\n" for word in command[1:])
-        text = f"version: '3'\nservices:\n  db:\n    image: {image}\n    entrypoint: [{command[0]!r}]\n    command:\n{words}"
-        (self.folder / "docker-compose.yml").write_text(text)
-        self.host = self.reset()
+        described = {
+            name: {"image": image, "entrypoint": command[:1], "command": command[1:]}
+            for name, (image, command) in services.items()
+        }
+        # JSON is YAML.
+        (self.folder / "docker-compose.yml").write_text(json.dumps({"version": "3", "services": described}))
+        self.hosts = self.reset()
 
     def call(self, *words):
-        whole = ["docker-compose", "-p", f"{PREFIX}-compose", *words]
-        subprocess.run(whole, cwd=self.folder, check=True, capture_output=True)
+        subprocess.run(["docker-compose", "-p", self.project, *words], cwd=self.folder, check=True, capture_output=True)
 
     def reset(self):
         self.call("down", "-v")
         self.call("up", "-d")
-        return address(self.containers()[0])
+        by_name = f"label=com.docker.compose.project={self.project}"
+        return {
+            name: address(docker("ps", "-q", "--filter", by_name, "--filter", f"label=com.docker.compose.service={name}"))
+            for name in self.services
+        }
 
     def containers(self):
-        return docker("ps", "-q", "--filter", f"name={PREFIX}-compose").split()
+        return docker("ps", "-q", "--filter", f"label=com.docker.compose.project={self.project}").split()
 
     def close(self):
         self.call("down", "-v")
@@ -152,7 +160,7 @@ class Compose:
 class KillAndCopy:
     """The data in a folder of the machine: kill, copy the folder anew, start the same container."""
 
-    name, label = "kill+copy", "kill, copy the data folder, start (files elsewhere undone by name)"
+    stack, name, label = rounds.Shop, "kill+copy", "kill, copy the data folder, start (files elsewhere undone by name)"
 
     def __init__(self, image, command, seeded, folder):
         self.seeded, self.data = Path(folder) / "seeded", Path(folder) / "data"
@@ -165,7 +173,7 @@ class KillAndCopy:
             subprocess.run(["chown", "-R", f"{uid}:{uid}", path], check=True)
         self.container = f"{PREFIX}-copyof"
         docker("run", "-d", "--name", self.container, "-v", f"{self.data}:/seeded", "--entrypoint", command[0], image, *command[1:])
-        self.host = address(self.container)
+        self.hosts = {"db": address(self.container)}
 
     def reset(self):
         docker("kill", self.container)
@@ -178,7 +186,7 @@ class KillAndCopy:
         # The container's mount is of the folder that was removed: starting it again mounts the new one.
         docker("start", self.container)
         docker("exec", self.container, "rm", "-f", rounds.LITTER)
-        return address(self.container)
+        return {"db": address(self.container)}
 
     def containers(self):
         return [self.container]
@@ -191,11 +199,13 @@ class KillAndCopy:
 class OnAServer:
     """Ways that keep the server."""
 
+    stack = rounds.Shop
+
     def __init__(self, container):
-        self.container, self.host = container, address(container)
+        self.container, self.hosts = container, {"db": address(container)}
 
     def sql(self, *statements):
-        with contextlib.closing(rounds.connect(self.host)) as db, db.cursor() as cursor:
+        with contextlib.closing(rounds.connect(self.hosts["db"])) as db, db.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
 
@@ -229,7 +239,7 @@ class Truncate(OnAServer):
 
     def __init__(self, container):
         super().__init__(container)
-        with contextlib.closing(rounds.connect(self.host)) as db, db.cursor() as cursor:
+        with contextlib.closing(rounds.connect(self.hosts["db"])) as db, db.cursor() as cursor:
             self.tables = [name for name, in rounds.all_of(cursor, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'shop'")]
             self.autos = dict(rounds.all_of(cursor, "SELECT table_name, auto_increment FROM information_schema.tables"
                                                     " WHERE table_schema = 'shop' AND auto_increment IS NOT NULL"))
@@ -252,8 +262,8 @@ class Rollback(OnAServer):
 
     name, label = "rollback", "a transaction rolled back (unsound: rows alone, and no commit to be tested)"
 
-    def spoil(self, host, _):
-        self.db = rounds.connect(host)
+    def spoil(self, hosts, _):
+        self.db = rounds.connect(hosts["db"])
         self.db.begin()
         with self.db.cursor() as cursor:
             cursor.execute("UPDATE shop.products SET price_cents = price_cents + 1 WHERE id <= 100")
@@ -267,7 +277,7 @@ class Rollback(OnAServer):
 class Template:
     """Another engine with as many rows: PostgreSQL copies a database as files."""
 
-    name, label = "template", "PostgreSQL: `DROP`, `CREATE DATABASE … TEMPLATE` (as many rows; one database, nothing global)"
+    stack, name, label = rounds.Shop, "template", "PostgreSQL: `DROP`, `CREATE DATABASE … TEMPLATE` (as many rows; one database, nothing global)"
 
     def __init__(self, url):
         import pg8000.native
@@ -275,7 +285,6 @@ class Template:
         parts = urllib.parse.urlparse(url)
         self.connect = lambda database: pg8000.native.Connection(
             parts.username, host=parts.hostname, port=parts.port, password=parts.password, database=database)
-        self.host = None
         with contextlib.closing(self.connect("postgres")) as admin:
             for name in ("bench_work", "bench_seed"):
                 admin.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -317,7 +326,7 @@ class Template:
 
 
 def seeded(image, shop):
-    """A container with the seeded shop, the committed image of it, and the command that starts it."""
+    """A container with the seeded shop, one with its data as files, and the committed image with the command that starts it."""
     first = f"{PREFIX}-seed"
     docker("run", "-d", "--name", first, image)
     host = address(first)
@@ -332,7 +341,40 @@ def seeded(image, shop):
     docker("commit", copy, f"{PREFIX}:seeded")
     docker("start", first)
     rounds.when_up(address(first)).close()
-    return first, copy, [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
+    command = [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
+    return first, copy, (f"{PREFIX}:seeded", command)
+
+
+# As `quick` has them for Andon's lanes, so that all ways have the same servers.
+QUICK_POSTGRES = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
+QUICK_REDIS = ["--save", "31536000 1000000000", "--appendonly", "no", "--rdbcompression", "no", "--rdbchecksum", "no"]
+
+
+def seeded_three(db, fixture):
+    """The committed images of a seeded PostgreSQL and Redis beside the shop's, with their commands."""
+    import three
+
+    commands = {
+        "pg": ["start", "postgres", *QUICK_POSTGRES],
+        # Not in the volume that the image declares.
+        "cache": ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/var/lib/redis", *QUICK_REDIS],
+    }
+    hosts = {}
+    for name, folder in (("pg", "postgres"), ("cache", "redis")):
+        # It stays, as a cache of the next time.
+        base = f"{PREFIX}-base:{name}"
+        docker("build", "-q", "-t", base, str(Path(fixture) / folder))
+        entry, *words = commands[name]
+        docker("run", "-d", "--name", f"{PREFIX}-{name}", "--entrypoint", entry, base, *words)
+        hosts[name] = address(f"{PREFIX}-{name}")
+    three.seed(hosts)
+    services = {"db": db}
+    for name, command in commands.items():
+        docker("stop", f"{PREFIX}-{name}")
+        docker("commit", f"{PREFIX}-{name}", f"{PREFIX}:{name}-seeded")
+        remove(f"{PREFIX}-{name}")
+        services[name] = (f"{PREFIX}:{name}-seeded", command)
+    return services
 
 
 def clean():
@@ -342,4 +384,6 @@ def clean():
             remove(*ids)
         elif ids:
             subprocess.run(["docker", "network", "rm", *ids], capture_output=True, check=False)
-    subprocess.run(["docker", "rmi", "-f", f"{PREFIX}:seeded"], capture_output=True, check=False)
+    images = docker("images", "-q", PREFIX).split()
+    if images:
+        subprocess.run(["docker", "rmi", "-f", *images], capture_output=True, check=False)

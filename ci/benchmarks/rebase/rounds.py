@@ -1,8 +1,10 @@
-"""Rounds of one way that puts a seeded MySQL back: spoil, close, put back, ask, compare.
+"""Rounds of one way that puts a seeded stack back: spoil, close, put back, ask, compare.
 
-Runs in a unit's container with Andon's ways (`python3 rounds.py ROUNDS THINK_S`, rebases by ANDON_SOCKET), and is what the peers on
-the machine's own engine are measured with, too (`peers.py`). So the clock is the same for all: from the moment the last client
-is gone to the first right answer on a new connection. The oracle is asked after the clock has stopped.
+Runs in a unit's container with Andon's ways (`python3 rounds.py STACK ROUNDS THINK_S`, rebases by ANDON_SOCKET), and is what the
+peers on the machine's own engine are measured with, too (`peers.py`). So the clock is the same for all: from the moment the last
+client is gone to the first right answer on a new connection, of each server. The oracle is asked after the clock has stopped.
+
+A stack is a class of functions: of one server here (`Shop`), of three in `three.py`. `hosts` are addresses by service.
 """
 
 import contextlib
@@ -80,24 +82,50 @@ def busy_s():
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def one(host, number, reset, right, think_s=0.0, spoil=spoil):
+class Shop:
+    """One MySQL with the sample shop's 200,000 rows."""
+
+    name, services = "shop", ("db",)
+
+    @staticmethod
+    def spoil(hosts, number):
+        spoil(hosts["db"], number)
+
+    @staticmethod
+    def first_answers(hosts):
+        """Waits for them; answers with what is wrong with them."""
+        with contextlib.closing(when_up(hosts["db"])) as db:
+            (count,), = all_of(db.cursor(), "SELECT COUNT(*) FROM shop.payments")
+        return [] if count else ["answer"]
+
+    @staticmethod
+    def ask(hosts):
+        with contextlib.closing(when_up(hosts["db"])) as db:
+            return ask(db)
+
+    @staticmethod
+    def touch(hosts, number):
+        """Writes one row, and makes sure that nobody has before."""
+        with contextlib.closing(when_up(hosts["db"])) as db, db.cursor() as cursor:
+            (price,), = all_of(cursor, "SELECT price_cents FROM shop.products WHERE id = 1")
+            assert price != 999999999, f"round {number} sees the one before"
+            cursor.execute("UPDATE shop.products SET price_cents = 999999999 WHERE id = 1")
+
+
+def one(stack, hosts, number, reset, right, think_s=0.0, spoil=None):
     """One round: how long it took, what the processors did meanwhile, and what was wrong after it."""
     began = busy_s()
-    spoil(host, number)
+    (spoil or stack.spoil)(hosts, number)
     # A test goes on for a while after it has written.
     time.sleep(think_s)
     start = time.monotonic()
-    host = reset() or host
-    db = when_up(host)
-    with contextlib.closing(db):
-        (count,), = all_of(db.cursor(), "SELECT COUNT(*) FROM shop.payments")
-        took = time.monotonic() - start
-        worked = busy_s() - began
-        now = ask(db)
-    wrong = [name for name in right if now[name] != right[name]]
-    if count == 0:
-        wrong.append("answer")
-    return host, {"ms": took * 1000, "cpu_ms": worked * 1000, "wrong": wrong}
+    hosts = reset() or hosts
+    wrong = stack.first_answers(hosts)
+    took = time.monotonic() - start
+    worked = busy_s() - began
+    now = stack.ask(hosts)
+    wrong += [name for name in right if now[name] != right[name]]
+    return hosts, {"ms": took * 1000, "cpu_ms": worked * 1000, "wrong": wrong}
 
 
 def rebase():
@@ -111,27 +139,32 @@ def rebase():
     return json.loads(said)
 
 
+def stack_of(name):
+    if name == Shop.name:
+        return Shop
+    import three
+
+    return three.Three
+
+
 def main():
-    rounds, think_s = int(sys.argv[1]), float(sys.argv[2])
-    with contextlib.closing(when_up("db")) as db:
-        right = ask(db)
+    stack, rounds, think_s = stack_of(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    hosts = {name: name for name in stack.services}
+    right = stack.ask(hosts)
     rebase()
     drivers = []
-    host = "db"
     for number in range(rounds):
-        host, done = one(host, number, lambda: drivers.append(rebase()["driver"]), right, think_s)
+        _, done = one(stack, hosts, number, lambda: drivers.append(rebase()["driver"]), right, think_s)
         print("ROUND " + json.dumps(done), flush=True)
-    print("BLOCK " + json.dumps({"drivers": drivers, "sustained": sustained(min(rounds, SUSTAINED_MAX))}), flush=True)
+    fast = sustained(stack, hosts, min(rounds, SUSTAINED_MAX))
+    print("BLOCK " + json.dumps({"drivers": drivers, "sustained": fast}), flush=True)
 
 
-def sustained(count):
-    """One after the other, as fast as they go: each writes one row and looks at it. What the processors did, too."""
+def sustained(stack, hosts, count):
+    """One after the other, as fast as they go. What the processors did, too."""
     began, worked = time.monotonic(), busy_s()
     for number in range(count):
-        with contextlib.closing(when_up("db")) as db, db.cursor() as cursor:
-            (price,), = all_of(cursor, "SELECT price_cents FROM shop.products WHERE id = 1")
-            assert price != 999999999, f"round {number} sees the one before"
-            cursor.execute("UPDATE shop.products SET price_cents = 999999999 WHERE id = 1")
+        stack.touch(hosts, number)
         rebase()
     took = time.monotonic() - began
     return {"rebases": count, "s": took, "cpu_s": busy_s() - worked}
