@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::berth::Way;
+use super::disk::Part;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
@@ -217,6 +218,16 @@ impl Stand {
             }
         }
         true
+    }
+
+    /// What its services write to.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let trees = self.ground.baseline.trees().iter().map(|tree| tree.name.clone());
+        let volumes = trees.filter_map(|tree| Some((tree.clone(), self.clone.path(&tree).ok()?)));
+        let layers = self.ground.plan.services.iter().map(|service| service.layer.clone());
+        let written = self.written.iter().filter_map(|written| written.path(SOURCE_TREE).ok());
+        let written = written.map(|folder| ("the source that services write to".to_owned(), folder));
+        volumes.chain(layers.zip(self.layers.iter().cloned())).chain(written).collect()
     }
 
     /// Ids, in the plan's order.

@@ -126,6 +126,11 @@ impl Guest {
         Ok(Self { desk, socket: spec.socket, stop, serving })
     }
 
+    /// On everything that tests make: `key=value`.
+    pub(crate) fn label(&self) -> String {
+        self.desk.words.label()
+    }
+
     /// What a test's programs have to be told.
     pub(crate) fn env(&self) -> Vec<(String, String)> {
         let gateway = self.desk.home.gateway.to_string();
