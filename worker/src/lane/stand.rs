@@ -34,6 +34,9 @@ const UNTOUCHED_MAX: Duration = Duration::from_secs(60);
 const CHANGED_FILES_MAX: usize = 20;
 /// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
 const RESTARTS_MAX: u32 = 500;
+/// How many rebases in a row, and each which one after them, are told by what the services hold.
+const WEIGHED_FIRST: u32 = 3;
+const WEIGHED_EVERY: u32 = 16;
 
 /// A rebase or a rise that failed.
 #[derive(Debug, Error)]
@@ -201,6 +204,14 @@ impl Stand {
             }
         }
         sum
+    }
+
+    /// The same at its first rebases and now and then after that, because the engine is asked for each service; else 0.
+    pub(crate) async fn held_bytes_at_times(&self) -> u64 {
+        match self.rebases < WEIGHED_FIRST || self.rebases.is_multiple_of(WEIGHED_EVERY) {
+            true => self.held_bytes().await,
+            false => 0,
+        }
     }
 
     /// Whether it is as it was when it was put back, for certain: nothing has come in to any service since (a unit shares
