@@ -72,6 +72,28 @@ fn a_daemon_or_an_agent_that_runs_out_of_memory_is_named_and_no_test_is_blamed()
     println!("infrastructure: {lost:#?}");
 }
 
+#[test]
+fn a_worker_without_addresses_for_networks_says_what_to_do_and_works_again_once_it_has_some() {
+    let farm = Farm::up(1, 1, &[]);
+    let docker = "docker -H unix:///var/lib/andon/run/docker.sock network";
+    let names = "seq -f andon-left-%g 300";
+    let taken = in_box(
+        &farm,
+        &format!("for name in $({names}); do {docker} create $name 2>&1 || break; done | tail -n 1"),
+    );
+    println!("{taken}");
+    let project = Project::from_fixture("pair");
+    let said = farm.run(&project.copy(), &[]);
+    assert_eq!(said.status.code(), Some(106), "incomplete, not failed: {said:?}");
+    let shown = farm.show(farm.newest()).to_string();
+    assert!(shown.contains("has no addresses left for another network"), "{shown}");
+    assert!(shown.contains("a worker has 256 ranges"), "{shown}");
+
+    in_box(&farm, &format!("{docker} ls -q --filter name=andon-left | xargs {docker} rm"));
+    let said = farm.run(&project.copy(), &[]);
+    assert!(said.status.success(), "{said:?}");
+}
+
 fn decided(farm: &Farm, run: u64) -> u64 {
     let counts = &farm.show(run)["counts"];
     counts["total"].as_u64().expect("total") - counts["open"].as_u64().expect("open")
