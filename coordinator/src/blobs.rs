@@ -1,8 +1,12 @@
 //! Content-addressed files: sources, specifications, baselines, images. Written once, checked when written, never
-//! changed. A blob is complete or not there: it is written beside its place and renamed into it.
+//! changed. A blob is complete or not there: it is written beside its place and renamed into it. Who was told that one is here
+//! can rely on it for [`GRACE`].
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::fs::{self, File};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
@@ -12,13 +16,30 @@ pub(crate) const BLOB_BYTES_MAX: u64 = 64 << 30;
 /// The largest blob that is read into memory (a specification).
 const SMALL_BYTES_MAX: u64 = 16 << 20;
 
+/// How long a blob stays for whoever was told that it is here: from the first question to the submitted run, a long upload
+/// between.
+pub(crate) const GRACE: Duration = Duration::from_secs(1_800);
+
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     root: PathBuf,
+    /// Nobody knows what was told before.
+    opened: Instant,
+    /// When somebody was last told of a blob; held while one is deleted.
+    told: Arc<Mutex<HashMap<Digest, Instant>>>,
+}
+
+/// What came of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Gone,
+    Absent,
+    /// Somebody was told of it within [`GRACE`].
+    Held,
 }
 
 /// A digest as the wire carries it: 64 lowercase hex digits. Anything else never becomes part of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Digest(String);
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +79,7 @@ pub(crate) struct Incoming {
     hasher: blake3::Hasher,
     size: u64,
     place: PathBuf,
+    blobs: Blobs,
 }
 
 impl Blobs {
@@ -68,15 +90,62 @@ impl Blobs {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => std::fs::create_dir_all(&parts)?,
         }
-        Ok(Self { root })
+        Ok(Self { root, opened: Instant::now(), told: Arc::default() })
     }
 
     fn place(&self, digest: &Digest) -> PathBuf {
         self.root.join(&digest.0[..2]).join(&digest.0)
     }
 
+    /// Who asks can rely on the answer for [`GRACE`].
     pub(crate) async fn has(&self, digest: &Digest) -> bool {
+        if !self.is_there(digest).await {
+            return false;
+        }
+        self.tell(digest);
+        // It may have gone between the look and the promise.
+        self.is_there(digest).await
+    }
+
+    /// Without a promise.
+    pub(crate) async fn is_there(&self, digest: &Digest) -> bool {
         fs::try_exists(self.place(digest)).await.unwrap_or(false)
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, digest: &Digest) {
+        self.told().insert(digest.clone(), Instant::now());
+    }
+
+    /// As if all that happened so far had happened that much earlier.
+    #[cfg(test)]
+    pub(crate) fn age(&mut self, by: Duration) {
+        self.opened -= by;
+        self.told().values_mut().for_each(|at| *at -= by);
+    }
+
+    /// Deletes a blob unless somebody relies on it.
+    pub(crate) async fn remove_unheld(&self, digest: &Digest) -> Result<Removed, BlobError> {
+        if self.opened.elapsed() < GRACE {
+            return Ok(Removed::Held);
+        }
+        let (blobs, digest) = (self.clone(), digest.clone());
+        let removing = move || {
+            let mut told = blobs.told();
+            told.retain(|_, at| at.elapsed() < GRACE);
+            if told.contains_key(&digest) {
+                return Ok(Removed::Held);
+            }
+            match std::fs::remove_file(blobs.place(&digest)) {
+                Ok(()) => Ok(Removed::Gone),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removed::Absent),
+                Err(error) => Err(error.into()),
+            }
+        };
+        tokio::task::spawn_blocking(removing).await.map_err(io::Error::other)?
     }
 
     pub(crate) async fn begin(&self, claimed: Digest) -> Result<Incoming, BlobError> {
@@ -84,7 +153,15 @@ impl Blobs {
         fs::create_dir_all(place.parent().expect("a blob lies in a folder")).await?;
         let (file, part) = tempfile::NamedTempFile::new_in(self.root.join("parts"))?.into_parts();
         let hasher = blake3::Hasher::new();
-        Ok(Incoming { claimed, file: File::from_std(file), part, hasher, size: 0, place })
+        Ok(Incoming {
+            claimed,
+            file: File::from_std(file),
+            part,
+            hasher,
+            size: 0,
+            place,
+            blobs: self.clone(),
+        })
     }
 
     /// Opens a blob at an offset; also its whole size.
@@ -141,6 +218,7 @@ impl Incoming {
         }
         self.file.flush().await?;
         self.file.sync_all().await?;
+        self.blobs.tell(&self.claimed);
         self.part.persist(&self.place).map_err(|error| error.error)?;
         Ok(self.size)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
 use crate::store::Store;
+use crate::unreferenced::Sweep;
 
 /// Rows of one step: some milliseconds, for which a round may have to wait.
 const ROWS_MAX: u32 = 1_000;
@@ -17,12 +18,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// Deletes what runs left behind that ended longer ago than `keep`. Never ends.
 pub(crate) async fn run(store: Arc<dyn Store>, blobs: Blobs, keep: Duration, clock: Clock) {
     let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+    let mut sweep = Sweep::new();
     loop {
         let before_ms = clock.now().unix_ms.saturating_sub(keep_ms);
         let pause = match store.forget(before_ms, ROWS_MAX).await {
             Ok(forgotten) => {
                 remove(&blobs, &forgotten.blobs).await;
-                if forgotten.is_more { PAUSE } else { LOOK_EVERY }
+                if forgotten.is_more {
+                    PAUSE
+                } else {
+                    unreferenced(&mut sweep, &*store, &blobs).await;
+                    LOOK_EVERY
+                }
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot delete what old runs left");
@@ -30,6 +37,17 @@ pub(crate) async fn run(store: Arc<dyn Store>, blobs: Blobs, keep: Duration, clo
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+async fn unreferenced(sweep: &mut Sweep, store: &dyn Store, blobs: &Blobs) {
+    match sweep.step(store, blobs).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "sources and specifications of forgotten runs were deleted"),
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot delete sources and specifications of forgotten runs"
+        ),
     }
 }
 

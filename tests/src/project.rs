@@ -17,9 +17,23 @@ impl Project {
     /// A copy of `tests/fixtures/NAME`, committed. `@DB@` in its compose file becomes the database image.
     #[must_use]
     pub fn from_fixture(name: &str) -> Self {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+        Self::from_parts(&[fixture(name)])
+    }
+
+    /// The same on the stack of another fixture: with that one's compose file, seed and image for tests.
+    #[must_use]
+    pub fn on_stack_of(other: &str, name: &str) -> Self {
+        let other = fixture(other);
+        let stack = ["compose.yaml", "db", "suite"].map(|part| other.join(part));
+        Self::from_parts(&[&[fixture(name)], &stack[..]].concat())
+    }
+
+    /// A folder, and what is put into its copy.
+    fn from_parts(parts: &[PathBuf]) -> Self {
         let project = Self { folder: tempfile::tempdir().expect("a folder for the project") };
-        ok(Command::new("cp").arg("-r").arg(&fixture).arg(project.copy()));
+        for part in parts {
+            ok(Command::new("cp").arg("-r").arg(part).arg(project.copy()));
+        }
         let compose = project.copy().join("compose.yaml");
         if let Ok(text) = std::fs::read_to_string(&compose) {
             std::fs::write(&compose, text.replace("@DB@", &stage("ANDON_TEST_DB_IMAGE"))).expect("compose");
@@ -84,4 +98,8 @@ impl Project {
         assert!(output.status.success(), "{said}");
         said
     }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use andon_tests::farm::Farm;
 use andon_tests::project::Project;
-use andon_tests::{eventually, ok, run};
+use andon_tests::{eventually, ok, run, stage};
 
 const TESTS: u64 = 2_000;
 /// Where a box keeps the daemon's data root.
@@ -20,6 +20,78 @@ fn in_box(farm: &Farm, script: &str) -> String {
 fn box_log(farm: &Farm) -> String {
     let output = run(Command::new("docker").args(["logs", &farm.boxes()[0]]));
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Has the kernel kill a process of the box for want of memory: the box gets a limit, the process is made the first to go, and
+/// another one of the box takes more than there is. Then the limit goes again.
+fn starve(farm: &Farm, victim: &str) {
+    let name = &farm.boxes()[0];
+    let limit = |bytes: &str| {
+        ok(Command::new("docker").args(["update", "--memory", bytes, "--memory-swap", bytes, name]));
+    };
+    limit("1g");
+    let eat = format!("echo 1000 >/proc/$({victim})/oom_score_adj; perl -e 'my $x = \"x\" x (1200 << 20)'");
+    // It is killed itself, after the victim.
+    run(Command::new("docker").args(["exec", name, "sh", "-ec", &eat]));
+    if run(Command::new("docker").args(["inspect", name])).status.success() {
+        run(Command::new("docker").args(["update", "--memory", "64g", "--memory-swap", "64g", name]));
+    }
+}
+
+#[test]
+fn a_daemon_or_an_agent_that_runs_out_of_memory_is_named_and_no_test_is_blamed() {
+    let farm = Farm::up(1, 2, &[]);
+    let project = Project::from_fixture("crowd");
+    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
+    let run = farm.newest();
+    farm.progressed(run, 20);
+    starve(&farm, "pgrep -x dockerd");
+    let said = "dockerd ended: signal: 9 (SIGKILL), out of memory: the worker's own limit is 1024 MiB";
+    eventually("the worker says why its daemon ended", || box_log(&farm).contains(said).then_some(()));
+    let before = decided(&farm, run);
+    eventually("tests are decided again", || (decided(&farm, run) >= before + 50).then_some(()));
+
+    starve(&farm, "pgrep -o -x andon");
+    eventually("the box is gone with its agent", || farm.boxes().is_empty().then_some(()));
+    let up = ["up", "--workers", "1", "--lanes", "2", "--image", &stage("ANDON_TEST_WORKER_IMAGE")];
+    let said = ok(farm.andon().args(up));
+    println!("{said}");
+    assert!(said.contains("had ended: exit code 137: the agent ran out of memory"), "{said}");
+    let shown = farm.ended(run);
+    let counts = &shown["counts"];
+    assert_eq!((&shown["state"], &counts["passed"]), (&"passed".into(), &TESTS.into()), "{counts}");
+    let tests = shown["tests"].as_array().expect("tests");
+    let attempts = tests.iter().flat_map(|test| test["attempts"].as_array().expect("attempts"));
+    let lost: std::collections::BTreeSet<&str> = attempts
+        .filter(|attempt| attempt["outcome"] != "passed")
+        .map(|attempt| {
+            assert_eq!(attempt["outcome"], "infrastructure", "{attempt:#}");
+            attempt["message"].as_str().unwrap_or_default()
+        })
+        .collect();
+    println!("infrastructure: {lost:#?}");
+}
+
+#[test]
+fn a_worker_without_addresses_for_networks_says_what_to_do_and_works_again_once_it_has_some() {
+    let farm = Farm::up(1, 1, &[]);
+    let docker = "docker -H unix:///var/lib/andon/run/docker.sock network";
+    let names = "seq -f andon-left-%g 300";
+    let taken = in_box(
+        &farm,
+        &format!("for name in $({names}); do {docker} create $name 2>&1 || break; done | tail -n 1"),
+    );
+    println!("{taken}");
+    let project = Project::from_fixture("pair");
+    let said = farm.run(&project.copy(), &[]);
+    assert_eq!(said.status.code(), Some(106), "incomplete, not failed: {said:?}");
+    let shown = farm.show(farm.newest()).to_string();
+    assert!(shown.contains("has no addresses left for another network"), "{shown}");
+    assert!(shown.contains("a worker has 256 ranges"), "{shown}");
+
+    in_box(&farm, &format!("{docker} ls -q --filter name=andon-left | xargs {docker} rm"));
+    let said = farm.run(&project.copy(), &[]);
+    assert!(said.status.success(), "{said:?}");
 }
 
 fn decided(farm: &Farm, run: u64) -> u64 {

@@ -50,6 +50,11 @@ impl Boxes {
         let names = self.names(wanted.count);
         let there = self.outer.list(&self.farm).await?;
         for name in missing(&names, &there) {
+            if let Some(ended) = there.iter().find(|found| found.name == *name)
+                && let Some(how) = self.outer.end_of(&ended.id).await?
+            {
+                out::line(&format!("worker box {name} had ended: {how}"))?;
+            }
             let spec = BoxSpec {
                 name: name.clone(),
                 farm: self.farm.clone(),
@@ -72,10 +77,18 @@ impl Boxes {
         Ok(self.outer.remove_all(&self.farm).await?)
     }
 
-    /// The first of these boxes that does not run.
-    pub(crate) async fn first_dead<'a>(&self, names: &[&'a String]) -> Result<Option<&'a str>, CliError> {
+    /// The first of these boxes that does not run, with how it ended.
+    pub(crate) async fn first_dead<'a>(
+        &self,
+        names: &[&'a String],
+    ) -> Result<Option<(&'a str, String)>, CliError> {
         let there = self.outer.list(&self.farm).await?;
-        Ok(names.iter().find(|name| !runs(name, &there)).map(|name| name.as_str()))
+        let Some(name) = names.iter().find(|name| !runs(name, &there)) else { return Ok(None) };
+        let how = match there.iter().find(|found| found.name == **name) {
+            Some(found) => self.outer.end_of(&found.id).await?,
+            None => None,
+        };
+        Ok(Some((name.as_str(), how.map(|how| format!(" ({how})")).unwrap_or_default())))
     }
 
     /// The last lines that a box wrote; why there are none where it cannot be asked.

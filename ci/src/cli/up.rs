@@ -302,8 +302,8 @@ async fn wait_for_workers(connection: &Connection, boxes: &Boxes, names: &[Strin
                 .because(&std::io::Error::other(worker.unfit.clone()))
                 .hint("`andon doctor` looks at what the machine allows"));
         }
-        if let Some(name) = boxes.first_dead(&missing).await? {
-            return Err(silent(boxes, name, "ended before it connected").await);
+        if let Some((name, how)) = boxes.first_dead(&missing).await? {
+            return Err(silent(boxes, name, &format!("ended before it connected{how}")).await);
         }
         if Instant::now() > deadline {
             return Err(silent(boxes, missing[0], "has not connected in time").await);

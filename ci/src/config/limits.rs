@@ -8,8 +8,10 @@ use super::table::{Table, wrong_type};
 
 /// The least memory that engines take.
 const MEMORY_MIN: u64 = 6 << 20;
+/// The least that a lane may be let write: what a runner itself leaves.
+const DISK_MIN: u64 = 4 << 20;
 /// The most that may be named: against slips of the pen.
-const MEMORY_MAX: u64 = 16 << 40;
+const SIZE_MAX: u64 = 16 << 40;
 /// The most processes and threads that may be named.
 pub(crate) const PIDS_MAX: u32 = 1 << 20;
 
@@ -22,6 +24,8 @@ pub struct Limits {
     pub cpu_millis: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// What the lane may write while a unit of the suite runs; of suites alone.
+    pub disk_bytes: u64,
 }
 
 impl Limits {
@@ -33,6 +37,7 @@ impl Limits {
             memory_bytes: first(self.memory_bytes, other.memory_bytes),
             cpu_millis: first(self.cpu_millis, other.cpu_millis),
             pids: first(self.pids, other.pids),
+            disk_bytes: first(self.disk_bytes, other.disk_bytes),
         }
     }
 }
@@ -59,15 +64,23 @@ pub(crate) fn read(
     };
     let cpus = cpus.and_then(|text| self::cpus(findings, "cpus", &Located { value: text, place }));
     let pids = table.number(findings, "pids", 1..=PIDS_MAX).unwrap_or(0);
+    let disk = table.text(findings, "disk");
+    let disk_bytes = disk.and_then(|text| size(findings, "disk", &text, DISK_MIN)).unwrap_or(0);
     table.finish(findings, homes);
-    Limits { memory_bytes, cpu_millis: cpus.unwrap_or(0), pids: pids.into() }
+    Limits { memory_bytes, cpu_millis: cpus.unwrap_or(0), pids: pids.into(), disk_bytes }
 }
 
 /// A size that a container can have.
 pub(crate) fn memory(findings: &mut Findings<'_>, key: &str, text: &Located<String>) -> Option<u64> {
-    let bytes = measure::bytes(&text.value).filter(|bytes| (MEMORY_MIN..=MEMORY_MAX).contains(bytes));
+    size(findings, key, text, MEMORY_MIN)
+}
+
+fn size(findings: &mut Findings<'_>, key: &str, text: &Located<String>, min: u64) -> Option<u64> {
+    let bytes = measure::bytes(&text.value).filter(|bytes| (min..=SIZE_MAX).contains(bytes));
     if bytes.is_none() {
-        let message = format!("{key:?} is {}: write {BYTES_FORM}, at least \"6m\"", quoted(&text.value));
+        let least = min >> 20;
+        let message =
+            format!("{key:?} is {}: write {BYTES_FORM}, at least \"{least}m\"", quoted(&text.value));
         findings.problem(text.place.clone(), message);
     }
     bytes

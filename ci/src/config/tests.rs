@@ -447,11 +447,12 @@ fn a_suites_own_limits_come_before_those_of_all() {
         [limits]
         memory = "1g"
         pids = 100
+        disk = "512m"
         [[suite]]
         name = "a"
         image = "a"
         runner = "pytest"
-        limits = { memory = "64m", cpus = 1.5 }
+        limits = { memory = "64m", cpus = 1.5, disk = "2g" }
         [[suite]]
         name = "b"
         image = "b"
@@ -459,6 +460,9 @@ fn a_suites_own_limits_come_before_those_of_all() {
         "#,
     );
     let limits: Vec<Limits> = config.suites.iter().map(|suite| suite.limits).collect();
-    assert_eq!(limits[0], Limits { memory_bytes: 64 << 20, cpu_millis: 1500, pids: 100 });
-    assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 0, pids: 100 });
+    assert_eq!(
+        limits[0],
+        Limits { memory_bytes: 64 << 20, cpu_millis: 1500, pids: 100, disk_bytes: 2 << 30 }
+    );
+    assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 0, pids: 100, disk_bytes: 512 << 20 });
 }

@@ -49,8 +49,8 @@ pub(super) fn stack(compose: &Compose, bytes: &[u8], config: &Config) -> wire::S
 
 /// Absent where nothing is limited, so that a stack without limits is the very one that it was.
 fn limits(limits: Limits) -> Option<wire::Limits> {
-    let Limits { memory_bytes, cpu_millis, pids } = limits;
-    (limits != Limits::default()).then_some(wire::Limits { memory_bytes, cpu_millis, pids })
+    let Limits { memory_bytes, cpu_millis, pids, disk_bytes } = limits;
+    (limits != Limits::default()).then_some(wire::Limits { memory_bytes, cpu_millis, pids, disk_bytes })
 }
 
 fn argv(words: Option<&Vec<String>>) -> Option<wire::Argv> {

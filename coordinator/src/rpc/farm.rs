@@ -62,6 +62,8 @@ impl FarmService {
     /// The specification, checked as far as the coordinator relies on it.
     async fn spec(&self, digest: &str) -> Result<wire::RunSpec, Status> {
         let digest = Digest::parse(digest).map_err(|error| blobs::status(&error))?;
+        // From here on it stays until there is a run that refers to it.
+        let _ = self.farm.blobs.has(&digest).await;
         let bytes = self.farm.blobs.read(&digest).await.map_err(|error| blobs::status(&error))?;
         let spec = wire::RunSpec::decode(bytes.as_slice()).map_err(|error| {
             Status::invalid_argument(format!("the specification cannot be read: {error}"))

@@ -210,6 +210,9 @@ async fn of_a_run_that_is_forgotten_its_counts_stay_and_others_are_not_touched()
         assert_eq!(blobs, ["own"], "a later run left the other, too");
         let row = store.run(RUN).await.unwrap().unwrap();
         assert_eq!((row.forgotten, row.counts.passed, row.ended_ms), (true, 2, 40));
+        assert_eq!(store.specifications(true, RunId(0), 9).await.unwrap(), [(RUN, "d1".to_owned())]);
+        assert_eq!(store.specifications(false, RunId(0), 9).await.unwrap(), [(LATER, "d1".to_owned())]);
+        assert!(store.specifications(false, LATER, 9).await.unwrap().is_empty());
         assert!(store.tests(RUN).await.unwrap().is_empty() && store.notes(RUN).await.unwrap().is_empty());
         assert_eq!(store.output(RUN, AttemptId(1)).await.unwrap(), Output::Nothing);
         assert_eq!(store.run(LATER).await.unwrap(), kept);

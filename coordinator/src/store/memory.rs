@@ -398,6 +398,19 @@ impl Store for Memory {
         Ok(sums.into_iter().map(|(test, (sum, count))| (test, (sum / count, count))).collect())
     }
 
+    async fn specifications(
+        &self,
+        forgotten: bool,
+        after: RunId,
+        limit: u32,
+    ) -> Result<Vec<(RunId, String)>> {
+        let state = self.state();
+        let later =
+            state.runs.iter().filter(|(run, stored)| **run > after && stored.row.forgotten == forgotten);
+        let specs = later.map(|(run, stored)| (*run, stored.row.header.spec_digest.clone()));
+        Ok(specs.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
+    }
+
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {
         Ok(self.state().runs.get(&run).map(|stored| stored.notes.clone()).unwrap_or_default())
     }

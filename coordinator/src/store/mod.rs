@@ -317,6 +317,9 @@ pub trait Store: Send + Sync + 'static {
     async fn apply(&self, records: &[Record]) -> Result<()>;
     /// Deletes, of one run that ended before that, about so many rows of what it left behind; it stays itself.
     async fn forget(&self, ended_before_ms: u64, rows_max: u32) -> Result<Forgotten>;
+    /// Runs after that one, forgotten ones or those that are kept, each with the digest of its specification, by number.
+    async fn specifications(&self, forgotten: bool, after: RunId, limit: u32)
+    -> Result<Vec<(RunId, String)>>;
     /// What a restart needs.
     async fn active(&self) -> Result<Active>;
     /// The run that was submitted under this key.

@@ -29,6 +29,7 @@ mod staging;
 mod store;
 mod tools;
 mod tree;
+mod usage;
 mod verify;
 
 use std::path::Path;
@@ -42,6 +43,7 @@ pub use full::FullFs;
 pub use lane::{LaneClone, Retired};
 pub use pool::{ImageSpace, LoopFs, Pool, PoolKind, PoolOptions, Space};
 pub use staging::Staging;
+pub use usage::{file_bytes, used_bytes};
 pub use verify::{Change, Difference};
 
 /// The digest that a folder would have as a tree of a baseline (`TreeInfo::tree_digest`).

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error as ClientError;
 
-use super::error::EngineError;
+use super::error::{EngineError, is_out_of_addresses};
 use super::limits;
 
 /// The daemon that a machine's own tools use where `DOCKER_HOST` says nothing.
@@ -98,6 +98,9 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), EngineError> {
 pub(super) fn classify(what: &str, address: &str, error: ClientError) -> EngineError {
     let what = what.to_owned();
     match error {
+        ClientError::DockerResponseServerError { message, .. } if is_out_of_addresses(&message) => {
+            EngineError::NoAddresses { what, address: address.to_owned(), message }
+        }
         ClientError::DockerResponseServerError { status_code: 404, message } => {
             EngineError::NotFound { what, message }
         }
@@ -168,6 +171,23 @@ mod tests {
         assert!(answer(404).is_not_found());
         assert!(answer(409).is_conflict());
         assert!(matches!(answer(500), EngineError::Refused { status: 500, .. }));
+    }
+
+    #[test]
+    fn a_want_of_addresses_is_told_from_other_refusals_whatever_its_status() {
+        for (status_code, message) in [
+            (
+                404,
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+            ),
+            (400, "all predefined address pools have been fully subnetted"),
+        ] {
+            let error = ClientError::DockerResponseServerError { status_code, message: message.to_owned() };
+            let error = classify("create network n", "unix:///x", error);
+            assert!(matches!(error, EngineError::NoAddresses { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(message) && text.contains("docker network ls"), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -43,6 +43,18 @@ pub enum EngineError {
         /// The engine's own words.
         message: String,
     },
+    /// Every range of addresses that the engine may give to networks is taken.
+    #[error(
+        "cannot {what}: the Docker engine at {address} has no addresses left for another network ({message}): see with `docker network ls` what has them and remove what is left over; a worker has 256 ranges, so with many lanes give it fewer, or let tests make fewer networks"
+    )]
+    NoAddresses {
+        /// The call and its object.
+        what: String,
+        /// The daemon's address.
+        address: String,
+        /// The engine's own words.
+        message: String,
+    },
     /// No answer within the limit; what the call does may still happen.
     #[error("cannot {what}: no answer within {limit:?}")]
     TimedOut {
@@ -67,6 +79,15 @@ pub enum EngineError {
         /// The stream's error.
         message: String,
     },
+}
+
+/// Whether an engine says that it has no range of addresses left. It has no status of its own (moby, libnetwork/ipamapi:
+/// `ErrNoAvailablePool`; since 27 in other words).
+#[must_use]
+pub(crate) fn is_out_of_addresses(message: &str) -> bool {
+    ["non-overlapping IPv4 address pool", "address pools have been fully subnetted"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 impl EngineError {

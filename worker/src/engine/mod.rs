@@ -23,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use client::{DEFAULT_ADDRESS, DockerEngine};
+pub(crate) use error::is_out_of_addresses;
 pub use error::{BuildError, BuildFailure, EngineError};
 pub use output::{Captured, Discard, HeadTail, OutputSink, OutputStream};
 pub use types::{

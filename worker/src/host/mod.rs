@@ -7,6 +7,7 @@ mod capabilities;
 mod judge;
 mod look;
 mod pressure;
+mod unlinked;
 
 use std::fmt;
 use std::path::Path;
@@ -15,7 +16,8 @@ use thiserror::Error;
 
 pub use capabilities::{Capabilities, KNOWN as KNOWN_CAPABILITIES};
 pub use look::{Cgroups, Facts, Hierarchies, LookError};
-pub use pressure::{Pressure, held_bytes};
+pub use pressure::{Pressure, held_bytes, own_memory_limit, own_oom_kills};
+pub use unlinked::unlinked_bytes;
 
 /// What this process is going to do on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,6 +38,27 @@ pub fn held_bytes(pid: u32) -> Option<u64> {
     field_of(&fs::read_to_string(file).ok()?, field)
 }
 
+/// How many processes of this process's own control group, not of those beneath, the kernel has killed for want of memory.
+#[must_use]
+pub fn own_oom_kills() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let (folder, is_v1) = memory_group(&groups)?;
+    let file = if is_v1 { "memory.oom_control" } else { "memory.events.local" };
+    field_of(&fs::read_to_string(format!("{folder}/{file}")).ok()?, "oom_kill")
+}
+
+/// What this box's memory is limited to, in bytes.
+#[must_use]
+pub fn own_memory_limit() -> Option<u64> {
+    either("memory.max", "memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT)
+}
+
+/// A number of the box's outermost group, by the name of its file in version 2 and in version 1.
+fn either(v2: &str, v1: &str) -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    number(&format!("/sys/fs/cgroup/{v2}")).or_else(|| number(&format!("/sys/fs/cgroup/memory/{v1}")))
+}
+
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
@@ -45,11 +66,7 @@ fn available(meminfo: &str) -> Option<u64> {
 
 /// What is left of this box's own limit.
 fn own_limit() -> Option<u64> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let either = |v2: &str, v1: &str| {
-        number(&format!("/sys/fs/cgroup/{v2}")).or_else(|| number(&format!("/sys/fs/cgroup/memory/{v1}")))
-    };
-    let limit = either("memory.max", "memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT)?;
+    let limit = own_memory_limit()?;
     // Files in the page cache give way.
     let used = fs::read_to_string("/sys/fs/cgroup/memory.stat").ok().and_then(|text| field_of(&text, "anon"));
     let old = || {
@@ -65,8 +82,14 @@ fn some_avg10(text: &str) -> Option<f32> {
     line.split_whitespace().find_map(|word| word.strip_prefix("avg10="))?.parse().ok()
 }
 
-/// Where a group's memory is told, and by which field, from a process's list of groups (cgroups(7)).
+/// Where a group's memory is told, and by which field.
 fn memory_file(groups: &str) -> Option<(String, &'static str)> {
+    let (folder, is_v1) = memory_group(groups)?;
+    Some((format!("{folder}/memory.stat"), if is_v1 { "total_rss" } else { "anon" }))
+}
+
+/// The folder of a group's memory, and whether it is of version 1, from a process's list of groups (cgroups(7)).
+fn memory_group(groups: &str) -> Option<(String, bool)> {
     let parts = |line: &str| -> Option<(String, String)> {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
@@ -74,10 +97,10 @@ fn memory_file(groups: &str) -> Option<(String, &'static str)> {
     let all: Vec<_> = groups.lines().filter_map(parts).collect();
     let v1 = all.iter().find(|(controllers, _)| controllers.split(',').any(|one| one == "memory"));
     if let Some((_, path)) = v1 {
-        return Some((format!("/sys/fs/cgroup/memory{path}/memory.stat"), "total_rss"));
+        return Some((format!("/sys/fs/cgroup/memory{}", path.trim_end_matches('/')), true));
     }
     let (_, path) = all.iter().find(|(controllers, _)| controllers.is_empty())?;
-    Some((format!("/sys/fs/cgroup{path}/memory.stat"), "anon"))
+    Some((format!("/sys/fs/cgroup{}", path.trim_end_matches('/')), false))
 }
 
 fn field_of(text: &str, field: &str) -> Option<u64> {

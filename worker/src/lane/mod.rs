@@ -13,6 +13,7 @@
 mod artifacts;
 mod berth;
 mod clones;
+mod disk;
 mod door;
 mod outfit;
 mod resolve;
@@ -38,6 +39,7 @@ use crate::runner::UnitNews;
 use crate::runner::{self, Rebases, Reporter, UnitFacts};
 use crate::stack::StackFault;
 use berth::{Berth, Berths};
+use disk::{Keeper, Part, Parts};
 use door::{Door, SOCKET_FILE};
 use stand::{Ground, StandFault};
 use stands::Stands;
@@ -74,6 +76,8 @@ pub(crate) struct Lane {
     rebuilds_failed: u32,
     /// What stands, for whoever is asked about failures.
     services: Services,
+    /// Its folders, for whoever measures them.
+    parts: Parts,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Lane {
             distrusted: false,
             rebuilds_failed: 0,
             services: Services::default(),
+            parts: Parts::default(),
         }
     }
 
@@ -136,13 +141,23 @@ impl Lane {
         };
         let facts = UnitFacts { arrived, rebased_within, rebases: rebases.clone() };
         let mut reporter = Reporter::new(news.clone(), facts);
-        let witness = self.witness();
+        let witness = LaneWitness { overrun: Arc::clone(&cell.overrun), ..self.witness() };
+        let keeper = self.keeper(suite.limits.map_or(0, |limits| limits.disk_bytes));
         let door = Door::open(&cell.out_dir.join(SOCKET_FILE), self.about());
         let door = door.map_err(|error| {
             WorkFailure::infrastructure(format!("cannot open the unit's socket: {error}"))
         })?;
         {
             let running = runner::run(&cell, &suite, warm, tests, &mut reporter, &witness, cancel);
+            let running = async {
+                match keeper {
+                    None => running.await,
+                    Some(keeper) => tokio::select! {
+                        ended = running => ended,
+                        never = keeper.keep(&cell) => match never {},
+                    },
+                }
+            };
             self.attend(Box::pin(running), &cell, door, &rebases, &news).await?;
         }
         if !cancel.is_cancelled() {
@@ -260,10 +275,24 @@ impl Lane {
             engine: self.workshop.options.engine.clone(),
             pool: self.workshop.options.pool.clone(),
             services: Arc::clone(&self.services),
+            overrun: Arc::default(),
         }
     }
 
-    /// Name and container of each service that serves now.
+    /// Who keeps the unit in the used box to what it may write; nobody where its suite names no limit.
+    fn keeper(&self, limit_bytes: u64) -> Option<Keeper> {
+        let used = self.used_box.as_ref().filter(|_| limit_bytes > 0)?;
+        Some(Keeper {
+            engine: self.workshop.options.engine.clone(),
+            limit_bytes,
+            services: Arc::clone(&self.services),
+            parts: Arc::clone(&self.parts),
+            own: used.parts(),
+            guests: used.guest_label(),
+        })
+    }
+
+    /// Name and container of each service that serves now, and what they write to.
     fn remember_services(&self) {
         let services = self.stands.serving().map(|stand| {
             let plans = stand.ground().plan.services.iter().zip(stand.containers());
@@ -273,6 +302,8 @@ impl Lane {
                 .collect()
         });
         *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services.unwrap_or_default();
+        let parts: Vec<Part> = self.stands.serving().map(stand::Stand::parts).unwrap_or_default();
+        *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = parts;
     }
 
     /// What waits here cannot be relied on: its daemon was replaced. Earlier failures were the old daemon's.

@@ -168,6 +168,11 @@ impl Outfit {
         }
     }
 
+    /// On the containers that tests start.
+    pub(crate) fn guest_label(&self) -> Option<String> {
+        self.guest.as_ref().map(Guest::label)
+    }
+
     /// Removes what tests made, and lets them make no more. Free where they made nothing.
     pub(crate) async fn close(&self) -> Result<(), String> {
         match &self.guest {

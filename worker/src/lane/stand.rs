@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::berth::Way;
+use super::disk::Part;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
@@ -33,6 +34,9 @@ const UNTOUCHED_MAX: Duration = Duration::from_secs(60);
 const CHANGED_FILES_MAX: usize = 20;
 /// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
 const RESTARTS_MAX: u32 = 500;
+/// How many rebases in a row, and each which one after them, are told by what the services hold.
+const WEIGHED_FIRST: u32 = 3;
+const WEIGHED_EVERY: u32 = 16;
 
 /// A rebase or a rise that failed.
 #[derive(Debug, Error)]
@@ -202,6 +206,14 @@ impl Stand {
         sum
     }
 
+    /// The same at its first rebases and now and then after that, because the engine is asked for each service; else 0.
+    pub(crate) async fn held_bytes_at_times(&self) -> u64 {
+        match self.rebases < WEIGHED_FIRST || self.rebases.is_multiple_of(WEIGHED_EVERY) {
+            true => self.held_bytes().await,
+            false => 0,
+        }
+    }
+
     /// Whether it is as it was when it was put back, for certain: nothing has come in to any service since (a unit shares
     /// nothing but the network with them), and all of them still run.
     pub(crate) async fn is_untouched(&self) -> bool {
@@ -217,6 +229,16 @@ impl Stand {
             }
         }
         true
+    }
+
+    /// What its services write to.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let trees = self.ground.baseline.trees().iter().map(|tree| tree.name.clone());
+        let volumes = trees.filter_map(|tree| Some((tree.clone(), self.clone.path(&tree).ok()?)));
+        let layers = self.ground.plan.services.iter().map(|service| service.layer.clone());
+        let written = self.written.iter().filter_map(|written| written.path(SOURCE_TREE).ok());
+        let written = written.map(|folder| ("the source that services write to".to_owned(), folder));
+        volumes.chain(layers.zip(self.layers.iter().cloned())).chain(written).collect()
     }
 
     /// Ids, in the plan's order.

@@ -337,7 +337,7 @@ async fn rebase(stand: &mut Stand, driver: Driver, doomed: &[String]) -> Result<
 }
 
 async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::Sender<Changes>) -> Behind {
-    let held = stand.held_bytes().await;
+    let held = stand.held_bytes_at_times().await;
     let mut reasons = match rebase(&mut stand, Driver::Restart, &doomed).await {
         Ok(Rebased { footprint, .. }) => {
             tokio::spawn(async move {

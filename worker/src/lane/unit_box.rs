@@ -23,6 +23,7 @@ use crate::runner::{self, ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOL
 use crate::stack::lane_labels;
 
 use super::berth::{Berth, Way};
+use super::disk::Part;
 use super::door::SOCKET_FILE;
 use super::outfit::{Outfit, Outfitter};
 
@@ -166,6 +167,7 @@ impl UnitBox {
             out_dir: out,
             python_path: plan.python_path(),
             unit_env: BTreeMap::new(),
+            overrun: Arc::default(),
         };
         let mut made = Self { plan, source, cell, warm: None, berth, outfit };
         if let Err(error) = made.plan.engine.start_container(&made.cell.container).await {
@@ -201,6 +203,17 @@ impl UnitBox {
     /// The container as the runner takes it, with what is known of the unit only now.
     pub(crate) fn cell(&self, unit_env: BTreeMap<String, String>) -> Cell {
         Cell { unit_env, ..self.cell.clone() }
+    }
+
+    /// What its tests write to, beside the container's own layer.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let source = self.source.path(SOURCE_TREE).ok();
+        source.map(|source| ("its copy of the source".to_owned(), source)).into_iter().collect()
+    }
+
+    /// On the containers that its tests start.
+    pub(crate) fn guest_label(&self) -> Option<String> {
+        self.outfit.guest_label()
     }
 
     /// Leads it to a stand, away from any other.

@@ -1,13 +1,13 @@
 //! Asked before a failure is blamed on a test: is the farm well?
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use andon_snapshot::Pool;
 use async_trait::async_trait;
 
 use crate::engine::SharedEngine;
 use crate::hands::{WorkFailure, chain};
-use crate::runner::Witness;
+use crate::runner::{Overrun, Witness};
 
 /// With less than this free, failures are the disk's.
 const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
@@ -19,6 +19,8 @@ pub(crate) struct LaneWitness {
     pub(crate) pool: Pool,
     /// Name and container of each service that serves now; they change with a rebase within the unit.
     pub(crate) services: Services,
+    /// Set where the unit itself has filled the disk.
+    pub(crate) overrun: Arc<OnceLock<Overrun>>,
 }
 
 /// Shared with the lane.
@@ -39,6 +41,9 @@ impl Witness for LaneWitness {
             if let Some(how) = state.out_of_memory() {
                 return Err(WorkFailure::infrastructure(format!("service `{name}` ran {how}")));
             }
+        }
+        if self.overrun.get().is_some() {
+            return Ok(());
         }
         let free = self.pool.free_bytes().map_err(|error| WorkFailure::infrastructure(chain(&error)))?;
         if free < FREE_BYTES_MIN {

@@ -53,8 +53,14 @@ pub(super) struct Desk {
     /// The suite's own image.
     pub(super) suite_image: String,
     pub(super) have_image: HaveImage,
-    /// Write-locked while everything is removed; `false` once the unit is over.
-    open: RwLock<bool>,
+    pub(super) life: Life,
+}
+
+/// How far a desk's unit has come.
+#[derive(Default)]
+pub(super) struct Life {
+    /// Write-locked while everything is removed; `true` once the unit is over.
+    over: RwLock<bool>,
     /// Something was made since the last sweep.
     touched: AtomicBool,
     kept: Mutex<Kept>,
@@ -76,48 +82,17 @@ impl fmt::Debug for Desk {
     }
 }
 
-/// What a [`Desk`] is made from.
-pub(super) struct DeskFacts {
-    pub(super) daemon: Daemon,
-    pub(super) words: Words,
-    pub(super) lane: String,
-    pub(super) network_id: String,
-    pub(super) home: Home,
-    pub(super) reach: Reach,
-    pub(super) caps: Caps,
-    pub(super) suite_image: String,
-    pub(super) have_image: HaveImage,
-}
-
 impl Desk {
-    pub(super) fn new(facts: DeskFacts) -> Self {
-        let DeskFacts { daemon, words, lane, network_id, home, reach, caps, suite_image, have_image } = facts;
-        Self {
-            daemon,
-            words,
-            lane,
-            network_id,
-            home,
-            reach,
-            caps,
-            suite_image,
-            have_image,
-            open: RwLock::new(true),
-            touched: AtomicBool::new(false),
-            kept: Mutex::default(),
-        }
-    }
-
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.life.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be held while something changes. Fails once the unit is over.
     pub(super) async fn enter(&self) -> Result<RwLockReadGuard<'_, bool>, Refusal> {
-        let open = self.open.read().await;
-        match *open {
-            true => Ok(open),
-            false => Err(Refusal {
+        let over = self.life.over.read().await;
+        match *over {
+            false => Ok(over),
+            true => Err(Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 message: "the unit that this Docker API was for is over".to_owned(),
             }),
@@ -131,7 +106,7 @@ impl Desk {
         }
         labels[LANE_LABEL] = json!(self.lane);
         labels[GUEST_LABEL] = json!(self.words.token);
-        self.touched.store(true, Ordering::SeqCst);
+        self.life.touched.store(true, Ordering::SeqCst);
     }
 
     fn is_own(&self, labels: &Value) -> bool {
@@ -301,21 +276,21 @@ impl Desk {
 
     /// Removes everything that was made. Free where nothing was.
     pub(super) async fn clear(&self) -> Result<(), Refusal> {
-        let open = self.open.write().await;
+        let held = self.life.over.write().await;
         self.sweep().await?;
-        drop(open);
+        drop(held);
         Ok(())
     }
 
     /// As [`Desk::clear`], and nothing is made any more.
     pub(super) async fn close(&self) -> Result<(), Refusal> {
-        let mut open = self.open.write().await;
-        *open = false;
+        let mut over = self.life.over.write().await;
+        *over = true;
         self.sweep().await
     }
 
     async fn sweep(&self) -> Result<(), Refusal> {
-        if !self.touched.load(Ordering::SeqCst) {
+        if !self.life.touched.load(Ordering::SeqCst) {
             return Ok(());
         }
         let mut last = Refusal::broken("nothing was tried");
@@ -326,7 +301,7 @@ impl Desk {
             match self.remove_all().await {
                 Ok(true) => {
                     *self.kept() = Kept::default();
-                    self.touched.store(false, Ordering::SeqCst);
+                    self.life.touched.store(false, Ordering::SeqCst);
                     return Ok(());
                 }
                 Ok(false) => last = Refusal::broken("something is still being removed"),

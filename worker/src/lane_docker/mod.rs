@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use create::Caps;
 use daemon::Daemon;
+use desk::Desk;
 pub(crate) use desk::HaveImage;
-use desk::{Desk, DeskFacts};
 use mounts::Reach;
 pub(crate) use mounts::SOCKET_IN_BOX;
 pub(crate) use ports::Home;
@@ -105,7 +105,7 @@ impl Guest {
         // Tests may run as any user; nobody else has the folder.
         std::fs::set_permissions(&spec.socket, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
         let token = format!("andon-guest{}-{}", spec.lane, spec.serial);
-        let desk = Arc::new(Desk::new(DeskFacts {
+        let desk = Arc::new(Desk {
             daemon,
             words: Words { token, network: spec.network },
             lane: spec.lane,
@@ -120,10 +120,16 @@ impl Guest {
             caps: spec.caps,
             suite_image: spec.suite_image,
             have_image: spec.have_image,
-        }));
+            life: desk::Life::default(),
+        });
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve::serve(Arc::clone(&desk), listener, stop.clone()));
         Ok(Self { desk, socket: spec.socket, stop, serving })
+    }
+
+    /// On everything that tests make: `key=value`.
+    pub(crate) fn label(&self) -> String {
+        self.desk.words.label()
     }
 
     /// What a test's programs have to be told.

@@ -8,6 +8,7 @@ use super::create::{self, labels, not_offered, object, says_nothing, text};
 use super::desk::{Desk, NETWORKS_MAX, id_of};
 use super::refusal::Refusal;
 use super::route::name as checked;
+use crate::engine::is_out_of_addresses;
 
 impl Desk {
     pub(super) async fn create_network(&self, request: Value) -> Result<(StatusCode, Value), Refusal> {
@@ -34,7 +35,14 @@ impl Desk {
             "Name": self.words.inner(&checked(&name)?), "Driver": "bridge", "CheckDuplicate": true, "Internal": true,
             "Labels": own_labels
         });
-        let made = self.daemon.must(Method::POST, "/networks/create", Some(&body)).await?;
+        let made = self.daemon.must(Method::POST, "/networks/create", Some(&body)).await;
+        let made = made.map_err(|refusal| match is_out_of_addresses(&refusal.message) {
+            true => Refusal::broken(format!(
+                "the worker has no addresses left for another network ({}): it has 256 ranges for its lanes and all that their tests make",
+                refusal.message
+            )),
+            false => refusal,
+        })?;
         Ok((StatusCode::CREATED, made))
     }
 

@@ -50,9 +50,14 @@ impl Words {
         format!("{}.{name}", self.token)
     }
 
-    /// `label=dev.andon.guest=TOKEN`, for lists.
+    /// `dev.andon.guest=TOKEN`.
+    pub(super) fn label(&self) -> String {
+        format!("{GUEST_LABEL}={}", self.token)
+    }
+
+    /// The same as a filter of lists.
     pub(super) fn own(&self) -> Value {
-        json!({ "label": [format!("{GUEST_LABEL}={}", self.token)] })
+        json!({ "label": [self.label()] })
     }
 
     /// The filters of a list, with the lane's own label among them.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::config::NestedConfig;
 use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State, Tries};
+use super::memory::KillCount;
 use super::prepare::DataRoot;
 use super::process::{LastLines, Program, Spawner};
 use super::{DaemonState, images, mounts, orphans, prepare};
@@ -85,6 +86,7 @@ pub(super) struct Driver {
     timer: Option<(Instant, Input)>,
     /// The process that failed last.
     failed: Option<Process>,
+    kills: KillCount,
     /// The data root was no mount point before us: dockerd makes it one, and leaves it so when it is killed.
     root_was_plain: bool,
 }
@@ -108,6 +110,7 @@ impl Driver {
             probe: Box::pin(pending()),
             timer: None,
             failed: None,
+            kills: KillCount::now(),
             root_was_plain,
         })
     }
@@ -155,11 +158,11 @@ impl Driver {
             }
             status = self.containerd.ended() => {
                 self.containerd.child = None;
-                Input::Died(Process::Containerd, describe(status))
+                Input::Died(Process::Containerd, describe(status, &mut self.kills))
             }
             status = self.dockerd.ended() => {
                 self.dockerd.child = None;
-                Input::Died(Process::Dockerd, describe(status))
+                Input::Died(Process::Dockerd, describe(status, &mut self.kills))
             }
             input = &mut self.probe => {
                 self.probe = Box::pin(pending());
@@ -237,6 +240,7 @@ impl Driver {
     /// Both at the same time: each takes most of its start to load itself. dockerd waits for its configuration.
     async fn spawn(&mut self) -> Option<Input> {
         self.failed = None;
+        self.kills = KillCount::now();
         let both = [
             (Process::Containerd, &mut self.containerd, self.config.containerd_arguments()),
             (Process::Dockerd, &mut self.dockerd, self.config.docker_arguments()),
@@ -311,9 +315,9 @@ async fn start(spawner: &Spawner, slot: &mut Slot, program: Program) -> io::Resu
     Ok(())
 }
 
-fn describe(status: io::Result<ExitStatus>) -> String {
+fn describe(status: io::Result<ExitStatus>, kills: &mut KillCount) -> String {
     match status {
-        Ok(status) => status.to_string(),
+        Ok(status) => format!("{status}{}", kills.words(status)),
         Err(error) => format!("its end cannot be waited for: {error}"),
     }
 }

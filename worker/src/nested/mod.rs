@@ -13,6 +13,7 @@ mod config;
 mod driver;
 mod images;
 mod machine;
+mod memory;
 mod mounts;
 mod orphans;
 mod prepare;

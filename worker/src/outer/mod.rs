@@ -33,6 +33,8 @@ const SOCKET_DIR: &str = "/run/andon-farm";
 const STOP_GRACE: Duration = Duration::from_secs(40);
 /// Thawing what is frozen in a box.
 const THAW_LIMIT: Duration = Duration::from_secs(10);
+/// The exit code of what SIGKILL has ended.
+const CODE_KILLED: i64 = 137;
 /// Longest log that is read for a message, in bytes.
 const LOG_BYTES_MAX: usize = 32 * 1024;
 
@@ -211,6 +213,25 @@ impl Outer {
             removal?;
         }
         Ok(boxes.len())
+    }
+
+    /// How a box ended that did not end by itself, in words; `None` for one that runs, has never run, or was stopped. Where the
+    /// agent is killed its box ends with it: for want of memory, where the engine says so.
+    pub async fn end_of(&self, id: &str) -> Result<Option<String>, OuterError> {
+        let state = self.engine.inspect_container(id).await?;
+        if !matches!(state.status, Status::Exited | Status::Dead) || state.exit_code == 0 {
+            return Ok(None);
+        }
+        let code = state.exit_code;
+        Ok(Some(match (state.oom_killed && code == CODE_KILLED, state.memory_limit_bytes) {
+            (true, 0) => {
+                format!("exit code {code}: the agent ran out of memory, and the box has no limit of its own")
+            }
+            (true, bytes) => {
+                format!("exit code {code}: the agent ran out of memory, limit {} MiB of the box", bytes >> 20)
+            }
+            (false, _) => format!("exit code {code}"),
+        }))
     }
 
     /// The last lines that a box wrote.

@@ -79,6 +79,23 @@ async fn an_ended_box_is_replaced_and_a_running_one_is_not() {
 }
 
 #[tokio::test]
+async fn an_agent_that_ran_out_of_memory_is_told_from_one_that_failed_or_was_killed() {
+    let (engine, outer) = outer();
+    let id = outer.start_worker(&spec("w1")).await.expect("started");
+    assert_eq!(outer.end_of(&id).await.expect("known"), None);
+    for (code, oom_killed, words) in [
+        (137, true, Some("exit code 137: the agent ran out of memory, and the box has no limit of its own")),
+        // Something of it was killed for that, at some time; it ended by itself.
+        (1, true, Some("exit code 1")),
+        (137, false, Some("exit code 137")),
+        (0, false, None),
+    ] {
+        engine.end_container("w1", code, oom_killed);
+        assert_eq!(outer.end_of(&id).await.expect("known").as_deref(), words);
+    }
+}
+
+#[tokio::test]
 async fn a_box_is_thawed_before_it_is_asked_to_end_and_removed_with_its_volume() {
     let (engine, outer) = outer();
     outer.start_worker(&spec("w1")).await.expect("started");

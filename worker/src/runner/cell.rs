@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::OUTPUT_BYTES_MAX;
-use super::progress::Exit;
-use crate::engine::{EngineError, ExecSpec, HeadTail, OutputSink, OutputStream, SharedEngine};
+use super::progress::{Exit, Overrun};
+use crate::engine::{
+    ContainerState, EngineError, ExecSpec, HeadTail, OutputSink, OutputStream, SharedEngine,
+};
 use crate::hands::WorkFailure;
 
 /// Where the out folder is in the container.
@@ -41,6 +43,8 @@ pub struct Cell {
     pub python_path: String,
     /// Known with the unit: `ANDON_RUN_ID`, `ANDON_ATTEMPT`.
     pub unit_env: BTreeMap<String, String>,
+    /// Why the lane's keeper ended the container, if it did.
+    pub(crate) overrun: Arc<OnceLock<Overrun>>,
 }
 
 /// Output that can be looked at while it grows.
@@ -109,10 +113,10 @@ impl Cell {
     /// Whether the end of a process was for want of memory. `Err` where the container vanished or the daemon is gone.
     pub(crate) async fn exit(&self, code: i64) -> Result<Exit, WorkFailure> {
         if code == 0 {
-            return Ok(Exit { code, out_of_memory: false, memory_bytes: 0 });
+            return Ok(Exit { code, out_of_memory: false, memory_bytes: 0, disk: None });
         }
         let state = self.engine.inspect_container(&self.container).await.map_err(|error| vanished(&error))?;
-        Ok(Exit { code, out_of_memory: state.oom_killed, memory_bytes: state.memory_limit_bytes })
+        Ok(self.exit_of(code, &state))
     }
 
     /// What an exec that did not end by itself means. `Ok`: the container ended with everything in it.
@@ -121,11 +125,16 @@ impl Cell {
         if state.is_running() {
             return Err(WorkFailure::infrastructure(error.to_string()));
         }
-        Ok(Exit {
-            code: state.exit_code,
+        Ok(self.exit_of(state.exit_code, &state))
+    }
+
+    fn exit_of(&self, code: i64, state: &ContainerState) -> Exit {
+        Exit {
+            code,
             out_of_memory: state.oom_killed,
             memory_bytes: state.memory_limit_bytes,
-        })
+            disk: self.overrun.get().cloned(),
+        }
     }
 
     /// Reads a file that the project's code wrote; `None` where there is none.
@@ -167,6 +176,7 @@ mod tests {
             out_dir,
             python_path: String::new(),
             unit_env: BTreeMap::new(),
+            overrun: Arc::default(),
         }
     }
 

@@ -71,7 +71,7 @@ pub(crate) async fn discover(
     if code != 0 {
         let exit = cell.exit(code).await?;
         witness.check().await?;
-        return Err(refuse(format!("{}\n{}", describe(exit), last_lines(&listing.all.to_text()))));
+        return Err(refuse(format!("{}\n{}", describe(&exit), last_lines(&listing.all.to_text()))));
     }
     if listing.overflow {
         return Err(refuse(format!("it printed more than {LISTING_BYTES_MAX} bytes")));
@@ -151,12 +151,12 @@ pub(crate) async fn run(
             Call::Exit(Exit { code: 0, .. }) => (Outcome::Passed, String::new()),
             Call::Exit(exit) => {
                 let printed = String::from_utf8_lossy(&called.output);
-                (Outcome::Failed, format!("{}\n{}", describe(*exit), last_lines(&printed)))
+                (Outcome::Failed, format!("{}\n{}", describe(exit), last_lines(&printed)))
             }
         };
         let ended = called.ended(&test, outcome, called.spent, &message, called.output.clone());
         reporter.ended(ended, witness).await?;
-        if matches!(end, Call::Overdue) {
+        if matches!(end, Call::Overdue | Call::Exit(Exit { disk: Some(_), .. })) {
             // The container is dead: the rest of the unit was not run.
             return Ok(());
         }
@@ -187,7 +187,7 @@ async fn run_batch(
                 Ok(None) => Err(format!("the command wrote no JUnit file to {junit_path}")),
                 Err(why) => Err(why),
             };
-            called.judge(&tests, exit, report)
+            called.judge(&tests, &exit, report)
         }
     };
     for ended in all {
@@ -212,7 +212,7 @@ impl Called {
             .collect()
     }
 
-    fn judge(&self, tests: &[TestCase], exit: Exit, report: Result<junit::Report, String>) -> Vec<Ended> {
+    fn judge(&self, tests: &[TestCase], exit: &Exit, report: Result<junit::Report, String>) -> Vec<Ended> {
         let (report, fault) = match report {
             Ok(report) => (report, None),
             Err(why) => (junit::Report::default(), Some(why)),
@@ -249,7 +249,7 @@ impl Called {
         all
     }
 
-    fn unreported(&self, test: &TestCase, exit: Exit, fault: Option<&str>, report: &junit::Report) -> Ended {
+    fn unreported(&self, test: &TestCase, exit: &Exit, fault: Option<&str>, report: &junit::Report) -> Ended {
         let why = match fault {
             Some(why) => format!("{why}; the command ended with {}", describe(exit)),
             None => {
@@ -303,8 +303,8 @@ mod tests {
         all.iter().map(|one| (one.attempt, one.outcome)).collect()
     }
 
-    const FINE: Exit = Exit { code: 0, out_of_memory: false, memory_bytes: 0 };
-    const CRASHED: Exit = Exit { code: 139, out_of_memory: false, memory_bytes: 0 };
+    const FINE: Exit = Exit { code: 0, out_of_memory: false, memory_bytes: 0, disk: None };
+    const CRASHED: Exit = Exit { code: 139, out_of_memory: false, memory_bytes: 0, disk: None };
 
     #[test]
     fn a_report_gives_each_test_its_own_outcome() {
@@ -312,7 +312,7 @@ mod tests {
             b"<testsuite><testcase name='a' time='0.5'/><testcase name='b'><error message='bad'/></testcase>
               <testcase name='c'><skipped message='no'/></testcase></testsuite>",
         );
-        let all = batch().judge(&tests(&["a", "b", "c"]), FINE, report.map_err(|e| e.to_string()));
+        let all = batch().judge(&tests(&["a", "b", "c"]), &FINE, report.map_err(|e| e.to_string()));
         assert_eq!(outcomes(&all), [(1, Outcome::Passed), (2, Outcome::Failed), (3, Outcome::Skipped)]);
         assert_eq!((all[0].run_ms, all[1].message.as_str()), (500, "bad"));
     }
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_test_that_the_report_does_not_know_has_failed_and_says_what_the_report_has() {
         let report = junit::read(b"<testsuite><testcase name='other' classname='K'/></testsuite>");
-        let all = batch().judge(&tests(&["a"]), FINE, report.map_err(|e| e.to_string()));
+        let all = batch().judge(&tests(&["a"]), &FINE, report.map_err(|e| e.to_string()));
         assert_eq!(outcomes(&all), [(1, Outcome::Failed)]);
         assert!(all[0].message.contains("K.other"), "{}", all[0].message);
     }
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_crash_without_a_report_fails_the_first_and_leaves_the_rest() {
         let all =
-            batch().judge(&tests(&["a", "b", "c"]), CRASHED, Err("the command wrote no JUnit file".into()));
+            batch().judge(&tests(&["a", "b", "c"]), &CRASHED, Err("the command wrote no JUnit file".into()));
         assert_eq!(outcomes(&all), [(1, Outcome::Failed)]);
         assert!(all[0].message.contains("SIGSEGV") && all[0].message.contains("Segmentation fault"));
     }

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hands::WorkFailure;
 
 pub use cell::{ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER};
+pub(crate) use progress::Overrun;
 pub use pytest::{PLUGIN_FILE, PLUGIN_SOURCE, Warm};
 pub use rebases::Rebases;
 pub use report::{Reporter, UnitFacts};

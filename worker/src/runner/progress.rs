@@ -13,6 +13,7 @@
 //! expected tests get results, whatever the project's code claims.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use andon_proto::{Outcome, TestCase};
 
@@ -54,7 +55,7 @@ pub(crate) enum Step {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// 128 and the signal's number where one ended it.
     pub code: i64,
@@ -62,6 +63,27 @@ pub(crate) struct Exit {
     pub out_of_memory: bool,
     /// The container's limit; 0 for none of its own.
     pub memory_bytes: u64,
+    /// The unit was ended because its lane had written more than it may.
+    pub disk: Option<Overrun>,
+}
+
+/// A lane wrote more than its limit while a unit ran on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Overrun {
+    /// What the suite says.
+    pub(crate) limit_bytes: u64,
+    /// What was found.
+    pub(crate) written_bytes: u64,
+    /// Where most of it is, in words.
+    pub(crate) mostly: String,
+}
+
+impl fmt::Display for Overrun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit_bytes, written_bytes, mostly } = self;
+        let (limit, written) = (limit_bytes >> 20, written_bytes >> 20);
+        write!(f, "disk limit of the lane: {limit} MiB; {written} MiB were written, most of it in {mostly}")
+    }
 }
 
 /// The state of a unit.
@@ -144,7 +166,7 @@ impl Progress {
     }
 
     /// The runner's process ended. What ran then has failed; where nothing had started or ended, the first test has.
-    pub(crate) fn exited(&mut self, exit: Exit, now_unix_ms: u64, output: Vec<u8>) -> Option<Ended> {
+    pub(crate) fn exited(&mut self, exit: &Exit, now_unix_ms: u64, output: Vec<u8>) -> Option<Ended> {
         if let Some(running) = self.running {
             let message = format!("the test's process ended while it ran: {}", describe(exit));
             let spent = now_unix_ms.saturating_sub(running.started_unix_ms);
@@ -225,7 +247,7 @@ pub(crate) fn last_lines(text: &str) -> String {
 
 /// An exit in words.
 #[must_use]
-pub(crate) fn describe(exit: Exit) -> String {
+pub(crate) fn describe(exit: &Exit) -> String {
     let signal = match exit.code {
         129 => " (SIGHUP)",
         130 => " (SIGINT)",
@@ -243,7 +265,8 @@ pub(crate) fn describe(exit: Exit) -> String {
         (true, 0) => ", out of memory".to_owned(),
         (true, bytes) => format!(", out of memory: limit {} MiB", bytes >> 20),
     };
-    format!("exit code {}{signal}{memory}", exit.code)
+    let disk = exit.disk.as_ref().map(|overrun| format!(", {overrun}")).unwrap_or_default();
+    format!("exit code {}{signal}{memory}{disk}", exit.code)
 }
 
 fn seconds(ms: u64) -> String {

@@ -35,7 +35,10 @@ fn a_unit_that_goes_well_reports_each_test_once() {
     unit.take(start("b"), 1005);
     assert_eq!(ended(unit.take(result("b", EventOutcome::Skipped), 1006)), [(2, Outcome::Skipped)]);
     assert!(unit.is_complete());
-    assert_eq!(unit.exited(Exit { code: 0, out_of_memory: false, memory_bytes: 0 }, 1007, Vec::new()), None);
+    assert_eq!(
+        unit.exited(&Exit { code: 0, out_of_memory: false, memory_bytes: 0, disk: None }, 1007, Vec::new()),
+        None
+    );
 }
 
 #[test]
@@ -44,8 +47,9 @@ fn a_process_that_dies_fails_the_test_that_ran_and_leaves_the_rest() {
     unit.take(start("a"), 1);
     unit.take(result("a", EventOutcome::Passed), 2);
     unit.take(start("b"), 10);
-    let died =
-        unit.exited(Exit { code: 139, out_of_memory: false, memory_bytes: 0 }, 25, b"boom".to_vec()).unwrap();
+    let died = unit
+        .exited(&Exit { code: 139, out_of_memory: false, memory_bytes: 0, disk: None }, 25, b"boom".to_vec())
+        .unwrap();
     assert_eq!((died.attempt, died.outcome, died.run_ms), (2, Outcome::Failed, 15));
     assert!(died.message.contains("exit code 139 (SIGSEGV)"), "{}", died.message);
     assert!(!unit.is_complete());
@@ -55,16 +59,33 @@ fn a_process_that_dies_fails_the_test_that_ran_and_leaves_the_rest() {
 fn want_of_memory_is_said() {
     let mut unit = unit(&["a"]);
     unit.take(start("a"), 1);
-    let died =
-        unit.exited(Exit { code: 137, out_of_memory: true, memory_bytes: 64 << 20 }, 2, Vec::new()).unwrap();
+    let died = unit
+        .exited(&Exit { code: 137, out_of_memory: true, memory_bytes: 64 << 20, disk: None }, 2, Vec::new())
+        .unwrap();
     assert!(died.message.contains("out of memory: limit 64 MiB"), "{}", died.message);
+}
+
+#[test]
+fn a_full_disk_of_the_lane_is_said_and_is_the_tests_own() {
+    let mut unit = unit(&["a"]);
+    unit.take(start("a"), 1);
+    let disk = Overrun { limit_bytes: 64 << 20, written_bytes: 80 << 20, mostly: "volume/data".into() };
+    let exit = Exit { code: 137, out_of_memory: false, memory_bytes: 0, disk: Some(disk) };
+    let died = unit.exited(&exit, 2, Vec::new()).unwrap();
+    assert_eq!(died.outcome, Outcome::Failed);
+    let said = "disk limit of the lane: 64 MiB; 80 MiB were written, most of it in volume/data";
+    assert!(died.message.contains(said), "{}", died.message);
 }
 
 #[test]
 fn a_runner_that_ends_before_any_test_fails_the_first_with_its_output() {
     let mut unit = unit(&["a", "b"]);
     let died = unit
-        .exited(Exit { code: 4, out_of_memory: false, memory_bytes: 0 }, 2, b"ImportError: no x\n".to_vec())
+        .exited(
+            &Exit { code: 4, out_of_memory: false, memory_bytes: 0, disk: None },
+            2,
+            b"ImportError: no x\n".to_vec(),
+        )
         .unwrap();
     assert_eq!((died.attempt, died.outcome), (1, Outcome::Failed));
     assert!(died.message.contains("exit code 4") && died.message.contains("ImportError"), "{}", died.message);
@@ -136,7 +157,7 @@ proptest! {
             };
             if let Step::Ended(all) = step { seen.extend(all.into_iter().map(|one| one.attempt)); }
         }
-        seen.extend(unit.exited(Exit { code: 1, out_of_memory: false, memory_bytes: 0 }, 6, Vec::new()).map(|one| one.attempt));
+        seen.extend(unit.exited(&Exit { code: 1, out_of_memory: false, memory_bytes: 0, disk: None }, 6, Vec::new()).map(|one| one.attempt));
         prop_assert!(!seen.is_empty());
         let count = seen.len();
         seen.sort_unstable();

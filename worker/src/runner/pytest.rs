@@ -195,7 +195,7 @@ pub(crate) async fn discover(cell: &Cell, warm: Warm, witness: &dyn Witness) -> 
     };
     process.rest().into_iter().for_each(|event| discovery.take(event));
     let exit = exit_of(cell, ended).await?;
-    match discovery.finish(exit, &process.output.to_text()) {
+    match discovery.finish(&exit, &process.output.to_text()) {
         Ok(tests) => Ok(Found { tests, log: process.output.to_bytes() }),
         Err(reason) => {
             witness.check().await?;
@@ -231,7 +231,7 @@ impl Discovery {
         }
     }
 
-    fn finish(self, exit: Exit, output: &str) -> Result<Vec<String>, String> {
+    fn finish(self, exit: &Exit, output: &str) -> Result<Vec<String>, String> {
         if exit.code == EXIT_NO_TESTS && self.tests.is_empty() {
             return Ok(Vec::new());
         }
@@ -319,7 +319,7 @@ pub(crate) async fn run(
         }
         if let Some(ended) = ended {
             let exit = exit_of(cell, ended).await?;
-            return late(unit.exited(exit, clock::unix_ms(), process.output.to_bytes()), reporter, witness)
+            return late(unit.exited(&exit, clock::unix_ms(), process.output.to_bytes()), reporter, witness)
                 .await;
         }
     }
@@ -340,7 +340,7 @@ async fn late(
 mod tests {
     use super::*;
 
-    const FINE: Exit = Exit { code: 0, out_of_memory: false, memory_bytes: 0 };
+    const FINE: Exit = Exit { code: 0, out_of_memory: false, memory_bytes: 0, disk: None };
 
     fn found(ids: &[&str]) -> Discovery {
         let mut discovery = Discovery::default();
@@ -351,27 +351,27 @@ mod tests {
 
     #[test]
     fn found_ids_keep_their_order() {
-        assert_eq!(found(&["b", "a"]).finish(FINE, "").unwrap(), ["b", "a"]);
+        assert_eq!(found(&["b", "a"]).finish(&FINE, "").unwrap(), ["b", "a"]);
     }
 
     #[test]
     fn finding_nothing_is_an_empty_list_and_failing_is_not() {
-        let nothing = Exit { code: 5, out_of_memory: false, memory_bytes: 0 };
-        assert_eq!(found(&[]).finish(nothing, ""), Ok(Vec::new()));
-        let failed = Exit { code: 2, out_of_memory: false, memory_bytes: 0 };
+        let nothing = Exit { code: 5, out_of_memory: false, memory_bytes: 0, disk: None };
+        assert_eq!(found(&[]).finish(&nothing, ""), Ok(Vec::new()));
+        let failed = Exit { code: 2, out_of_memory: false, memory_bytes: 0, disk: None };
         let mut discovery = found(&["a"]);
         discovery.take(Event::CollectError {
             id: "t.py".into(),
             message: "ImportError".into(),
             log: String::new(),
         });
-        let reason = discovery.finish(failed, "noise").unwrap_err();
+        let reason = discovery.finish(&failed, "noise").unwrap_err();
         assert!(reason.contains("exit code 2") && reason.contains("t.py: ImportError"), "{reason}");
     }
 
     #[test]
     fn a_command_that_does_not_load_the_plugin_is_told_so() {
-        let reason = Discovery::default().finish(FINE, "hello").unwrap_err();
+        let reason = Discovery::default().finish(&FINE, "hello").unwrap_err();
         assert!(reason.contains("without Andon's plugin") && reason.contains("hello"), "{reason}");
     }
 
@@ -379,6 +379,6 @@ mod tests {
     fn a_name_that_cannot_be_carried_refuses_the_list_by_name() {
         let mut discovery = found(&["a"]);
         discovery.take(Event::Refused { id: "'b\\udcff'".into(), why: "its name is not UTF-8".into() });
-        assert!(discovery.finish(FINE, "").unwrap_err().contains("'b\\udcff' its name is not UTF-8"));
+        assert!(discovery.finish(&FINE, "").unwrap_err().contains("'b\\udcff' its name is not UTF-8"));
     }
 }

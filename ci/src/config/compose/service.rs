@@ -228,6 +228,8 @@ fn limits_of(findings: &mut Findings<'_>, fields: &mut Fields<'_>, keys: [&'stat
         memory_bytes: memory_bytes.unwrap_or(0),
         cpu_millis: cpu_millis.unwrap_or(0),
         pids: pids.unwrap_or(0).into(),
+        // A service's disk is its lane's.
+        disk_bytes: 0,
     }
 }
 

@@ -504,8 +504,8 @@ services:
 ";
     let (compose, _) = accepted(text);
     let limits: Vec<Limits> = compose.services.iter().map(|service| service.limits).collect();
-    assert_eq!(limits[0], Limits { memory_bytes: 48 << 20, cpu_millis: 500, pids: 20 });
-    assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 2000, pids: 9 });
+    assert_eq!(limits[0], Limits { memory_bytes: 48 << 20, cpu_millis: 500, pids: 20, disk_bytes: 0 });
+    assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 2000, pids: 9, disk_bytes: 0 });
     assert_eq!(limits[2], Limits::default());
     let bad = "services:\n  a: { image: a, mem_limit: 1k, cpus: many }\n";
     insta::assert_snapshot!(problems(bad), @r#"

@@ -99,6 +99,15 @@ impl Store for Database {
         read::usual_dirt(&self.pool, run, runs_max).await
     }
 
+    async fn specifications(
+        &self,
+        forgotten: bool,
+        after: RunId,
+        limit: u32,
+    ) -> Result<Vec<(RunId, String)>> {
+        read::specifications(&self.pool, forgotten, after, limit).await
+    }
+
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {
         let rows: Vec<(i64, String, Vec<u8>)> =
             sqlx::query_as("SELECT at_ms, text, zstd FROM notes WHERE run = $1 ORDER BY note")

@@ -82,6 +82,23 @@ pub(in crate::store) async fn run(pool: &Pool, run: RunId) -> Result<Option<RunR
     }
 }
 
+pub(in crate::store) async fn specifications(
+    pool: &Pool,
+    forgotten: bool,
+    after: RunId,
+    limit: u32,
+) -> Result<Vec<(RunId, String)>> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT run, spec_digest FROM runs WHERE forgotten = $1 AND run > $2 ORDER BY run LIMIT $3",
+    )
+    .bind(i64::from(forgotten))
+    .bind(number(after.0))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(run, digest)| (RunId(natural(run)), digest)).collect())
+}
+
 pub(in crate::store) async fn runs(pool: &Pool, filter: &RunFilter) -> Result<Vec<RunRow>> {
     let raws: Vec<RawRun> = sqlx::query_as(
         "SELECT * FROM runs

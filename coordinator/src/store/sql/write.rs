@@ -81,22 +81,27 @@ const SHARED_OUTPUTS: &str = "
     JOIN outputs ON outputs.run = CAST(v.value->>3 AS BIGINT) AND outputs.attempt = CAST(v.value->>4 AS BIGINT)
     WHERE true ON CONFLICT DO NOTHING";
 
-/// Before the bytes: what is taken there is taken here.
-const CHANGES: &str = "
-    INSERT INTO changes (run, attempt, changes)
-    SELECT attempts.run, attempts.attempt, v.value->>5
-    FROM json_each($1) AS v
-    JOIN attempts ON attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
+/// The attempts that footprints are of: with the fence and the worker that they had, ended, and not yet measured.
+macro_rules! of_measured {
+    () => {
+        "attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
       AND attempts.fence = CAST(v.value->>2 AS BIGINT) AND attempts.worker = v.value->>3
-      AND attempts.dirtied_bytes IS NULL AND attempts.outcome <> 0
-    WHERE v.value->>5 <> '' ON CONFLICT DO NOTHING";
+      AND attempts.dirtied_bytes IS NULL AND attempts.outcome <> 0"
+    };
+}
 
-const FOOTPRINTS: &str = "
-    UPDATE attempts SET dirtied_bytes = CAST(v.value->>4 AS BIGINT)
-    FROM json_each($1) AS v
-    WHERE attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
-      AND attempts.fence = CAST(v.value->>2 AS BIGINT) AND attempts.worker = v.value->>3
-      AND attempts.dirtied_bytes IS NULL AND attempts.outcome <> 0";
+/// Before the bytes: with them an attempt is measured.
+const CHANGES: &str = concat!(
+    "INSERT INTO changes (run, attempt, changes)
+    SELECT attempts.run, attempts.attempt, v.value->>5 FROM json_each($1) AS v JOIN attempts ON ",
+    of_measured!(),
+    " WHERE v.value->>5 <> '' ON CONFLICT DO NOTHING"
+);
+
+const FOOTPRINTS: &str = concat!(
+    "UPDATE attempts SET dirtied_bytes = CAST(v.value->>4 AS BIGINT) FROM json_each($1) AS v WHERE ",
+    of_measured!()
+);
 
 /// Before the verdicts are written: only a test that has none feeds the history. One wild duration counts for no more than
 /// four times, and no less than a quarter of, what was known, as in [`super::super::super::smoothed`]. Two runs that end
