@@ -204,6 +204,7 @@ async fn work(job: &Job, data: &Path, pool: &Pool, engine: &SharedEngine) -> Res
             driver,
             deep_every: 1,
             worker: "proof".into(),
+            inexact: mpsc::channel(1).0,
             docker_socket: None,
         };
         let hands = Arc::new(Hands::start(options).await?);

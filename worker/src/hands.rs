@@ -280,6 +280,8 @@ pub struct HandsOptions {
     pub pressure: fn() -> Pressure,
     /// The worker's name, for metadata.
     pub worker: String,
+    /// Takes what is told of stands that are not exact, without waiting.
+    pub inexact: mpsc::Sender<andon_proto::Inexact>,
     /// The nested daemon's own socket, for suites whose tests use Docker themselves; none where they cannot.
     pub docker_socket: Option<PathBuf>,
 }
@@ -335,6 +337,7 @@ impl Hands {
         notices: &Notices,
     ) -> Result<Discovered, WorkFailure> {
         let mut own = self.lane(lane).await?;
+        own.let_go_of_damaged().await?;
         let place = self.workshop.place(lane, run, spec, suite, baseline_key, notices).await?;
         own.discover(run, place).await
     }
@@ -356,6 +359,7 @@ impl Hands {
         let arrived = Instant::now();
         let (notices, _) = mpsc::channel(1);
         let mut own = self.lane(lane).await?;
+        own.let_go_of_damaged().await?;
         let place = self.workshop.place(lane, run, spec, suite, baseline_key, &notices).await?;
         own.execute(UnitWork { run, place, arrived, tests }, news, &cancel).await
     }

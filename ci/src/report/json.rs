@@ -123,6 +123,8 @@ pub(crate) struct WorkerJson {
     pub(crate) pool: String,
     pub(crate) driver: String,
     pub(crate) unfit: Option<String>,
+    /// Rebases that did not put everything back, of those that are remembered.
+    inexact: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -288,6 +290,7 @@ pub(crate) fn worker(worker: &Worker) -> WorkerJson {
         pool: worker.pool.clone(),
         driver: worker.driver.clone(),
         unfit: given(&worker.unfit),
+        inexact: worker.inexact,
     }
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod attempts;
 pub(crate) mod exit;
 pub(crate) mod ids;
+pub(crate) mod inexact;
 pub(crate) mod inspection;
 pub(crate) mod json;
 pub(crate) mod junit;

@@ -210,6 +210,9 @@ impl Farm for Face {
     ) -> Answer<wire::ListBaselinesResponse> {
         unused()
     }
+    async fn list_inexact(&self, _: Request<wire::ListInexactRequest>) -> Answer<wire::ListInexactResponse> {
+        unused()
+    }
     async fn add_image(&self, _: Request<wire::SharedImage>) -> Answer<wire::AddImageResponse> {
         unused()
     }

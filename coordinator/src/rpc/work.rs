@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert;
+use super::{convert, inexact};
 use crate::driver::{Command, Farm, Words};
 use crate::sessions::{OUTBOX, SessionId};
 
@@ -174,6 +174,7 @@ fn words(body: Body) -> Option<Words> {
             Words::Heartbeat { held: heartbeat.held.into_iter().map(convert::lease).collect() }
         }
         Body::Unfit(unfit) => Words::Fitness { unfit: (!unfit.reason.is_empty()).then_some(unfit.reason) },
+        Body::Inexact(told) => Words::Inexact(inexact::heard(told)?),
         Body::Report(report) => {
             let lease = convert::lease(report.lease?);
             match report.body? {

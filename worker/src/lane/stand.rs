@@ -9,6 +9,8 @@
 //! files are put back, then services start; what is handed out as pristine was compared with the baseline's listing before
 //! the first service started, and every service was healthy after.
 
+mod exact;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use andon_snapshot::{Baseline, Changes, Difference, LaneClone, Pool, PoolError, 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub(crate) use self::exact::{Teller, User};
 use super::berth::Way;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
@@ -67,6 +70,10 @@ pub(crate) struct Ground {
     pub(crate) fronted: bool,
     /// Each so many rebases every byte is compared with the baseline's digests; 0 for never.
     pub(crate) deep_every: u32,
+    /// What was made of this before was not exact: what is raised on it is compared to the last byte.
+    pub(crate) doubted: bool,
+    /// Who is told where something is not exact; nobody where it is a build's.
+    pub(crate) teller: Option<Teller>,
 }
 
 /// A stack on its clone.
@@ -80,6 +87,8 @@ pub(crate) struct Stand {
     layers: Vec<PathBuf>,
     restarts: u32,
     rebases: u32,
+    /// Whose unit was on it last.
+    user: User,
     /// Since when it is pristine, and what had come in to its services by then.
     pristine: Option<(Instant, Vec<u64>)>,
 }
@@ -171,11 +180,13 @@ impl Stand {
             layers: Vec::new(),
             restarts: 0,
             rebases: 0,
+            user: User::default(),
             pristine: None,
         };
         stand.make_containers().await?;
         stand.put_layers_back().await?;
-        stand.verify().await?;
+        let doubted = std::mem::take(&mut stand.ground.doubted);
+        stand.verify("raise", doubted).await?;
         stand.start().await?;
         Ok((stand, began.elapsed()))
     }
@@ -232,6 +243,17 @@ impl Stand {
     /// Puts everything back, after every service and `others` (the unit's own container) are dead. On an error the stand is
     /// neither up nor pristine, and may be rebased again.
     pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
+        self.rebases = self.rebases.wrapping_add(1);
+        let every = self.ground.deep_every;
+        self.put_back(driver, others, every > 0 && self.rebases.is_multiple_of(every)).await
+    }
+
+    async fn put_back(
+        &mut self,
+        driver: Driver,
+        others: &[String],
+        deep: bool,
+    ) -> Result<Rebased, StandFault> {
         self.pristine = None;
         let again =
             driver != Driver::Recreate && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
@@ -260,8 +282,7 @@ impl Stand {
         }
         self.put_layers_back().await?;
         laps.lap("layers put back");
-        self.rebases = self.rebases.wrapping_add(1);
-        self.verify().await?;
+        self.verify(driver.as_str(), deep).await?;
         laps.lap("verified");
         self.start().await?;
         laps.lap("healthy");
@@ -358,21 +379,6 @@ impl Stand {
         Ok(put.await??)
     }
 
-    async fn verify(&self) -> Result<(), StandFault> {
-        let (clone, written, work) = (Arc::clone(&self.clone), self.written.clone(), self.layer_work());
-        let every = self.ground.deep_every;
-        let deep = every > 0 && self.rebases > 0 && self.rebases.is_multiple_of(every);
-        let verified = blocking(move || {
-            if deep {
-                return verify_deep(&clone, written.as_deref(), &work);
-            }
-            clone.verify()?;
-            written.map_or(Ok(()), |written| written.verify())?;
-            work.layers.iter().try_for_each(|(tree, layer)| work.pool.verify_in(&work.baseline, tree, layer))
-        });
-        Ok(verified.await??)
-    }
-
     async fn start(&mut self) -> Result<(), StandFault> {
         let engine = self.ground.engine.as_ref();
         bring_up(engine, &self.ground.plan, &self.rig.containers, Completing::Done).await?;
@@ -388,16 +394,6 @@ impl Stand {
             layers: names.zip(self.layers.iter().cloned()).collect(),
         }
     }
-}
-
-/// As the ordinary check, and every byte besides. Nothing runs on the trees yet.
-fn verify_deep(clone: &LaneClone, written: Option<&LaneClone>, work: &LayerWork) -> Result<(), Difference> {
-    clone.verify_deep()?;
-    written.map_or(Ok(()), LaneClone::verify_deep)?;
-    let layers = work.layers.iter();
-    layers.into_iter().try_for_each(|(tree, layer)| work.pool.verify_deep_in(&work.baseline, tree, layer))?;
-    tracing::info!(lane = clone.lane(), "a deep check found every byte in place");
-    Ok(())
 }
 
 struct LayerWork {

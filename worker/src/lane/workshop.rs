@@ -3,7 +3,7 @@
 //! Knows the farm's blobs, the pool and the engine; must not know which lane does what. Invariant: one baseline is built or
 //! fetched at a time, so that two lanes never do the same work twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::outfit::Outfitter;
-use super::stand::{Ground, Stand};
+use super::stand::{Ground, Stand, Teller};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
     BUILD_LANE, Build, Chain, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
@@ -36,14 +36,16 @@ const STACKS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Workshop {
     pub(crate) options: HandsOptions,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
     sources: Sources,
     out_root: PathBuf,
     runners: PathBuf,
     serial: AtomicU64,
     driver: Mutex<Option<Driver>>,
     gate: Mutex<()>,
-    stacks: Mutex<HashMap<String, (Baseline, Arc<StackPlan>)>>,
+    pub(super) stacks: Mutex<HashMap<String, (Baseline, Arc<StackPlan>)>>,
+    /// Keys of baselines that are damaged here, until they were fetched anew.
+    pub(super) given_up: std::sync::Mutex<BTreeSet<String>>,
     pub(super) images: Mutex<HashMap<(u64, String), ImageInfo>>,
     /// Used boxes being removed: nobody waits for them but the end.
     removals: TaskTracker,
@@ -101,6 +103,7 @@ impl Workshop {
             driver: Mutex::new(options.driver),
             gate: Mutex::new(()),
             stacks: Mutex::new(HashMap::new()),
+            given_up: std::sync::Mutex::default(),
             images: Mutex::new(HashMap::new()),
             removals: TaskTracker::new(),
             outfitter,
@@ -210,6 +213,7 @@ impl Workshop {
         let plan =
             StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
+        self.await_let_go(&key).await?;
         if let Some(found) = self.shelf.find(&key, notices).await? {
             self.remember(&key, &found.baseline, &plan).await;
             return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
@@ -266,6 +270,8 @@ impl Workshop {
             slot: 0,
             fronted: false,
             deep_every: 0,
+            doubted: false,
+            teller: None,
         };
         let checked = match Stand::raise(ground).await {
             Ok((mut stand, _)) => {
@@ -327,6 +333,8 @@ impl Workshop {
                     // Containers that tests start are on the lane's one network, and find services by its names.
                     fronted: !suite.docker,
                     deep_every: self.options.deep_every,
+                    doubted: false,
+                    teller: Some(Teller(self.options.inexact.clone())),
                 })
             }
         };
@@ -351,6 +359,7 @@ impl Workshop {
         if let Some(known) = self.known(key).await {
             return Ok(known);
         }
+        self.await_let_go(key).await?;
         let found = match self.shelf.local(key) {
             Some(found) => Some(found),
             None => self.shelf.find(key, notices).await?,
@@ -432,6 +441,7 @@ impl Workshop {
 
     async fn remember(&self, key: &str, baseline: &Baseline, plan: &Arc<StackPlan>) {
         self.shelf.touch(key);
+        self.has_anew(key);
         let mut stacks = self.stacks.lock().await;
         if stacks.len() >= STACKS_MAX {
             stacks.clear();

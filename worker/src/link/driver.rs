@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::WorkerMessage;
+use andon_proto::{Inexact, WorkerMessage};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -42,6 +42,8 @@ pub struct LinkOptions {
     pub crew: Arc<dyn Crew>,
     /// How the daemon under the lanes fares. Absent news are good news.
     pub health: mpsc::Receiver<Health>,
+    /// Stands that were not exact, for the coordinator.
+    pub inexact: mpsc::Receiver<Inexact>,
 }
 
 /// News of the daemon under the lanes.
@@ -98,6 +100,7 @@ struct Driver {
     bench: Bench,
     events: mpsc::Receiver<(u32, LaneEvent)>,
     health: mpsc::Receiver<Health>,
+    inexact: mpsc::Receiver<Inexact>,
     coordinator: Coordinator,
     crew: Arc<dyn Crew>,
     line: Line,
@@ -115,12 +118,13 @@ enum Wake {
     News(News),
     Lane(u32, LaneEvent),
     Health(Health),
+    Inexact(Inexact),
     Time,
 }
 
 impl Driver {
     fn new(options: LinkOptions) -> Self {
-        let LinkOptions { coordinator, worker, lanes, pool, farm, crew, health } = options;
+        let LinkOptions { coordinator, worker, lanes, pool, farm, crew, health, inexact } = options;
         let (bench, events) = Bench::new(lanes, crew.clone(), Arc::new(Specs::new(farm)));
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
@@ -128,6 +132,7 @@ impl Driver {
             bench,
             events,
             health,
+            inexact,
             coordinator,
             crew,
             line: Line::Waiting(Instant::now()),
@@ -154,6 +159,7 @@ impl Driver {
                     Some(health) => Wake::Health(health),
                     None => { health_ended = true; continue }
                 },
+                Some(inexact) = self.inexact.recv() => Wake::Inexact(inexact),
                 () = sleep_until(wake_at) => Wake::Time,
             };
             match wake {
@@ -175,6 +181,7 @@ impl Driver {
                 Wake::News(News::Closed(closed)) => self.closed(&closed)?,
                 Wake::Lane(lane, event) => self.step(Input::Lane(lane, event)),
                 Wake::Health(Health::Down { reason }) => self.step(Input::DaemonDown { reason }),
+                Wake::Inexact(inexact) => self.step(Input::Inexact(inexact)),
                 Wake::Health(Health::Up) => self.step(Input::DaemonUp),
                 Wake::Time => {
                     self.dial_if_due();

@@ -168,7 +168,9 @@ impl World {
                     assert!(!self.silenced.contains(&fence), "nothing ends well after it was stopped");
                 }
             }
-            worker_message::Body::Hello(_) | worker_message::Body::Unfit(_) => {}
+            worker_message::Body::Hello(_)
+            | worker_message::Body::Unfit(_)
+            | worker_message::Body::Inexact(_) => {}
         }
     }
 

@@ -86,6 +86,7 @@ fn name(effect: &Effect) -> String {
                 format!("beat{:?}", beat.held.iter().map(|lease| lease.fence).collect::<Vec<_>>())
             }
             Body::Unfit(unfit) => format!("unfit {:?}", unfit.reason),
+            Body::Inexact(inexact) => format!("inexact {}", inexact.id),
             Body::Report(report) => {
                 let fence = report.lease.expect("a report has a lease").fence;
                 match report.body.as_ref().expect("a report has a body") {

@@ -1,0 +1,94 @@
+//! Stands that are not exact: seen, told, made anew.
+
+use andon_proto::Inexact;
+
+use super::*;
+
+/// Changes a file's content and nothing that stat tells.
+fn rot(file: &Path) {
+    let was = std::fs::metadata(file).unwrap();
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+    std::fs::File::options().write(true).open(file).unwrap().set_modified(was.modified().unwrap()).unwrap();
+}
+
+/// The files of this name beneath a folder.
+fn files(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, name));
+        } else if path.file_name().is_some_and(|file| file == name) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn all_told(bench: &mut Bench) -> Vec<Inexact> {
+    std::iter::from_fn(|| bench.told.try_recv().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_rebase_that_is_not_exact_is_told_and_the_lane_is_rebuilt() {
+    let mut bench = Bench::checking(&Arc::new(FakeFarm::default()), Some(Driver::Restart), 2).await;
+    let seeded = layer(bench.dir.path(), "andon-build-db").join("seeded");
+    bench.engine.on_exec(move |_, spec| {
+        if spec.argv.last().is_some_and(|command| command == "seed it") {
+            std::fs::write(&seeded, "rows").unwrap();
+        }
+        Script::default()
+    });
+    let key = bench.baseline().await;
+    let own = layer(bench.dir.path(), "andon-lane0-db");
+    bench.unit(&key).await.0.unwrap();
+    bench.hands.settle(0).await.unwrap();
+    bench.unit(&key).await.0.unwrap();
+    // As a test would that hides what it did from stat.
+    rot(&own.join("seeded"));
+    bench.engine.clear_calls();
+    assert_eq!(bench.hands.settle(0).await.unwrap().baseline_key, key);
+    let told = all_told(&mut bench);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let first = &told[0];
+    assert_eq!((first.lane, first.run, first.suite.as_str(), first.deep), (0, 1, "s", true));
+    assert_eq!((first.baseline_key.as_str(), first.driver.as_str()), (key.as_str(), "restart"));
+    assert_eq!((first.parts[0].r#where.as_str(), first.parts[0].what.as_str()), ("layer/db", "seeded"));
+    assert_eq!(bench.calls("create andon-lane0-db"), 1, "not tried again, but rebuilt");
+    assert_eq!(std::fs::read_to_string(own.join("seeded")).unwrap(), "rows");
+    let (ended, results) = bench.unit(&key).await;
+    ended.unwrap();
+    assert_eq!(results[0].outcome(), Outcome::Passed);
+    assert!(all_told(&mut bench).is_empty());
+}
+
+#[tokio::test]
+async fn a_baseline_that_rots_in_the_pool_is_given_up_and_fetched_anew() {
+    let farm = Arc::new(FakeFarm::default());
+    let mut bench = Bench::checking(&farm, Some(Driver::Restart), 1).await;
+    let ready = bench.hands.prepare_baseline(1, &spec(), &bench.notices).await.unwrap();
+    let manifest = ready.manifest.unwrap();
+    farm.published.lock().unwrap().push(manifest.clone());
+    let key = manifest.key;
+    bench.unit(&key).await.0.unwrap();
+    let own = layer(bench.dir.path(), "andon-lane0-db");
+    let in_pool = files(&bench.dir.path().join("pool"), "log");
+    assert_eq!(in_pool.len(), 1, "{in_pool:?}");
+    rot(&in_pool[0]);
+    // What is put back comes from there.
+    std::fs::write(own.join("log"), "by a test").unwrap();
+    let settled = bench.hands.settle(0).await.unwrap();
+    assert_eq!(settled.baseline_key, "", "nothing stands on what is damaged");
+    let told = all_told(&mut bench);
+    let how: Vec<_> = told.iter().map(|one| one.driver.as_str()).collect();
+    assert_eq!(how, ["restart", "raise"]);
+    let (ended, results) = bench.unit(&key).await;
+    ended.unwrap();
+    assert_eq!(results[0].outcome(), Outcome::Passed);
+    assert_eq!(farm.fetched.lock().unwrap().len(), 1, "the baseline's one tree");
+    assert_eq!(std::fs::read_to_string(own.join("log")).unwrap(), "started");
+    assert_eq!(bench.hands.settle(0).await.unwrap().baseline_key, key);
+    assert!(all_told(&mut bench).is_empty());
+}
