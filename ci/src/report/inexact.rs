@@ -36,9 +36,6 @@ struct PartJson<'a> {
 
 pub(crate) fn json(told: &InexactTold) -> Option<InexactJson<'_>> {
     let inexact = told.inexact.as_ref()?;
-    let part = |part: &'_ InexactPart| -> PartJson<'_> {
-        PartJson { place: &part.r#where, what: &part.what, difference: &part.difference }
-    };
     Some(InexactJson {
         worker: &told.worker,
         number: told.number,
@@ -49,9 +46,13 @@ pub(crate) fn json(told: &InexactTold) -> Option<InexactJson<'_>> {
         driver: &inexact.driver,
         deep: inexact.deep,
         found_unix_ms: inexact.unix_ms,
-        parts: inexact.parts.iter().map(part).collect(),
+        parts: inexact.parts.iter().map(part_json).collect(),
         left_out: inexact.left_out,
     })
+}
+
+fn part_json(part: &InexactPart) -> PartJson<'_> {
+    PartJson { place: &part.r#where, what: &part.what, difference: &part.difference }
 }
 
 /// For a person.

@@ -141,7 +141,16 @@ pub(crate) struct BaselineJson {
     pub(crate) steps: Vec<BaselineStepJson>,
     pub(crate) services: Vec<BaselineServiceJson>,
     pub(crate) trees: Vec<BaselineTreeJson>,
+    pub(crate) proofs: Vec<ProvenJson>,
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ProvenJson {
+    service: String,
+    run: String,
+    /// Of what it printed.
+    digest: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -319,6 +328,11 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
         files: step.grows.then_some(step.files.len()),
         kept: is_kept(manifest, place + 1),
     });
+    let proofs = manifest.proofs.iter().map(|proven| ProvenJson {
+        service: proven.service.clone(),
+        run: proven.run.clone(),
+        digest: proven.digest.clone(),
+    });
     BaselineJson {
         key: manifest.key.clone(),
         built_unix_ms: manifest.built_unix_ms,
@@ -331,6 +345,7 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
         steps: steps.collect(),
         services: services.collect(),
         trees: trees.collect(),
+        proofs: proofs.collect(),
         labels: manifest.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
     }
 }

@@ -12,6 +12,7 @@
 
 mod artifacts;
 mod berth;
+mod check;
 mod clones;
 mod damage;
 mod door;
@@ -57,6 +58,7 @@ impl StandFault {
             Self::Stack(fault) => StackFault::into_failure(fault),
             Self::Rig(fault) => crate::baseline::rig_failure(fault),
             Self::Worker(failure) => failure,
+            Self::Unproven(fault) => fault.into(),
             other => WorkFailure::infrastructure(crate::hands::chain(&other)),
         }
     }

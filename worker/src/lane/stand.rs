@@ -10,6 +10,7 @@
 //! the first service started, and every service was healthy after.
 
 mod exact;
+mod proof;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub(crate) use self::exact::{Teller, User};
+pub(crate) use self::proof::{ProofFault, Proofs};
 use super::berth::Way;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
@@ -51,6 +53,8 @@ pub(crate) enum StandFault {
     #[error("the clone is not like its baseline: {0}")]
     Different(#[from] Difference),
     #[error(transparent)]
+    Unproven(#[from] ProofFault),
+    #[error(transparent)]
     Worker(#[from] WorkFailure),
 }
 
@@ -72,6 +76,8 @@ pub(crate) struct Ground {
     pub(crate) deep_every: u32,
     /// What was made of this before was not exact: what is raised on it is compared to the last byte.
     pub(crate) doubted: bool,
+    /// What services print on each pristine stand of the baseline; run where every byte is compared.
+    pub(crate) proofs: Proofs,
     /// Who is told where something is not exact; nobody where it is a build's.
     pub(crate) teller: Option<Teller>,
 }
@@ -188,6 +194,10 @@ impl Stand {
         let doubted = std::mem::take(&mut stand.ground.doubted);
         stand.verify("raise", doubted).await?;
         stand.start().await?;
+        if doubted && !stand.ground.proofs.is_empty() {
+            stand.prove("raise").await?;
+            stand.put_back(Driver::Recreate, &[], false).await?;
+        }
         Ok((stand, began.elapsed()))
     }
 
@@ -245,7 +255,27 @@ impl Stand {
     pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
         self.rebases = self.rebases.wrapping_add(1);
         let every = self.ground.deep_every;
-        self.put_back(driver, others, every > 0 && self.rebases.is_multiple_of(every)).await
+        if every > 0 && self.rebases.is_multiple_of(every) {
+            return self.rebase_deeply(driver, others).await;
+        }
+        self.put_back(driver, others, false).await
+    }
+
+    /// The same, every byte compared before services start and what they print after that. Then once more, because that leaves
+    /// something in the servers.
+    pub(crate) async fn rebase_deeply(
+        &mut self,
+        driver: Driver,
+        others: &[String],
+    ) -> Result<Rebased, StandFault> {
+        let mut rebased = self.put_back(driver, others, true).await?;
+        if !self.ground.proofs.is_empty() {
+            let began = Instant::now();
+            self.prove(driver.as_str()).await?;
+            self.put_back(driver, &[], false).await?;
+            rebased.took += began.elapsed();
+        }
+        Ok(rebased)
     }
 
     async fn put_back(

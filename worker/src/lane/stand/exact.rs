@@ -31,7 +31,7 @@ pub(crate) struct User {
 impl StandFault {
     /// Whether the stand was put back, and is not what it should be: trying the same again proves nothing.
     pub(crate) fn is_inexact(&self) -> bool {
-        matches!(self, Self::Different(_))
+        matches!(self, Self::Different(_) | Self::Unproven(_))
     }
 }
 

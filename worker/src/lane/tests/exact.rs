@@ -42,6 +42,8 @@ async fn a_rebase_that_is_not_exact_is_told_and_the_lane_is_rebuilt() {
         Script::default()
     });
     let key = bench.baseline().await;
+    // Where stat tells of a change, all of the layer is put back.
+    bench.engine.on_start(|_| None);
     let own = layer(bench.dir.path(), "andon-lane0-db");
     bench.unit(&key).await.0.unwrap();
     bench.hands.settle(0).await.unwrap();
@@ -91,4 +93,81 @@ async fn a_baseline_that_rots_in_the_pool_is_given_up_and_fetched_anew() {
     assert_eq!(std::fs::read_to_string(own.join("log")).unwrap(), "started");
     assert_eq!(bench.hands.settle(0).await.unwrap().baseline_key, key);
     assert!(all_told(&mut bench).is_empty());
+}
+
+/// A specification with a proof, and an engine on which it prints what the test says.
+fn proving(bench: &Bench, prints: impl Fn(&str) -> Script + Send + 'static) -> RunSpec {
+    bench.engine.on_exec(move |container, exec| match exec.argv.last().map(String::as_str) {
+        Some("prove it") => prints(container),
+        _ => Script::default(),
+    });
+    let mut spec = spec();
+    let proofs = vec![andon_proto::Proof { service: "db".to_owned(), run: "prove it".to_owned() }];
+    spec.baseline = Some(BaselineSpec { proofs, ..spec.baseline.unwrap() });
+    spec
+}
+
+#[tokio::test]
+async fn a_proof_that_two_fresh_stacks_print_differently_is_refused_by_its_line() {
+    let farm = Arc::new(FakeFarm::default());
+    let bench = Bench::new(&farm, None).await;
+    let spec = proving(&bench, |container| Script::prints(&format!("rows 7\non {container}\n")));
+    let failure = bench.hands.prepare_baseline(1, &spec, &bench.notices).await.unwrap_err();
+    assert_eq!(failure.class, Class::Baseline);
+    for part in ["the proof of `db`", "line 2: `on andon-lanecheck_1-db`, and was `on andon-lanecheck-db`"] {
+        assert!(failure.reason.contains(part), "{part:?} is not in {}", failure.reason);
+    }
+    assert!(farm.blobs.lock().unwrap().is_empty());
+    assert!(bench.engine.containers().is_empty() && bench.engine.networks().is_empty());
+}
+
+#[tokio::test]
+async fn a_proof_that_fails_or_prints_too_much_is_refused_by_name() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), None).await;
+    let fails = Script { stderr: "no such table\n".to_owned(), exit_code: 1, ..Script::default() };
+    let spec = proving(&bench, move |_| fails.clone());
+    let failure = bench.hands.prepare_baseline(1, &spec, &bench.notices).await.unwrap_err();
+    assert_eq!(failure.class, Class::Baseline);
+    assert!(failure.reason.contains("exit code 1: no such table"), "{}", failure.reason);
+    let spec = proving(&bench, |_| Script::prints(&"x".repeat(300 << 10)));
+    let failure = bench.hands.prepare_baseline(1, &spec, &bench.notices).await.unwrap_err();
+    assert!(failure.reason.contains("more than 256 KiB"), "{}", failure.reason);
+}
+
+#[tokio::test]
+async fn a_stand_that_does_not_print_what_its_baseline_keeps_is_told_and_made_anew() {
+    let mut bench = Bench::checking(&Arc::new(FakeFarm::default()), Some(Driver::Restart), 2).await;
+    let is_wrong = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let wrong = Arc::clone(&is_wrong);
+    let spec = proving(&bench, move |_| {
+        let rows = if wrong.swap(false, std::sync::atomic::Ordering::SeqCst) { 8 } else { 7 };
+        Script::prints(&format!("users 1\nrows {rows}\n"))
+    });
+    let manifest = bench.hands.prepare_baseline(1, &spec, &bench.notices).await.unwrap().manifest.unwrap();
+    assert_eq!((manifest.proofs.len(), manifest.proofs[0].service.as_str()), (1, "db"));
+    let key = manifest.key;
+    let unit = async |bench: &Bench| {
+        let (sender, mut results) = mpsc::channel(8);
+        let tests = vec![TestCase { attempt: 1, id: "a test".to_owned() }];
+        let cancel = CancellationToken::new();
+        bench.hands.execute(0, 1, &spec, "s", &key, tests, sender, cancel).await.unwrap();
+        assert!(results.recv().await.is_some());
+        bench.hands.settle(0).await.unwrap().baseline_key
+    };
+    for _ in 0..4 {
+        assert_eq!(unit(&bench).await, key);
+    }
+    assert!(all_told(&mut bench).is_empty(), "it held twice");
+    assert_eq!(unit(&bench).await, key);
+    is_wrong.store(true, std::sync::atomic::Ordering::SeqCst);
+    bench.engine.clear_calls();
+    assert_eq!(unit(&bench).await, key);
+    let told = all_told(&mut bench);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    let part = &told[0].parts[0];
+    assert_eq!((part.r#where.as_str(), part.what.as_str()), ("proof/db", "prove it"));
+    assert_eq!(part.difference, "line 2: `rows 8`, and was `rows 7`");
+    assert_eq!(bench.calls("exec andon-lane0-db sh -c prove it"), 2, "the one made anew had to prove itself");
+    let last = bench.engine.calls().into_iter().filter(|call| call.contains("andon-lane0-db")).next_back();
+    assert!(!last.unwrap().starts_with("exec"), "it was put back after its proof");
 }
