@@ -29,6 +29,7 @@ use crate::rpc::convert;
 use crate::rpc::inexact::in_words;
 use crate::sessions::{SessionId, Sessions};
 use crate::store::{ActiveRun, Store, StoreError};
+use crate::verifying::Verifying;
 use crate::watch::{Change, Watchers};
 
 /// Commands that wait for the driver; senders beyond wait themselves.
@@ -81,6 +82,7 @@ pub(crate) struct Farm {
     pub(crate) blobs: Blobs,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) verifying: Arc<Verifying>,
     pub(crate) clock: Clock,
     pub(crate) times: wire::Welcome,
     /// Cancelled when the coordinator stops; long streams end then.
@@ -107,6 +109,7 @@ impl Farm {
             blobs,
             sessions: Arc::default(),
             watchers: Arc::default(),
+            verifying: Arc::default(),
             clock,
             times,
             stop,

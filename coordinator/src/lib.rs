@@ -16,6 +16,7 @@ mod sessions;
 pub mod store;
 #[doc(hidden)]
 pub mod testing;
+mod verifying;
 mod watch;
 
 use std::net::SocketAddr;

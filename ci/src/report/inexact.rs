@@ -28,7 +28,7 @@ pub(crate) struct InexactJson<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct PartJson<'a> {
+pub(crate) struct PartJson<'a> {
     place: &'a str,
     what: &'a str,
     difference: &'a str,
@@ -51,7 +51,7 @@ pub(crate) fn json(told: &InexactTold) -> Option<InexactJson<'_>> {
     })
 }
 
-fn part_json(part: &InexactPart) -> PartJson<'_> {
+pub(crate) fn part_json(part: &InexactPart) -> PartJson<'_> {
     PartJson { place: &part.r#where, what: &part.what, difference: &part.difference }
 }
 

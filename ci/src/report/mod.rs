@@ -4,6 +4,7 @@
 //! clock. It must not know how a run was asked for, nor where its output goes.
 
 pub(crate) mod attempts;
+pub(crate) mod congruence;
 pub(crate) mod exit;
 pub(crate) mod ids;
 pub(crate) mod inexact;

@@ -19,6 +19,7 @@ use crate::drift;
 use crate::driver::{Command, Farm};
 use crate::plan::plan_of;
 use crate::store::{AttemptRow, ImageRow, InexactFilter, RunFilter, RunRow, StoreError, TestRow};
+use crate::verifying::{self, AskError};
 use crate::watch::Change;
 
 const LIST_DEFAULT: u32 = 20;
@@ -277,6 +278,20 @@ impl FarmApi for FarmService {
         let filter = InexactFilter { worker: some(worker), baseline_key: some(baseline_key), limit };
         let rows = self.farm.store.inexact(&filter).await.map_err(|error| internal(&error))?;
         Ok(Response::new(wire::ListInexactResponse { told: rows.into_iter().map(inexact::told).collect() }))
+    }
+
+    async fn verify_baseline(
+        &self,
+        request: Request<wire::VerifyBaselineRequest>,
+    ) -> Result<Response<wire::VerifyBaselineResponse>, Status> {
+        let wire::VerifyBaselineRequest { baseline_key, worker } = request.into_inner();
+        let asked = verifying::ask(&self.farm, &baseline_key, &worker).await;
+        let workers = asked.map_err(|error| match &error {
+            AskError::Busy => Status::resource_exhausted(error.to_string()),
+            AskError::NoWorker { .. } | AskError::NoBaseline(_) => Status::not_found(error.to_string()),
+            AskError::Store(_) => internal(&error),
+        })?;
+        Ok(Response::new(wire::VerifyBaselineResponse { workers }))
     }
 
     async fn add_image(

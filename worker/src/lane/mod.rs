@@ -14,6 +14,7 @@ mod artifacts;
 mod berth;
 mod check;
 mod clones;
+mod congruence;
 mod damage;
 mod door;
 mod outfit;
@@ -46,6 +47,7 @@ use stands::Stands;
 use unit_box::{BoxPlan, UnitBox};
 use witness::{LaneWitness, Services};
 
+pub(crate) use congruence::{busy, not_looked_at, refused};
 pub(crate) use workshop::{Place, Workshop};
 
 /// Rebuilds that may fail before the lane is given up.

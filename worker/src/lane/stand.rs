@@ -20,7 +20,7 @@ use andon_snapshot::{Baseline, Changes, Difference, LaneClone, Pool, PoolError, 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-pub(crate) use self::exact::{Teller, User};
+pub(crate) use self::exact::{Teller, User, part_of};
 pub(crate) use self::proof::{ProofFault, Proofs};
 use super::berth::Way;
 use crate::baseline::{SOURCE_TREE, Source};

@@ -202,6 +202,20 @@ impl Stands {
         }
     }
 
+    /// Puts every stand that waits back once more, under a deep check. Answers with how many; on an error nothing here is to be
+    /// relied on.
+    pub(super) async fn verify(&mut self) -> Result<u32, StandFault> {
+        self.take_back();
+        let driver = if self.driver == Driver::Standby { Driver::Restart } else { self.driver };
+        let mut looked = 0;
+        for stand in self.serving.iter_mut().chain(&mut self.ready) {
+            stand.rebase_deeply(driver, &[]).await?;
+            stand.prepare_next();
+            looked += 1;
+        }
+        Ok(looked)
+    }
+
     /// Whether the serving stand is as it was made, and will stay so: whoever could touch it is dead.
     async fn is_clean(&self, doomed: &[String]) -> bool {
         let (Some(stand), Some(ground)) = (&self.serving, &self.ground) else { return false };

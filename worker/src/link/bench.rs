@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::{Lease, WorkFailed, assign};
+use andon_proto::{Lease, Verified, VerifyBaseline, WorkFailed, assign};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +26,8 @@ const NEWS_MAX: usize = 64;
 const NOTICES_MAX: usize = 64;
 /// How long cancelled work may take to end by itself before it is dropped.
 const CANCEL_LIMIT: Duration = Duration::from_secs(30);
+/// The longest that anybody may have this worker look at what it holds.
+const VERIFY_LIMIT_MAX: Duration = Duration::from_secs(600);
 
 type Events = mpsc::Sender<(u32, LaneEvent)>;
 
@@ -92,6 +94,20 @@ impl Bench {
                 let footprint = footprint.await.ok();
                 let _ = events.send((lane, LaneEvent::Measured { id, footprint })).await;
             }
+        });
+    }
+
+    /// Looks at what is here, beside the lanes' work.
+    pub(super) fn verify(&mut self, ask: VerifyBaseline, answers: mpsc::Sender<Verified>) {
+        let crew = self.crew.clone();
+        self.spawn(async move {
+            let limit = Duration::from_millis(ask.limit_ms).min(VERIFY_LIMIT_MAX);
+            let looking = AssertUnwindSafe(crew.verify(&ask.baseline_key, limit)).catch_unwind();
+            let verified = looking.await;
+            let refused =
+                |panic: Box<dyn Any + Send>| Verified { refused: told(&*panic), ..Verified::default() };
+            let verified = Verified { request: ask.request, ..verified.unwrap_or_else(refused) };
+            let _ = answers.send(verified).await;
         });
     }
 

@@ -35,8 +35,8 @@ use andon_proto::coordinator_message::Body as Word;
 use andon_proto::report::Body as Fact;
 use andon_proto::work_failed::Class;
 use andon_proto::{
-    Assign, Heartbeat, Hello, Inexact, LaneReady, Lease, UnitEnded, WorkFailed, WorkerMessage, assign,
-    worker_message,
+    Assign, Heartbeat, Hello, Inexact, LaneReady, Lease, UnitEnded, Verified, VerifyBaseline, WorkFailed,
+    WorkerMessage, assign, worker_message,
 };
 
 use andon_snapshot::Changes;
@@ -83,6 +83,8 @@ pub(crate) enum Input {
     Lane(u32, LaneEvent),
     /// A stand was not exact.
     Inexact(Inexact),
+    /// What the crew saw when it was asked to verify.
+    Verified(Verified),
     /// The daemon under the lanes is away.
     DaemonDown { reason: String },
     /// It is back, empty of what ran before.
@@ -106,6 +108,8 @@ pub(crate) enum Effect {
     Settle { lane: u32 },
     /// The same for a lane whose daemon was replaced: nothing of what stood there is there any more.
     Rebuild { lane: u32 },
+    /// Have the crew look, and say [`Input::Verified`].
+    Verify(VerifyBaseline),
     /// Drop the connection and dial again.
     HangUp { reason: &'static str },
     /// One line for the operator.
@@ -195,6 +199,11 @@ impl Session {
                 let seq = self.up.is_some().then(|| self.next_seq());
                 out.extend(self.events.push(event, seq).map(Effect::Send));
             }
+            // Who asked in an earlier session does not wait any more.
+            Input::Verified(verified) if self.up.is_some() => {
+                self.send(worker_message::Body::Verified(verified), &mut out);
+            }
+            Input::Verified(_) => {}
             Input::DaemonDown { reason } => self.daemon_down(&reason, &mut out),
             Input::DaemonUp => self.daemon_up(&mut out),
             Input::Drain { reason } => self.drain(&reason, &mut out),
@@ -340,6 +349,7 @@ impl Session {
                     self.renewed = self.renewed.max(sent);
                 }
             }
+            Word::VerifyBaseline(ask) => out.push(Effect::Verify(ask)),
             Word::Assign(assign) => self.assigned(now, assign, out),
             Word::Revoke(revoke) => {
                 if let Some(lease) = revoke.lease {

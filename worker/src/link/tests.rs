@@ -6,7 +6,7 @@ use andon_proto::report::Body as Fact;
 use andon_proto::worker_message::Body as Said;
 use andon_proto::{
     BaselineReady, Discover, Discovered, Execute, Inexact, Lease, PrepareBaseline, Revoke, RunSpec,
-    Superseded, TestCase, TestResult, assign, coordinator_message, work_failed,
+    Superseded, TestCase, TestResult, Verified, VerifyBaseline, assign, coordinator_message, work_failed,
 };
 use andon_snapshot::{Changes, Footprint as Dirt};
 use prost::Message;
@@ -492,4 +492,20 @@ async fn a_stand_that_was_not_exact_is_told_again_until_the_coordinator_has_it()
     // It has nothing more to say, so it need not wait for anything.
     scene.stop.cancel();
     scene.ends().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_worker_holds_is_looked_at_beside_its_work() {
+    let mut scene = Scene::new(1);
+    let mut talk = scene.farm.welcomed().await;
+    talk.lane_ready().await;
+    let unit = scene.execute(&talk, 1, 0, &[1]).await;
+    let ask = VerifyBaseline { request: 7, baseline_key: "k".into(), limit_ms: 1_000 };
+    talk.say(coordinator_message::Body::VerifyBaseline(ask)).await;
+    let Call::Verify(key, reply) = scene.call().await else { panic!("it looks") };
+    assert_eq!(key, "k");
+    reply.send(Verified { refused: "not now".into(), ..Verified::default() }).unwrap();
+    let answer = Verified { request: 7, refused: "not now".into(), ..Verified::default() };
+    assert_eq!(talk.next().await, Some(Said::Verified(answer)));
+    unit.done.send(Ok(())).unwrap();
 }

@@ -35,5 +35,6 @@ if [ -n "${REDIS_PASSWORD:-}" ]; then export REDISCLI_AUTH="$REDIS_PASSWORD"; fi
     return redis.sha1hex(table.concat(sums))
   ' 0
 done
-"$client" CONFIG GET '*'
+# A name and its value in turns, in an order that each server chooses anew.
+"$client" CONFIG GET '*' | paste -d = - - | LC_ALL=C sort
 "$client" ACL LIST

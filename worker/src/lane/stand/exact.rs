@@ -33,6 +33,18 @@ impl StandFault {
     pub(crate) fn is_inexact(&self) -> bool {
         matches!(self, Self::Different(_) | Self::Unproven(_))
     }
+
+    /// What differs, where that is the fault.
+    pub(crate) fn part(&self) -> Option<InexactPart> {
+        match self {
+            Self::Different(difference) => Some(part_of(difference)),
+            Self::Unproven(fault) => {
+                let (r#where, difference) = (format!("proof/{}", fault.service()), fault.to_string());
+                Some(InexactPart { r#where, what: String::new(), difference })
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Stand {
@@ -122,7 +134,8 @@ impl Stand {
     }
 }
 
-fn part_of(difference: &Difference) -> InexactPart {
+/// A difference, to be told.
+pub(crate) fn part_of(difference: &Difference) -> InexactPart {
     let text = difference.to_string();
     let prefix = format!("tree `{}`: `/{}` ", difference.tree, difference.path);
     let mut said = text.strip_prefix(&prefix).unwrap_or(&text).to_owned();

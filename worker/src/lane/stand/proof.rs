@@ -130,6 +130,18 @@ fn shown(line: Option<&str>) -> String {
     format!("`{cut}{more}`")
 }
 
+impl ProofFault {
+    pub(super) fn service(&self) -> &str {
+        match self {
+            Self::NoService { service }
+            | Self::Code { service, .. }
+            | Self::Slow { service }
+            | Self::Long { service }
+            | Self::Differs { service, .. } => service,
+        }
+    }
+}
+
 impl From<ProofFault> for WorkFailure {
     /// While a baseline is built: a proof that does not hold is the project's.
     fn from(fault: ProofFault) -> Self {
@@ -200,13 +212,11 @@ impl Stand {
             Err(other) => return Err(other),
         };
         let Err((fault, more)) = proven else { return Ok(()) };
-        let (service, difference) = match &fault {
-            ProofFault::Differs { service, difference } => (service.clone(), difference.clone()),
-            ProofFault::NoService { service }
-            | ProofFault::Code { service, .. }
-            | ProofFault::Slow { service }
-            | ProofFault::Long { service } => (service.clone(), fault.to_string()),
+        let difference = match &fault {
+            ProofFault::Differs { difference, .. } => difference.clone(),
+            other => other.to_string(),
         };
+        let service = fault.service();
         let run = self.ground.proofs.0.iter().find(|wanted| wanted.proof.service == service);
         let what = run.map_or_else(String::new, |wanted| first_line(&wanted.proof.run));
         let part = InexactPart { r#where: format!("proof/{service}"), what, difference };

@@ -1,6 +1,6 @@
 //! Stands that are not exact: seen, told, made anew.
 
-use andon_proto::Inexact;
+use andon_proto::{Congruence, Inexact};
 
 use super::*;
 
@@ -170,4 +170,57 @@ async fn a_stand_that_does_not_print_what_its_baseline_keeps_is_told_and_made_an
     assert_eq!(bench.calls("exec andon-lane0-db sh -c prove it"), 2, "the one made anew had to prove itself");
     let last = bench.engine.calls().into_iter().filter(|call| call.contains("andon-lane0-db")).next_back();
     assert!(!last.unwrap().starts_with("exec"), "it was put back after its proof");
+}
+
+#[tokio::test]
+async fn what_waits_is_verified_and_stays_pristine_and_what_is_at_work_is_left_alone() {
+    for driver in [Driver::Recreate, Driver::Restart, Driver::Standby] {
+        let mut bench = Bench::new(&Arc::new(FakeFarm::default()), Some(driver)).await;
+        let key = bench.baseline().await;
+        bench.unit(&key).await.0.unwrap();
+        let limit = std::time::Duration::from_secs(60);
+        let busy = bench.hands.verify(&key, limit).await;
+        assert_eq!(busy.lanes[0].congruence(), Congruence::Busy, "it was not put back yet");
+        assert_eq!(busy.baselines[0].congruence(), Congruence::Same);
+        bench.hands.settle(0).await.unwrap();
+        let idle = bench.hands.verify("", limit).await;
+        assert_eq!((idle.baselines.len(), idle.lanes.len()), (1, 1));
+        assert_eq!(idle.lanes[0].congruence(), Congruence::Same, "{:?}", idle.lanes[0]);
+        assert!(idle.lanes[0].stands >= 1);
+        let other = bench.hands.verify(&"0".repeat(64), limit).await;
+        assert!(other.baselines.is_empty() && other.lanes.is_empty());
+        bench.engine.clear_calls();
+        bench.unit(&key).await.0.unwrap();
+        // With `standby` the stand of the unit before may be on its way back.
+        let waited = bench.calls("start andon-lane0-db") == 0 || driver == Driver::Standby;
+        assert!(waited, "{driver}: it waited pristine");
+        assert!(all_told(&mut bench).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_baseline_is_named_given_up_and_nothing_stands_on_it_any_more() {
+    let farm = Arc::new(FakeFarm::default());
+    let bench = Bench::new(&farm, Some(Driver::Restart)).await;
+    let ready = bench.hands.prepare_baseline(1, &spec(), &bench.notices).await.unwrap();
+    let manifest = ready.manifest.unwrap();
+    farm.published.lock().unwrap().push(manifest.clone());
+    let key = manifest.key;
+    bench.unit(&key).await.0.unwrap();
+    bench.hands.settle(0).await.unwrap();
+    let in_pool = files(&bench.dir.path().join("pool"), "log");
+    std::fs::write(&in_pool[0], "altered").unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let verified = bench.hands.verify(&key, limit).await;
+    let baseline = &verified.baselines[0];
+    assert_eq!(baseline.congruence(), Congruence::Differs);
+    assert_eq!((baseline.parts[0].r#where.as_str(), baseline.parts[0].what.as_str()), ("layer/db", "log"));
+    assert_ne!(baseline.trees[0].digest, manifest.trees[0].tree_digest);
+    assert_eq!(verified.lanes[0].congruence(), Congruence::Differs);
+    assert!(verified.lanes[0].note.contains("taken down"), "{:?}", verified.lanes[0]);
+    bench.unit(&key).await.0.unwrap();
+    assert_eq!(bench.hands.settle(0).await.unwrap().baseline_key, key);
+    let again = bench.hands.verify(&key, limit).await;
+    assert_eq!(again.baselines[0].congruence(), Congruence::Same, "it was fetched anew");
+    assert_eq!(again.lanes[0].congruence(), Congruence::Same);
 }

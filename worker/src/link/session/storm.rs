@@ -147,7 +147,7 @@ impl World {
                 assert!(self.up, "there is nobody to hang up on");
                 self.up = false;
             }
-            Effect::Warn(_) => {}
+            Effect::Warn(_) | Effect::Verify(_) => {}
         }
     }
 
@@ -170,7 +170,8 @@ impl World {
             }
             worker_message::Body::Hello(_)
             | worker_message::Body::Unfit(_)
-            | worker_message::Body::Inexact(_) => {}
+            | worker_message::Body::Inexact(_)
+            | worker_message::Body::Verified(_) => {}
         }
     }
 

@@ -87,6 +87,7 @@ fn name(effect: &Effect) -> String {
             }
             Body::Unfit(unfit) => format!("unfit {:?}", unfit.reason),
             Body::Inexact(inexact) => format!("inexact {}", inexact.id),
+            Body::Verified(verified) => format!("verified {}", verified.request),
             Body::Report(report) => {
                 let fence = report.lease.expect("a report has a lease").fence;
                 match report.body.as_ref().expect("a report has a body") {
@@ -106,6 +107,7 @@ fn name(effect: &Effect) -> String {
         Effect::Cancel { lane } => format!("cancel {lane}"),
         Effect::Settle { lane } => format!("settle {lane}"),
         Effect::Rebuild { lane } => format!("rebuild {lane}"),
+        Effect::Verify(ask) => format!("verify {}", ask.request),
         Effect::HangUp { .. } => "hang up".into(),
         Effect::Warn(_) => "warn".into(),
     }
