@@ -168,7 +168,7 @@ async fn a_stand_that_does_not_print_what_its_baseline_keeps_is_told_and_made_an
     assert_eq!((part.r#where.as_str(), part.what.as_str()), ("proof/db", "prove it"));
     assert_eq!(part.difference, "line 2: `rows 8`, and was `rows 7`");
     assert_eq!(bench.calls("exec andon-lane0-db sh -c prove it"), 2, "the one made anew had to prove itself");
-    let last = bench.engine.calls().into_iter().filter(|call| call.contains("andon-lane0-db")).next_back();
+    let last = bench.engine.calls().into_iter().rfind(|call| call.contains("andon-lane0-db"));
     assert!(!last.unwrap().starts_with("exec"), "it was put back after its proof");
 }
 
