@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
+use andon_core::inexact::Inexact;
 use andon_core::model::{Artifacts, Candidate, Plan, Record, Report, RunHeader, Start, StoredRun};
 use andon_core::{Config, Core, Effect, Input, Stored};
 use andon_proto as wire;
@@ -25,8 +26,10 @@ use crate::printed::Budgets;
 use crate::restore::{self, Histories};
 use crate::round;
 use crate::rpc::convert;
+use crate::rpc::inexact::in_words;
 use crate::sessions::{SessionId, Sessions};
 use crate::store::{ActiveRun, Store, StoreError};
+use crate::verifying::Verifying;
 use crate::watch::{Change, Watchers};
 
 /// Commands that wait for the driver; senders beyond wait themselves.
@@ -62,6 +65,7 @@ pub(crate) enum Words {
     Notice { lease: Lease, text: String },
     Artifacts { lease: Lease, artifacts: Artifacts },
     Printed { lease: Lease, starts: u64, raw_bytes: u32, zstd: Vec<u8> },
+    Inexact(Inexact),
 }
 
 /// A run's number, and whether it was there before.
@@ -78,6 +82,7 @@ pub(crate) struct Farm {
     pub(crate) blobs: Blobs,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) verifying: Arc<Verifying>,
     pub(crate) clock: Clock,
     pub(crate) times: wire::Welcome,
     /// Cancelled when the coordinator stops; long streams end then.
@@ -104,6 +109,7 @@ impl Farm {
             blobs,
             sessions: Arc::default(),
             watchers: Arc::default(),
+            verifying: Arc::default(),
             clock,
             times,
             stop,
@@ -238,6 +244,10 @@ impl Driver {
                 }
                 return;
             }
+            Words::Inexact(inexact) => {
+                self.inexact(worker, inexact, round);
+                return;
+            }
             Words::Notice { lease, text } => {
                 if self.core.is_active(lease.run) {
                     let at_unix_ms = self.farm.clock.now().unix_ms;
@@ -253,6 +263,16 @@ impl Driver {
             }
         };
         self.step(input, round);
+    }
+
+    fn inexact(&self, worker: WorkerId, inexact: Inexact, round: &mut Round) {
+        let at_unix_ms = self.farm.clock.now().unix_ms;
+        tracing::warn!(%worker, "{}", in_words(&inexact));
+        if let Some(run) = inexact.run.filter(|run| self.core.is_active(*run)) {
+            let text = format!("{worker}: {}", in_words(&inexact));
+            round.decided.records.push(Record::Noted { run, text, log_zstd: Vec::new(), at_unix_ms });
+        }
+        round.decided.records.push(Record::Inexact { worker, inexact, at_unix_ms });
     }
 
     /// What earlier runs say of these tests. It is only advice: where it cannot be had, they count as new.

@@ -17,6 +17,7 @@ pub mod store;
 #[doc(hidden)]
 pub mod testing;
 mod unreferenced;
+mod verifying;
 mod watch;
 
 use std::net::SocketAddr;

@@ -1,5 +1,8 @@
 //! The services over real gRPC and real SQLite, with a worker played by hand.
 
+#[path = "session/exact.rs"]
+mod exact;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -16,6 +16,7 @@ use andon_worker::engine::SharedEngine;
 use andon_worker::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
+use andon_worker::host::Pressure;
 use andon_worker::nested::{NestedConfig, NestedDaemon};
 use andon_worker::runner::UnitNews;
 use async_trait::async_trait;
@@ -205,6 +206,8 @@ async fn work(job: &Job, data: &Path, pool: &Pool, engine: &SharedEngine) -> Res
             driver,
             deep_every: 1,
             worker: "proof".into(),
+            pressure: Pressure::look,
+            inexact: mpsc::channel(1).0,
             docker_socket: None,
         };
         let hands = Arc::new(Hands::start(options).await?);

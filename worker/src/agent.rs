@@ -272,6 +272,7 @@ async fn with_daemon(
     std::fs::create_dir_all(&data_dir)
         .map_err(|source| AgentError::Io { what: format!("make {}", data_dir.display()), source })?;
     let kind = pool.kind();
+    let (inexact, inexact_told) = mpsc::channel(INEXACT_MAX);
     let docker_socket = nested_config(plan, pool.dir()).docker_socket();
     let hands = Hands::start(HandsOptions {
         engine: daemon.engine(),
@@ -284,6 +285,7 @@ async fn with_daemon(
         deep_every: plan.deep_every,
         pressure: Pressure::look,
         worker: plan.name.clone(),
+        inexact,
         docker_socket: Some(docker_socket),
     });
     let hands = Arc::new(hands.await.map_err(AgentError::Hands)?);
@@ -296,6 +298,7 @@ async fn with_daemon(
         farm,
         crew: hands.clone(),
         health,
+        inexact: inexact_told,
     };
     tracing::info!(worker = plan.name, lanes = plan.lanes, driver = %hands.driver(), "ready");
     let worked = tokio::select! {
@@ -322,6 +325,9 @@ async fn tend(hands: &Hands, unused: Option<Duration>) -> Infallible {
 
 /// How often the pool is looked after. Its image grows while the free quarter of it lasts.
 const TEND_INTERVAL: Duration = Duration::from_secs(20);
+
+/// So much may wait that is to be told of stands that are not exact.
+const INEXACT_MAX: usize = 64;
 
 /// News of the daemon that may wait.
 const HEALTH_NEWS_MAX: usize = 8;

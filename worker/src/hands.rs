@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use andon_proto::work_failed::Class;
-use andon_proto::{BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, WorkFailed};
+use andon_proto::{
+    BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, Verified, WorkFailed,
+};
 use andon_snapshot::{Changes, Pool};
 use async_trait::async_trait;
 use thiserror::Error;
@@ -27,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::SharedEngine;
 use crate::host::Pressure;
-use crate::lane::{Lane, UnitWork, Workshop};
+use crate::lane::{self, Lane, UnitWork, Workshop};
 use crate::runner::UnitNews;
 
 /// Lines for a person, about what is being prepared. Sent without waiting; lost where nobody takes them.
@@ -280,6 +282,8 @@ pub struct HandsOptions {
     pub pressure: fn() -> Pressure,
     /// The worker's name, for metadata.
     pub worker: String,
+    /// Takes what is told of stands that are not exact, without waiting.
+    pub inexact: mpsc::Sender<andon_proto::Inexact>,
     /// The nested daemon's own socket, for suites whose tests use Docker themselves; none where they cannot.
     pub docker_socket: Option<PathBuf>,
 }
@@ -289,6 +293,7 @@ pub struct HandsOptions {
 pub struct Hands {
     workshop: Arc<Workshop>,
     lanes: Vec<Mutex<Lane>>,
+    verifying: Mutex<()>,
 }
 
 impl Hands {
@@ -297,7 +302,7 @@ impl Hands {
         let count = options.lanes;
         let workshop = Arc::new(Workshop::open(options).await?);
         let lanes = (0..count).map(|_| Mutex::new(Lane::new(Arc::clone(&workshop)))).collect();
-        Ok(Self { workshop, lanes })
+        Ok(Self { workshop, lanes, verifying: Mutex::new(()) })
     }
 
     /// How lanes are put back: the forced driver, or what probing found. Until the first stack stood, the one that is
@@ -335,6 +340,7 @@ impl Hands {
         notices: &Notices,
     ) -> Result<Discovered, WorkFailure> {
         let mut own = self.lane(lane).await?;
+        own.let_go_of_damaged().await?;
         let place = self.workshop.place(lane, run, spec, suite, baseline_key, notices).await?;
         own.discover(run, place).await
     }
@@ -356,6 +362,7 @@ impl Hands {
         let arrived = Instant::now();
         let (notices, _) = mpsc::channel(1);
         let mut own = self.lane(lane).await?;
+        own.let_go_of_damaged().await?;
         let place = self.workshop.place(lane, run, spec, suite, baseline_key, &notices).await?;
         own.execute(UnitWork { run, place, arrived, tests }, news, &cancel).await
     }
@@ -373,6 +380,25 @@ impl Hands {
         if let Ok(mut own) = self.lane(lane).await {
             own.distrust();
         }
+    }
+
+    /// Compares what is here of a baseline (of all, for an empty key) with what was published: the pool's trees, and what waits on
+    /// idle lanes, which stays pristine. One at a time.
+    pub async fn verify(&self, key: &str, limit: Duration) -> Verified {
+        let Ok(_alone) = self.verifying.try_lock() else {
+            return lane::refused("another verification is under way on this worker");
+        };
+        let until = Instant::now() + limit;
+        let baselines = self.workshop.verify_baselines(key, until).await;
+        let mut lanes = Vec::new();
+        for (number, lane) in (0..).zip(&self.lanes) {
+            match lane.try_lock() {
+                Err(_) => lanes.push(lane::busy(number)),
+                Ok(_) if Instant::now() >= until => lanes.push(lane::not_looked_at(number)),
+                Ok(mut lane) => lanes.extend(lane.verify(number, key).await),
+            }
+        }
+        Verified { baselines, lanes, ..Verified::default() }
     }
 
     /// Removes every container and network of the lanes. Baselines stay in the pool.

@@ -1,19 +1,22 @@
 //! `andon drift`: what tests changed of their stack, which the rebases after them undid.
 
-use andon_proto::{GetDriftRequest, TestDrift};
+use andon_proto::{GetDriftRequest, ListInexactRequest, TestDrift};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::error::CliError;
 use super::farm::FarmArgs;
-use super::{out, show};
+use super::{clock, out, show};
 use crate::report::exit::Exit;
-use crate::report::text;
+use crate::report::{inexact, text};
+
+/// Most stands that were not exact that are listed.
+const INEXACT_MAX: u32 = 100;
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  andon drift 12                                   how much each test of run 12 changed\n  \
-                  andon drift 12 tests/test_orders.py::test_place  which files\n  andon drift --growing --json"
+                  andon drift 12 tests/test_orders.py::test_place  which files\n  andon drift --growing --json\n  andon drift --inexact                            rebases that did not put everything back"
 )]
 pub(crate) struct DriftArgs {
     /// Number of the run [default: the latest], then the test as `show` prints it: `suite/id` or `id`
@@ -25,6 +28,9 @@ pub(crate) struct DriftArgs {
     /// Only tests that changed much more than in the ten runs before
     #[arg(long)]
     growing: bool,
+    /// Instead, rebases of the whole farm that did not put everything back: they were seen, and their lanes rebuilt
+    #[arg(long, conflicts_with_all = ["words", "attempt", "growing"])]
+    inexact: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -68,6 +74,9 @@ struct File {
 }
 
 pub(crate) async fn drift(args: DriftArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
+    if args.inexact {
+        return inexact(farm, args.json).await;
+    }
     let (number, mut tests) = show::split_run(&args.words);
     let test = tests.pop().unwrap_or_default();
     if !tests.is_empty() {
@@ -93,6 +102,21 @@ pub(crate) async fn drift(args: DriftArgs, farm: &FarmArgs) -> Result<Exit, CliE
         return Ok(Exit::Passed);
     }
     for line in of_test(&changes) {
+        out::line(&line)?;
+    }
+    Ok(Exit::Passed)
+}
+
+async fn inexact(farm: &FarmArgs, json: bool) -> Result<Exit, CliError> {
+    let connection = farm.connect().await?;
+    let request = ListInexactRequest { limit: INEXACT_MAX, ..ListInexactRequest::default() };
+    let told = connection.farm().list_inexact(request).await?.into_inner().told;
+    if json {
+        let told: Vec<_> = told.iter().filter_map(inexact::json).collect();
+        out::json(&told)?;
+        return Ok(Exit::Passed);
+    }
+    for line in inexact::lines(&told, clock::unix_ms()) {
         out::line(&line)?;
     }
     Ok(Exit::Passed)

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::error::CliError;
 use super::farm::FarmArgs;
-use super::{clock, out};
+use super::{clock, out, verify};
 use crate::report::exit::Exit;
 use crate::report::{inspection, json, listing, words};
 
@@ -27,6 +27,13 @@ pub(crate) enum BaselineCommand {
         #[command(flatten)]
         form: JsonArgs,
     },
+    /// Have workers compare what they hold with what was published: every byte in their pools, and what waits on idle lanes
+    #[command(
+        after_help = "Examples:\n  andon baseline verify\n  andon baseline verify b1946ac92492 --worker w0\n\nExit codes: 0 all \
+                      that was looked at is the same, 1 something differs, 2 no such key or worker,\n106 a worker did not \
+                      answer or could not look."
+    )]
+    Verify(verify::VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +57,9 @@ pub(crate) async fn workers(args: &JsonArgs, farm: &FarmArgs) -> Result<Exit, Cl
 }
 
 pub(crate) async fn baselines(command: BaselineCommand, farm: &FarmArgs) -> Result<Exit, CliError> {
+    if let BaselineCommand::Verify(args) = command {
+        return verify::verify(args, farm).await;
+    }
     let connection = farm.connect().await?;
     let mut all = connection.farm().list_baselines(ListBaselinesRequest {}).await?.into_inner().baselines;
     all.sort_by_key(|baseline| std::cmp::Reverse(baseline.built_unix_ms));
@@ -67,11 +77,12 @@ pub(crate) async fn baselines(command: BaselineCommand, farm: &FarmArgs) -> Resu
         BaselineCommand::Inspect { key, form: JsonArgs { json: false } } => {
             out::print(&inspection::baseline(chosen(&all, &key)?, clock::unix_ms()))?;
         }
+        BaselineCommand::Verify(_) => unreachable!("it has a file of its own"),
     }
     Ok(Exit::Passed)
 }
 
-fn chosen<'a>(all: &'a [BaselineManifest], key: &str) -> Result<&'a BaselineManifest, CliError> {
+pub(crate) fn chosen<'a>(all: &'a [BaselineManifest], key: &str) -> Result<&'a BaselineManifest, CliError> {
     let matching: Vec<&BaselineManifest> =
         all.iter().filter(|baseline| !key.is_empty() && baseline.key.starts_with(key)).collect();
     match matching.as_slice() {

@@ -23,6 +23,7 @@ mod servers;
 pub(crate) mod shares;
 mod show;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 

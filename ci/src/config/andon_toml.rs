@@ -15,10 +15,11 @@ use super::{
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
-pub(super) const HOMES: [(&str, &[&str]); 8] = [
+pub(super) const HOMES: [(&str, &[&str]); 9] = [
     ("[stack]", &["compose", "quick"]),
-    ("[baseline]", &["seed", "inputs", "step", "seed_timeout", "labels"]),
+    ("[baseline]", &["seed", "inputs", "step", "proof", "seed_timeout", "labels"]),
     ("[[baseline.step]]", &["run", "inputs", "grows", "keep", "name"]),
+    ("[[baseline.proof]]", &["service", "run", "engine"]),
     (
         "[[suite]]",
         &[
@@ -120,7 +121,7 @@ fn empty() -> Config {
 }
 
 fn no_baseline() -> Baseline {
-    Baseline { steps: Vec::new(), seed_timeout: DEFAULT_SEED_TIMEOUT, labels: Vec::new() }
+    Baseline { steps: Vec::new(), seed_timeout: DEFAULT_SEED_TIMEOUT, labels: Vec::new(), proofs: Vec::new() }
 }
 
 fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::andon_toml::HOMES;
 use super::problem::{Findings, Located, quoted};
 use super::table::Table;
-use super::{Baseline, DEFAULT_SEED_TIMEOUT, STEPS_MAX, Step, TIMEOUT_MAX, check};
+use super::{Baseline, DEFAULT_SEED_TIMEOUT, STEPS_MAX, Step, TIMEOUT_MAX, check, proof};
 
 pub(super) fn read(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_stack: bool) -> Baseline {
     let seed = commands(findings, &mut table, "seed", "a seed command");
@@ -17,12 +17,13 @@ pub(super) fn read(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_st
     let labels = check::labels(findings, labels);
     let written = table.has("step");
     let mut steps = steps(findings, &mut table);
-    for key in ["seed", "inputs", "step"] {
+    let proofs = proof::read(findings, &mut table);
+    for key in ["seed", "inputs", "step", "proof"] {
         if table.has(key) && !has_stack {
             let place = table.place_of(findings, key);
             findings.problem(place, format!("{key:?} without a stack: name the compose file under [stack]"));
         }
-        if key != "step" && written && table.has(key) {
+        if !["step", "proof"].contains(&key) && written && table.has(key) {
             let place = table.place_of(findings, key);
             let message = format!("{key:?} beside [[baseline.step]]: write it into the first step");
             findings.problem(place, message);
@@ -34,7 +35,7 @@ pub(super) fn read(findings: &mut Findings<'_>, mut table: Table<'_, '_>, has_st
         steps.push(Step { run: seed, inputs, ..Step::default() });
     }
     table.finish(findings, &HOMES);
-    Baseline { steps, seed_timeout, labels }
+    Baseline { steps, seed_timeout, labels, proofs }
 }
 
 fn steps(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Vec<Step> {

@@ -12,6 +12,7 @@ mod limits;
 mod measure;
 mod paths;
 mod problem;
+pub mod proof;
 pub mod quick;
 mod table;
 
@@ -74,6 +75,8 @@ pub struct Baseline {
     pub seed_timeout: Duration,
     /// The user's labels, sorted by key.
     pub labels: Vec<(String, String)>,
+    /// `[[baseline.proof]]`, in order.
+    pub proofs: Vec<proof::Proof>,
 }
 
 /// A part of the seed whose result can be built upon.

@@ -466,3 +466,40 @@ fn a_suites_own_limits_come_before_those_of_all() {
     );
     assert_eq!(limits[1], Limits { memory_bytes: 1 << 30, cpu_millis: 0, pids: 100, disk_bytes: 512 << 20 });
 }
+
+#[test]
+fn a_proof_is_a_command_or_a_known_servers_and_mistakes_are_named() {
+    let config = accepted(
+        r#"
+        stack = { compose = "c.yaml" }
+        [[baseline.proof]]
+        service = "db"
+        engine = "mysql"
+        [[baseline.proof]]
+        service = "app"
+        run = "find /kept | sort"
+        [[suite]]
+        name = "s"
+        image = "i"
+        runner = "pytest"
+        "#,
+    );
+    let proofs = &config.baseline.proofs;
+    let services: Vec<_> = proofs.iter().map(|proof| proof.service.value.as_str()).collect();
+    assert_eq!(services, ["db", "app"]);
+    assert!(proofs[0].run.contains("CHECKSUM TABLE") && proofs[1].run == "find /kept | sort");
+    for (proof, said) in [
+        ("service = \"db\"", "has no \"run\""),
+        ("run = \"x\"", "has no \"service\""),
+        ("service = \"db\"\nrun = \"x\"\nengine = \"redis\"", "has both"),
+        ("service = \"db\"\nengine = \"mssql\"", "postgresql"),
+        ("service = \"db\"\nrun = \"x\"\nevery = 3", "every"),
+    ] {
+        let text = format!(
+            "stack = {{ compose = \"c\" }}\n[[baseline.proof]]\n{proof}\n[[suite]]\nname = \"s\"\nimage = \"i\"\n\
+             runner = \"pytest\"\n"
+        );
+        let errors = parse("andon.toml", text.as_bytes()).unwrap_err().to_string();
+        assert!(errors.contains(said), "{proof}: {errors}");
+    }
+}

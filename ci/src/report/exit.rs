@@ -10,6 +10,8 @@ use andon_proto::{Counts, Run, RunState};
 pub(crate) enum Exit {
     /// Every test passed, was flaky or was skipped.
     Passed,
+    /// What was compared is not the same.
+    Differs,
     /// The command line, or something that it names, does not exist.
     Usage,
     /// Nothing was found to run.
@@ -33,6 +35,7 @@ impl Exit {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Passed => 0,
+            Self::Differs => 1,
             Self::Usage => 2,
             Self::NoTests => 4,
             Self::Config => 16,

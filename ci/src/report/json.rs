@@ -123,6 +123,8 @@ pub(crate) struct WorkerJson {
     pub(crate) pool: String,
     pub(crate) driver: String,
     pub(crate) unfit: Option<String>,
+    /// Rebases that did not put everything back, of those that are remembered.
+    inexact: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,7 +141,16 @@ pub(crate) struct BaselineJson {
     pub(crate) steps: Vec<BaselineStepJson>,
     pub(crate) services: Vec<BaselineServiceJson>,
     pub(crate) trees: Vec<BaselineTreeJson>,
+    pub(crate) proofs: Vec<ProvenJson>,
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ProvenJson {
+    service: String,
+    run: String,
+    /// Of what it printed.
+    digest: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -288,6 +299,7 @@ pub(crate) fn worker(worker: &Worker) -> WorkerJson {
         pool: worker.pool.clone(),
         driver: worker.driver.clone(),
         unfit: given(&worker.unfit),
+        inexact: worker.inexact,
     }
 }
 
@@ -316,6 +328,11 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
         files: step.grows.then_some(step.files.len()),
         kept: is_kept(manifest, place + 1),
     });
+    let proofs = manifest.proofs.iter().map(|proven| ProvenJson {
+        service: proven.service.clone(),
+        run: proven.run.clone(),
+        digest: proven.digest.clone(),
+    });
     BaselineJson {
         key: manifest.key.clone(),
         built_unix_ms: manifest.built_unix_ms,
@@ -328,6 +345,7 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
         steps: steps.collect(),
         services: services.collect(),
         trees: trees.collect(),
+        proofs: proofs.collect(),
         labels: manifest.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
     }
 }

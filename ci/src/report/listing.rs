@@ -75,6 +75,11 @@ pub(crate) fn workers(workers: &[Worker]) -> String {
                 (true, true) => "ready".to_owned(),
                 (true, false) => format!("unfit: {}", cut(&worker.unfit, 120)),
             };
+            let state = match worker.inexact {
+                0 => state,
+                1 => format!("{state} (1 rebase was not exact: andon drift --inexact)"),
+                count => format!("{state} ({count} rebases were not exact: andon drift --inexact)"),
+            };
             vec![
                 cut(&worker.name, COLUMN_CHARS_MAX),
                 format!("{}/{}", worker.lanes_busy, worker.lanes),
@@ -147,12 +152,12 @@ mod tests {
             ..Worker::default()
         };
         let unfit = Worker { name: "w1".into(), unfit: "disk full".into(), ..ready.clone() };
-        let away = Worker { name: "w2".into(), connected: false, lanes_busy: 0, ..ready.clone() };
+        let away = Worker { name: "w2".into(), connected: false, lanes_busy: 0, inexact: 2, ..ready.clone() };
         insta::assert_snapshot!(workers(&[ready, unfit, away]), @r#"
         WORKER  BUSY  POOL         DRIVER   VERSION  STATE
         w0      1/2   xfs reflink  restart  0.1.0    ready
         w1      1/2   xfs reflink  restart  0.1.0    unfit: disk full
-        w2      0/2   xfs reflink  restart  0.1.0    away
+        w2      0/2   xfs reflink  restart  0.1.0    away (2 rebases were not exact: andon drift --inexact)
         "#);
     }
 

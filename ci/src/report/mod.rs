@@ -4,8 +4,10 @@
 //! clock. It must not know how a run was asked for, nor where its output goes.
 
 pub(crate) mod attempts;
+pub(crate) mod congruence;
 pub(crate) mod exit;
 pub(crate) mod ids;
+pub(crate) mod inexact;
 pub(crate) mod inspection;
 pub(crate) mod json;
 pub(crate) mod junit;

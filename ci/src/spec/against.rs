@@ -19,9 +19,11 @@ pub(super) fn commit(
     }
     let services = compose.map(|compose| compose.services.as_slice()).unwrap_or_default();
     if compose.is_some() {
-        for (name, _) in &config.quick {
+        let quick = config.quick.iter().map(|(name, _)| ("quick", name));
+        let proofs = config.baseline.proofs.iter().map(|proof| ("proof", &proof.service));
+        for (key, name) in quick.chain(proofs) {
             if !services.iter().any(|service| service.name == name.value) {
-                let message = format!("quick: the compose file has no service {}", quoted(&name.value));
+                let message = format!("{key}: the compose file has no service {}", quoted(&name.value));
                 problems.push(Problem { place: name.place.clone(), message });
             }
         }

@@ -1,6 +1,6 @@
 //! What of a baseline's key is known before images are resolved.
 
-use andon_proto::{BaselineInput, BaselineSpec, BaselineStep, Stack};
+use andon_proto::{BaselineInput, BaselineSpec, BaselineStep, Proof, Stack};
 use prost::Message as _;
 
 use super::{against, convert};
@@ -14,7 +14,7 @@ const GROWING_FILES_MAX: usize = 8192;
 /// The baseline's part of a specification.
 ///
 /// `inputs_digest` covers the files that `inputs` name and those beneath a bind of a service: both decide what the
-/// seeded stack holds; each step has the digest of its own. `spec_digest` covers the stack, the steps, those digests, and
+/// seeded stack holds; each step has the digest of its own. `spec_digest` covers the stack, the steps, the proofs, those digests, and
 /// the folders that services are built from; the seed runs in the first suite's image, whose reference (not whose content)
 /// is covered too.
 pub(super) fn baseline(
@@ -57,6 +57,14 @@ pub(super) fn baseline(
     if let Some(Image::Reference(reference)) = first.map(|suite| &suite.image.value) {
         field(reference.as_bytes());
     }
+    let proofs = config.baseline.proofs.iter();
+    let proofs: Vec<Proof> =
+        proofs.map(|proof| Proof { service: proof.service.value.clone(), run: proof.run.clone() }).collect();
+    for proof in &proofs {
+        field(b"proof");
+        field(proof.service.as_bytes());
+        field(proof.run.as_bytes());
+    }
     Ok(BaselineSpec {
         seed,
         inputs_digest,
@@ -66,6 +74,7 @@ pub(super) fn baseline(
         inputs: config.baseline.inputs().map(|input| input.value.clone()).collect(),
         steps,
         bound_digest,
+        proofs,
     })
 }
 

@@ -210,6 +210,15 @@ impl Farm for Face {
     ) -> Answer<wire::ListBaselinesResponse> {
         unused()
     }
+    async fn list_inexact(&self, _: Request<wire::ListInexactRequest>) -> Answer<wire::ListInexactResponse> {
+        unused()
+    }
+    async fn verify_baseline(
+        &self,
+        _: Request<wire::VerifyBaselineRequest>,
+    ) -> Answer<wire::VerifyBaselineResponse> {
+        unused()
+    }
     async fn add_image(&self, _: Request<wire::SharedImage>) -> Answer<wire::AddImageResponse> {
         unused()
     }

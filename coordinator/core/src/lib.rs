@@ -26,6 +26,7 @@
 mod config;
 mod estimate;
 pub mod ids;
+pub mod inexact;
 mod lanes;
 pub mod model;
 mod place;

@@ -1,6 +1,7 @@
 //! What the core is told of a run, and what it asks to be stored of it. Plain data, no behaviour but small truths.
 
 use crate::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use crate::inexact::Inexact;
 
 /// Facts about a run that the core only hands on to the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -441,6 +442,15 @@ pub enum Record {
         /// What it is and where it comes from.
         manifest: Vec<u8>,
         /// When it was published.
+        at_unix_ms: u64,
+    },
+    /// A stand was not what its baseline says after it was put back. What was told before under its id is dropped.
+    Inexact {
+        /// Who told it.
+        worker: WorkerId,
+        /// What.
+        inexact: Inexact,
+        /// When it was heard.
         at_unix_ms: u64,
     },
     /// A test has its verdict; it never changes again.

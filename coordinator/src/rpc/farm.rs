@@ -13,12 +13,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{blobs, convert, internal, log_text};
+use super::{blobs, convert, inexact, internal, log_text};
 use crate::blobs::Digest;
 use crate::drift;
 use crate::driver::{Command, Farm};
 use crate::plan::plan_of;
-use crate::store::{AttemptRow, ImageRow, RunFilter, RunRow, StoreError, TestRow};
+use crate::store::{AttemptRow, ImageRow, InexactFilter, RunFilter, RunRow, StoreError, TestRow};
+use crate::verifying::{self, AskError};
 use crate::watch::Change;
 
 const LIST_DEFAULT: u32 = 20;
@@ -240,9 +241,11 @@ impl FarmApi for FarmService {
         &self,
         _: Request<wire::ListWorkersRequest>,
     ) -> Result<Response<wire::ListWorkersResponse>, Status> {
+        let counts = self.farm.store.inexact_counts().await.map_err(|error| internal(&error))?;
         let workers = self.farm.sessions.list().into_iter();
         let workers = workers
             .map(|(name, view)| wire::Worker {
+                inexact: counts.get(&name).copied().unwrap_or(0),
                 name: name.0,
                 connected: view.session.is_some(),
                 lanes: view.lanes,
@@ -265,6 +268,32 @@ impl FarmApi for FarmService {
         let baselines = stored.iter().map(|bytes| wire::BaselineManifest::decode(bytes.as_slice()));
         let baselines = baselines.collect::<Result<_, _>>().map_err(|error| internal(&error))?;
         Ok(Response::new(wire::ListBaselinesResponse { baselines }))
+    }
+
+    async fn list_inexact(
+        &self,
+        request: Request<wire::ListInexactRequest>,
+    ) -> Result<Response<wire::ListInexactResponse>, Status> {
+        let wire::ListInexactRequest { worker, baseline_key, limit } = request.into_inner();
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let limit = if limit == 0 { LIST_DEFAULT } else { limit.min(LIST_MAX) };
+        let filter = InexactFilter { worker: some(worker), baseline_key: some(baseline_key), limit };
+        let rows = self.farm.store.inexact(&filter).await.map_err(|error| internal(&error))?;
+        Ok(Response::new(wire::ListInexactResponse { told: rows.into_iter().map(inexact::told).collect() }))
+    }
+
+    async fn verify_baseline(
+        &self,
+        request: Request<wire::VerifyBaselineRequest>,
+    ) -> Result<Response<wire::VerifyBaselineResponse>, Status> {
+        let wire::VerifyBaselineRequest { baseline_key, worker } = request.into_inner();
+        let asked = verifying::ask(&self.farm, &baseline_key, &worker).await;
+        let workers = asked.map_err(|error| match &error {
+            AskError::Busy => Status::resource_exhausted(error.to_string()),
+            AskError::NoWorker { .. } | AskError::NoBaseline(_) => Status::not_found(error.to_string()),
+            AskError::Store(_) => internal(&error),
+        })?;
+        Ok(Response::new(wire::VerifyBaselineResponse { workers }))
     }
 
     async fn add_image(

@@ -3,6 +3,7 @@
 mod blobs;
 pub(crate) mod convert;
 mod farm;
+pub(crate) mod inexact;
 mod log_text;
 mod work;
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert;
+use super::{convert, inexact};
 use crate::driver::{Command, Farm, Words};
 use crate::sessions::{OUTBOX, SessionId};
 
@@ -148,6 +148,10 @@ async fn listen(
                 if !farm.sessions.is_open(&worker, session) {
                     break;
                 }
+                if let Body::Verified(verified) = body {
+                    farm.verifying.answered(&worker, session, verified);
+                    continue;
+                }
                 let Some(words) = words(body) else { continue };
                 let said = Command::Said { worker: worker.clone(), session, seq, words };
                 if !farm.command(said).await {
@@ -168,12 +172,14 @@ async fn listen(
 /// `None` for what is not understood: it is neither acted upon nor acknowledged.
 fn words(body: Body) -> Option<Words> {
     Some(match body {
-        Body::Hello(_) => return None,
+        // Answers to questions do not go to the driver.
+        Body::Hello(_) | Body::Verified(_) => return None,
         Body::LaneReady(ready) => Words::LaneReady { lane: LaneIx(ready.lane), baseline: ready.baseline_key },
         Body::Heartbeat(heartbeat) => {
             Words::Heartbeat { held: heartbeat.held.into_iter().map(convert::lease).collect() }
         }
         Body::Unfit(unfit) => Words::Fitness { unfit: (!unfit.reason.is_empty()).then_some(unfit.reason) },
+        Body::Inexact(told) => Words::Inexact(inexact::heard(told)?),
         Body::Report(report) => {
             let lease = convert::lease(report.lease?);
             match report.body? {

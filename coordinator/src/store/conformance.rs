@@ -1,6 +1,7 @@
 //! What every store must do. Each case runs on each implementation.
 
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use andon_core::inexact::{INEXACT_KEPT_MAX, INEXACT_KEPT_MS, Inexact, InexactPart};
 use andon_core::model::{
     Artifacts, Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict,
 };
@@ -8,7 +9,7 @@ use andon_core::model::{
 use super::memory::Memory;
 use super::sqlite::Sqlite;
 use super::testing::TestDatabase;
-use super::{AttemptRow, Forgotten, ImageRow, Output, Piece, RunFilter, Store};
+use super::{AttemptRow, Forgotten, ImageRow, InexactFilter, Output, Piece, RunFilter, Store};
 
 const RUN: RunId = RunId(1);
 
@@ -452,6 +453,62 @@ async fn a_run_that_has_ended_keeps_its_counts() {
         assert_eq!((counts.flaky, counts.not_run, counts.open, counts.total()), (1, 1, 0, 2));
         let filter = RunFilter { limit: 5, ..RunFilter::default() };
         assert_eq!(store.runs(&filter).await.unwrap()[0].counts, counts);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stands_that_were_not_exact_are_remembered_once_each_counted_and_the_oldest_go() {
+    on_each(async |store| {
+        let inexact = |id: String, key: &str| Inexact {
+            id,
+            lane: LaneIx(1),
+            run: Some(RUN),
+            suite: "it".into(),
+            baseline_key: key.into(),
+            driver: "restart".into(),
+            deep: true,
+            parts: vec![InexactPart {
+                place: "volume/data".into(),
+                what: "ibdata1".into(),
+                difference: "has other contents \0".into(),
+            }],
+            left_out: 3,
+            found_unix_ms: 5,
+        };
+        let told = |worker: &str, id: u64, key: &str| Record::Inexact {
+            worker: WorkerId(worker.into()),
+            inexact: inexact(id.to_string(), key),
+            at_unix_ms: 10 + id,
+        };
+        store.apply(&[told("w1", 1, "a"), told("w2", 2, "b"), told("w1", 1, "again")]).await.unwrap();
+        let all = store.inexact(&InexactFilter { limit: 10, ..InexactFilter::default() }).await.unwrap();
+        assert_eq!(all.len(), 2, "what is told twice is one");
+        assert_eq!((all[0].worker.0.as_str(), all[1].number), ("w2", 1));
+        assert_eq!((&all[1].inexact.baseline_key, all[1].inexact.left_out), (&"a".to_owned(), 3));
+        assert_eq!(all[1].inexact, inexact("1".into(), "a"));
+
+        let more: Vec<_> = (3..3 + INEXACT_KEPT_MAX).map(|id| told("w1", id, "a")).collect();
+        store.apply(&more).await.unwrap();
+        let counts = store.inexact_counts().await.unwrap();
+        assert_eq!(counts[&WorkerId("w1".into())], INEXACT_KEPT_MAX + 1);
+        let of = |worker: Option<&str>, key: Option<&str>| InexactFilter {
+            worker: worker.map(str::to_owned),
+            baseline_key: key.map(str::to_owned),
+            limit: 1_000,
+        };
+        let kept = store.inexact(&of(Some("w1"), None)).await.unwrap();
+        assert_eq!(kept.len() as u64, INEXACT_KEPT_MAX);
+        assert_eq!(kept.last().unwrap().number, 2, "the oldest went");
+        assert_eq!(store.inexact(&of(None, Some("b"))).await.unwrap().len(), 1);
+
+        let late = Record::Inexact {
+            worker: WorkerId("w3".into()),
+            inexact: inexact("late".into(), "a"),
+            at_unix_ms: 1_000 + INEXACT_KEPT_MS,
+        };
+        store.apply(&[late]).await.unwrap();
+        assert_eq!(store.inexact(&of(None, None)).await.unwrap().len(), 1, "nothing is kept for ever");
     })
     .await;
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use andon_core::ids::{AttemptId, Fence, RunId, TestIx, WorkId, WorkerId};
+use andon_core::inexact::{INEXACT_KEPT_MAX, INEXACT_KEPT_MS, Inexact};
 use andon_core::model::{Artifacts, LeaseKind, Record, RunState, Verdict};
 use async_trait::async_trait;
 
 use super::{
-    Active, ActiveLease, ActiveRun, AttemptRow, Counts, Forgotten, ImageRow, Note, Output, Past, Piece,
-    Result, RunFilter, RunRow, Store, StoreError, TestRow, UsualDirt, smoothed,
+    Active, ActiveLease, ActiveRun, AttemptRow, Counts, Forgotten, ImageRow, InexactFilter, InexactRow, Note,
+    Output, Past, Piece, Result, RunFilter, RunRow, Store, StoreError, TestRow, UsualDirt, smoothed,
 };
 
 /// A store that lives as long as the process.
@@ -27,6 +28,8 @@ struct State {
     artifacts: BTreeMap<Fence, (RunId, Artifacts)>,
     baselines: Vec<(u64, String, Vec<u8>)>,
     images: BTreeMap<String, ImageRow>,
+    /// With when each was heard.
+    inexact: Vec<(u64, InexactRow)>,
 }
 
 #[derive(Debug, Clone)]
@@ -189,6 +192,7 @@ impl State {
                     self.baselines.push((at_unix_ms, key, manifest));
                 }
             }
+            Record::Inexact { worker, inexact, at_unix_ms } => self.inexact(worker, inexact, at_unix_ms),
             Record::VerdictGiven { run, test, verdict, run_ms } => {
                 self.verdict(run, test, verdict, run_ms)?;
             }
@@ -197,6 +201,21 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    fn inexact(&mut self, worker: WorkerId, inexact: Inexact, at_unix_ms: u64) {
+        let of_worker = self.inexact.iter().map(|(_, row)| row).filter(|row| row.worker == worker);
+        let last = of_worker.clone().map(|row| row.number).max().unwrap_or(0);
+        if of_worker.clone().any(|row| row.inexact.id == inexact.id) {
+            return;
+        }
+        let number = last + 1;
+        let is_kept = |(heard, row): &(u64, InexactRow)| {
+            heard.saturating_add(INEXACT_KEPT_MS) >= at_unix_ms
+                && (row.worker != worker || row.number + INEXACT_KEPT_MAX > number)
+        };
+        self.inexact.retain(is_kept);
+        self.inexact.push((at_unix_ms, InexactRow { worker, number, inexact }));
     }
 
     fn leased(&mut self, record: Record) -> Result<()> {
@@ -409,6 +428,29 @@ impl Store for Memory {
             state.runs.iter().filter(|(run, stored)| **run > after && stored.row.forgotten == forgotten);
         let specs = later.map(|(run, stored)| (*run, stored.row.header.spec_digest.clone()));
         Ok(specs.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
+
+    }
+
+    async fn inexact(&self, filter: &InexactFilter) -> Result<Vec<InexactRow>> {
+        let is_wanted = |row: &InexactRow| {
+            filter.worker.as_ref().is_none_or(|worker| row.worker.0 == *worker)
+                && filter.baseline_key.as_ref().is_none_or(|key| row.inexact.baseline_key == *key)
+        };
+        let mut rows = self.state().inexact.clone();
+        rows.retain(|(_, row)| is_wanted(row));
+        rows.sort_by(|(a_ms, a), (b_ms, b)| {
+            b_ms.cmp(a_ms).then_with(|| b.number.cmp(&a.number)).then_with(|| a.worker.cmp(&b.worker))
+        });
+        Ok(rows.into_iter().map(|(_, row)| row).take(filter.limit as usize).collect())
+    }
+
+    async fn inexact_counts(&self) -> Result<HashMap<WorkerId, u64>> {
+        let mut counts = HashMap::new();
+        for (_, row) in &self.state().inexact {
+            let count: &mut u64 = counts.entry(row.worker.clone()).or_default();
+            *count = row.number.max(*count);
+        }
+        Ok(counts)
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

@@ -20,6 +20,7 @@ mod testing;
 use std::collections::HashMap;
 
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
+use andon_core::inexact::Inexact;
 use andon_core::model::{Artifacts, LeaseKind, Outcome, Record, RunHeader, RunState, Verdict};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -232,6 +233,28 @@ pub struct Note {
     pub zstd: Vec<u8>,
 }
 
+/// A stand that was not exact, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InexactRow {
+    /// Who told it.
+    pub worker: WorkerId,
+    /// Counted for each worker, from 1.
+    pub number: u64,
+    /// What.
+    pub inexact: Inexact,
+}
+
+/// Which of them, the latest first.
+#[derive(Debug, Clone, Default)]
+pub struct InexactFilter {
+    /// Only this worker's.
+    pub worker: Option<String>,
+    /// Only on this baseline.
+    pub baseline_key: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}
+
 /// An image that the farm shares without a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRow {
@@ -340,6 +363,10 @@ pub trait Store: Send + Sync + 'static {
     async fn changes(&self, run: RunId, attempt: AttemptId) -> Result<Option<String>>;
     /// How much the tests of this run's project dirtied in at most so many runs before it.
     async fn usual_dirt(&self, run: RunId, runs_max: u32) -> Result<UsualDirt>;
+    /// Stands that were not exact.
+    async fn inexact(&self, filter: &InexactFilter) -> Result<Vec<InexactRow>>;
+    /// How many each worker has told of, as far as they are remembered.
+    async fn inexact_counts(&self) -> Result<HashMap<WorkerId, u64>>;
     /// A run's own log.
     async fn notes(&self, run: RunId) -> Result<Vec<Note>>;
     /// What is known of a suite's tests, by id.

@@ -75,6 +75,7 @@ impl<'a> Round<'a> {
             Record::Noted { .. }
             | Record::ArtifactsKept { .. }
             | Record::WorkLost { .. }
+            | Record::Inexact { .. }
             | Record::RunMoved { .. } => {
                 self.last.push(record);
             }

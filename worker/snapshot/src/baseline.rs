@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Context as _;
 use crate::tree::data::Filling;
 use crate::tree::{Listing, digest, scan, text};
-use crate::{PoolError, archive, driver, names};
+use crate::verify::no_such_tree;
+use crate::{Difference, PoolError, archive, driver, names, verify};
 
 /// The set of a baseline's trees, in its folder.
 pub(crate) const SET: &str = "set";
@@ -110,12 +111,22 @@ impl Baseline {
         archive::export_on(tree.listing, &tree.path, below, BufWriter::new(writer))
     }
 
+    /// Reads every byte again: the digests that its trees have now, in their order.
+    pub fn digests(&self) -> Result<Vec<String>, PoolError> {
+        self.all().map(|tree| digest::of(&tree.path, &scan::listing(&tree.path)?)).collect()
+    }
+
+    /// Compares its own tree with the listing that was made when it was published, by stat alone.
+    pub fn compare(&self, tree: &str) -> Result<(), Difference> {
+        let found = self.tree(tree).map_err(|_| no_such_tree(tree))?;
+        verify::compare(found.name, found.listing, &found.path)
+    }
+
     /// Reads every byte again and compares with what was published.
     pub fn check(&self) -> Result<(), PoolError> {
-        for (tree, info) in self.all().zip(self.trees()) {
-            let found = digest::of(&tree.path, &scan::listing(&tree.path)?)?;
+        for (info, found) in self.trees().iter().zip(self.digests()?) {
             if found != info.tree_digest {
-                let detail = format!("tree `{}` has digest {found}, not {}", tree.name, info.tree_digest);
+                let detail = format!("tree `{}` has digest {found}, not {}", info.name, info.tree_digest);
                 return Err(PoolError::BaselineDamaged { key: self.key().to_owned(), detail });
             }
         }

@@ -262,13 +262,13 @@ impl Pool {
 
     /// `LaneClone::verify` for a tree that was restored elsewhere.
     pub fn verify_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
-        let found = baseline.tree(tree).map_err(|_| no_such_tree(tree))?;
+        let found = baseline.tree(tree).map_err(|_| verify::no_such_tree(tree))?;
         verify::compare(tree, found.listing, dir)
     }
 
     /// `LaneClone::verify_deep` for a tree that was restored elsewhere.
     pub fn verify_deep_in(&self, baseline: &Baseline, tree: &str, dir: &Path) -> Result<(), Difference> {
-        let index = baseline.index(tree).map_err(|_| no_such_tree(tree))?;
+        let index = baseline.index(tree).map_err(|_| verify::no_such_tree(tree))?;
         let (found, digest) = (baseline.at(index), &baseline.trees()[index].tree_digest);
         verify::compare_deep(tree, found.listing, digest, &found.path, dir)
     }
@@ -277,8 +277,4 @@ impl Pool {
     pub fn close(self) -> Result<(), PoolError> {
         self.store.unmount()
     }
-}
-
-fn no_such_tree(tree: &str) -> Difference {
-    Difference { tree: tree.to_owned(), path: String::new(), change: verify::Change::Unexpected }
 }

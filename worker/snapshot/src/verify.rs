@@ -74,6 +74,11 @@ impl fmt::Display for Difference {
 
 impl std::error::Error for Difference {}
 
+/// Of a tree that the baseline has not.
+pub(crate) fn no_such_tree(tree: &str) -> Difference {
+    Difference { tree: tree.to_owned(), path: String::new(), change: Change::Unexpected }
+}
+
 /// Compares the tree at `dir` with its listing.
 pub(crate) fn compare(tree: &str, listing: &Listing, dir: &Path) -> Result<(), Difference> {
     let differs = |path: &Path, change| Difference { tree: tree.to_owned(), path: escape_path(path), change };

@@ -1,6 +1,8 @@
 //! The worker's hands as the link's crew.
 
-use andon_proto::{BaselineReady, Discovered};
+use std::time::Duration;
+
+use andon_proto::{BaselineReady, Discovered, Verified};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -46,5 +48,9 @@ impl Crew for Hands {
 
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
         Hands::settle(self, lane).await
+    }
+
+    async fn verify(&self, key: &str, limit: Duration) -> Verified {
+        Hands::verify(self, key, limit).await
     }
 }

@@ -252,6 +252,7 @@ impl Build<'_> {
             steps: way.done.clone(),
             parent_key,
             prefixes: Vec::new(),
+            proofs: Vec::new(),
             key,
         };
         Shelved { baseline: leg.baseline, manifest }

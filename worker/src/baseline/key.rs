@@ -1,7 +1,7 @@
 //! A baseline's key: what would make another baseline. One for the state before the first step, and one after each.
 //!
 //! ```text
-//!   root = digest(stack, images, bound files)      key 1 = digest(root, step 1)      key 2 = digest(key 1, step 2)  …
+//!   root = digest(stack, images, bound files, proofs)      key 1 = digest(root, step 1)      key 2 = digest(key 1, step 2)  …
 //! ```
 //!
 //! Pure. Invariants: every part is framed by its length, so that two different lists of parts never read the same; a key says
@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use andon_proto::{BaselineSpec, BaselineStep, Stack};
+use andon_proto::{BaselineSpec, BaselineStep, Proof, Stack};
 use prost::Message;
 
 use crate::hands::ResolvedImage;
@@ -31,7 +31,7 @@ impl Chain {
         let steps = steps_of(spec);
         // Bound files are the root's; a specification without steps does not tell them from the inputs.
         let bound = if spec.steps.is_empty() { &spec.inputs_digest } else { &spec.bound_digest };
-        let mut keys = vec![root_of(stack, images, bound)];
+        let mut keys = vec![root_of(stack, images, bound, &spec.proofs)];
         for step in steps.iter() {
             let mut parts = Parts::new();
             parts.add(b"andon baseline step");
@@ -81,7 +81,7 @@ pub(crate) fn steps_of(spec: &BaselineSpec) -> Cow<'_, [BaselineStep]> {
     Cow::Owned(vec![only])
 }
 
-fn root_of(stack: &Stack, images: &[ResolvedImage], bound_digest: &str) -> String {
+fn root_of(stack: &Stack, images: &[ResolvedImage], bound_digest: &str, proofs: &[Proof]) -> String {
     let mut parts = Parts::new();
     parts.add(b"andon baseline");
     parts.add(&FORMAT.to_le_bytes());
@@ -95,6 +95,11 @@ fn root_of(stack: &Stack, images: &[ResolvedImage], bound_digest: &str) -> Strin
         parts.add(if built { image.build_key.as_bytes() } else { image.id.as_bytes() });
     }
     parts.add(bound_digest.as_bytes());
+    // None are nothing, so that a baseline without proofs keeps its key.
+    for proof in proofs {
+        parts.add(proof.service.as_bytes());
+        parts.add(proof.run.as_bytes());
+    }
     parts.digest()
 }
 
@@ -147,6 +152,11 @@ mod tests {
         BaselineSpec { steps, bound_digest: bound.into(), ..BaselineSpec::default() }
     }
 
+    fn proven(proofs: &[(&str, &str)]) -> BaselineSpec {
+        let proof = |(service, run): &(&str, &str)| Proof { service: (*service).into(), run: (*run).into() };
+        BaselineSpec { proofs: proofs.iter().map(proof).collect(), ..BaselineSpec::default() }
+    }
+
     fn chain(spec: &BaselineSpec) -> Chain {
         Chain::new(&stack(&["db"]), &[image("1", "")], spec)
     }
@@ -171,6 +181,9 @@ mod tests {
             key(&["db"], image("1", ""), &stepped("", &[(&["b"], ""), (&["a"], "1")])),
             key(&["db"], image("1", ""), &stepped("", &[(&["a", "b"], "1")])),
             key(&["db"], image("1", ""), &stepped("1", &[(&["a", "b"], "")])),
+            key(&["db"], image("1", ""), &proven(&[("db", "a")])),
+            key(&["db"], image("1", ""), &proven(&[("db", "a"), ("db", "b")])),
+            key(&["db"], image("1", ""), &proven(&[("d", "ba")])),
         ];
         for (place, key) in keys.iter().enumerate() {
             assert!(!keys[place + 1..].contains(key), "{place}");

@@ -51,6 +51,7 @@ pub(crate) fn with_prefixes(manifest: BaselineManifest) -> Vec<BaselineManifest>
             steps: manifest.steps[..steps].to_vec(),
             parent_key: prefix.parent_key.clone(),
             prefixes: Vec::new(),
+            proofs: Vec::new(),
         });
     }
     all.push(manifest);

@@ -99,11 +99,16 @@ impl Shelf {
 
     /// Forgets what is in the pool without a manifest: a build that was never finished.
     pub(crate) async fn clear(&self, key: &str) -> Result<(), WorkFailure> {
+        self.disown(key);
+        let (pool, name) = (self.pool.clone(), key.to_owned());
+        blocking(move || pool.remove(&name)).await?.map(drop).map_err(|error| farm_fault(&error))
+    }
+
+    /// Does not count what is in the pool any more, though something may stand on it.
+    pub(crate) fn disown(&self, key: &str) {
         if let Some(file) = self.manifest_file(key) {
             let _ = std::fs::remove_file(file);
         }
-        let (pool, name) = (self.pool.clone(), key.to_owned());
-        blocking(move || pool.remove(&name)).await?.map(drop).map_err(|error| farm_fault(&error))
     }
 
     /// Removes baselines by the policy of room.rs until there is room for another of `need` bytes.

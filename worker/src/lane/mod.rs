@@ -3,8 +3,8 @@
 //! ```text
 //!          place (stand on the ground, have a box)        run                 settle
 //!   empty ────────────────────────────────────────> pristine ──> used ──────────────────────> pristine
-//!                                                    ^    │ POST /rebase   2 rebases fail: rebuilt; 3 rebuilds fail: unfit
-//!                                                    └────┘
+//!     ^                                              ^    │ POST /rebase   2 rebases fail, or one is not exact: rebuilt;
+//!     └── its baseline is damaged: let go of         └────┘                3 rebuilds fail: unfit
 //! ```
 //!
 //! Must not know leases or the session. Invariants: a unit starts only on a stand that was verified and not used since; what
@@ -12,8 +12,11 @@
 
 mod artifacts;
 mod berth;
+mod check;
 mod clones;
 mod disk;
+mod congruence;
+mod damage;
 mod door;
 mod outfit;
 mod resolve;
@@ -41,11 +44,12 @@ use crate::stack::StackFault;
 use berth::{Berth, Berths};
 use disk::{Keeper, Part, Parts};
 use door::{Door, SOCKET_FILE};
-use stand::{Ground, StandFault};
+use stand::{Ground, StandFault, User};
 use stands::Stands;
 use unit_box::{BoxPlan, UnitBox};
 use witness::{LaneWitness, Services};
 
+pub(crate) use congruence::{busy, not_looked_at, refused};
 pub(crate) use workshop::{Place, Workshop};
 
 /// Rebuilds that may fail before the lane is given up.
@@ -58,6 +62,7 @@ impl StandFault {
             Self::Stack(fault) => StackFault::into_failure(fault),
             Self::Rig(fault) => crate::baseline::rig_failure(fault),
             Self::Worker(failure) => failure,
+            Self::Unproven(fault) => fault.into(),
             other => WorkFailure::infrastructure(crate::hands::chain(&other)),
         }
     }
@@ -74,6 +79,8 @@ pub(crate) struct Lane {
     /// Something here is not to be relied on: all of it is made anew at the next occasion.
     distrusted: bool,
     rebuilds_failed: u32,
+    /// Whose work came last.
+    user: User,
     /// What stands, for whoever is asked about failures.
     services: Services,
     /// Its folders, for whoever measures them.
@@ -104,6 +111,7 @@ impl Lane {
             used_box: None,
             distrusted: false,
             rebuilds_failed: 0,
+            user: User::default(),
             services: Services::default(),
             parts: Parts::default(),
         }
@@ -112,6 +120,7 @@ impl Lane {
     /// Lists a suite's tests.
     pub(crate) async fn discover(&mut self, run: u64, place: Place) -> Result<Discovered, WorkFailure> {
         let suite = place.box_plan.suite.clone();
+        self.user = User { run, suite: suite.name.clone() };
         self.stand_on(place.ground).await?;
         let env = BTreeMap::from([("ANDON_RUN_ID".to_owned(), run.to_string())]);
         let (cell, warm) = self.enter_box(place.box_plan, env).await?;
@@ -128,6 +137,7 @@ impl Lane {
     ) -> Result<(), WorkFailure> {
         let UnitWork { run, place, arrived, tests } = work;
         let suite = place.box_plan.suite.clone();
+        self.user = User { run, suite: suite.name.clone() };
         let rebased_within = self.stand_on(place.ground).await?;
         let attempt = tests.first().map_or(0, |test| test.attempt);
         let env = BTreeMap::from([
@@ -201,15 +211,45 @@ impl Lane {
         let began = Instant::now();
         if fits {
             self.put_back().await.map_err(|unfit| WorkFailure::infrastructure(unfit.reason))?;
+            if self.stands.ground().is_none() {
+                return Err(WorkFailure::infrastructure(
+                    "the baseline was damaged on this worker: it is fetched anew",
+                ));
+            }
             return Ok(began.elapsed());
         }
         self.lower().await?;
         let Some(ground) = ground else { return Ok(Duration::ZERO) };
-        if let Err(error) = self.raise(ground).await {
-            self.rebuilds_failed += 1;
+        if let Err(error) = self.raise(ground.clone()).await {
+            let error = match self.is_given_up(&error, &ground).await {
+                Some(damage) => damage,
+                None => {
+                    self.rebuilds_failed += 1;
+                    error.to_string()
+                }
+            };
             return Err(WorkFailure::infrastructure(format!("the lane cannot be put up: {error}")));
         }
         Ok(began.elapsed())
+    }
+
+    /// Where a stand cannot be made exact because the baseline itself is not what was published, the worker gives that up: the
+    /// next who needs it fetches it anew. Answers with the damage.
+    async fn is_given_up(&self, error: &StandFault, ground: &Ground) -> Option<String> {
+        if !error.is_inexact() {
+            return None;
+        }
+        self.workshop.give_up_if_damaged(&ground.baseline).await
+    }
+
+    /// Takes down what stands on a baseline that the worker gave up: it cannot be fetched anew before.
+    pub(crate) async fn let_go_of_damaged(&mut self) -> Result<bool, WorkFailure> {
+        let is_damaged =
+            self.stands.ground().is_some_and(|ground| self.workshop.is_given_up(ground.baseline.key()));
+        if is_damaged {
+            self.lower().await?;
+        }
+        Ok(is_damaged)
     }
 
     async fn raise(&mut self, ground: Ground) -> Result<(), StandFault> {
@@ -244,7 +284,7 @@ impl Lane {
             return Err(failure);
         }
         let entered = (unit_box.cell(env), unit_box.take_warm());
-        self.stands.use_up();
+        self.stands.use_up(&self.user);
         if self.stands.stand_by() {
             // The next unit is not to wait for it.
             let next = unit_box.plan().clone();
@@ -317,12 +357,16 @@ impl Lane {
         if self.rebuilds_failed >= REBUILDS_MAX {
             return Err(self.unfit("the stack cannot be put up"));
         }
+        let let_go = self.let_go_of_damaged().await;
+        if let_go.map_err(|failure| self.unfit(&failure.reason))? {
+            return Ok(Settled::default());
+        }
         let mut footprint = None;
         let next = self.used_box.as_ref().map(|used| used.plan().clone());
         if self.distrusted {
             self.rebuild(vec!["its daemon was replaced, or its network cannot be relied on".to_owned()])
                 .await?;
-            self.prepare_box(next).await;
+            self.prepare_box(next.filter(|_| self.stands.ground().is_some())).await;
         } else if self.stands.is_used() || self.used_box.is_some() {
             let berths = self.stands.berths().cloned().filter(|_| self.fresh_box.is_none());
             let wanted = next.clone().filter(|_| self.fresh_box.is_none());
@@ -335,7 +379,7 @@ impl Lane {
                 Ok(measured) => footprint = measured,
                 Err(reasons) => {
                     self.rebuild(reasons).await?;
-                    self.prepare_box(next).await;
+                    self.prepare_box(next.filter(|_| self.stands.ground().is_some())).await;
                 }
             }
         }
@@ -378,10 +422,14 @@ impl Lane {
     }
 
     async fn rebuild(&mut self, mut reasons: Vec<String>) -> Result<(), Unfit> {
-        let ground = self.stands.ground().cloned();
+        // Whatever it was that failed: nothing here is taken for exact by its stat alone.
+        let ground = self.stands.ground().map(|ground| Ground { doubted: true, ..ground.clone() });
         while self.rebuilds_failed < REBUILDS_MAX {
             let raised = match (self.lower().await, &ground) {
-                (Ok(()), Some(ground)) => self.raise(ground.clone()).await.map_err(|error| error.to_string()),
+                (Ok(()), Some(ground)) => match self.raise(ground.clone()).await {
+                    Err(error) if self.is_given_up(&error, ground).await.is_some() => return Ok(()),
+                    raised => raised.map_err(|error| error.to_string()),
+                },
                 (Ok(()), None) => {
                     self.distrusted = false;
                     Ok(())

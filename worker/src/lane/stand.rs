@@ -9,6 +9,9 @@
 //! files are put back, then services start; what is handed out as pristine was compared with the baseline's listing before
 //! the first service started, and every service was healthy after.
 
+mod exact;
+mod proof;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +20,8 @@ use andon_snapshot::{Baseline, Changes, Difference, LaneClone, Pool, PoolError, 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub(crate) use self::exact::{Teller, User, part_of};
+pub(crate) use self::proof::{ProofFault, Proofs};
 use super::berth::Way;
 use super::disk::Part;
 use crate::baseline::{SOURCE_TREE, Source};
@@ -52,6 +57,8 @@ pub(crate) enum StandFault {
     #[error("the clone is not like its baseline: {0}")]
     Different(#[from] Difference),
     #[error(transparent)]
+    Unproven(#[from] ProofFault),
+    #[error(transparent)]
     Worker(#[from] WorkFailure),
 }
 
@@ -71,6 +78,12 @@ pub(crate) struct Ground {
     pub(crate) fronted: bool,
     /// Each so many rebases every byte is compared with the baseline's digests; 0 for never.
     pub(crate) deep_every: u32,
+    /// What was made of this before was not exact: what is raised on it is compared to the last byte.
+    pub(crate) doubted: bool,
+    /// What services print on each pristine stand of the baseline; run where every byte is compared.
+    pub(crate) proofs: Proofs,
+    /// Who is told where something is not exact; nobody where it is a build's.
+    pub(crate) teller: Option<Teller>,
 }
 
 /// A stack on its clone.
@@ -84,6 +97,8 @@ pub(crate) struct Stand {
     layers: Vec<PathBuf>,
     restarts: u32,
     rebases: u32,
+    /// Whose unit was on it last.
+    user: User,
     /// Since when it is pristine, and what had come in to its services by then.
     pristine: Option<(Instant, Vec<u64>)>,
 }
@@ -175,12 +190,18 @@ impl Stand {
             layers: Vec::new(),
             restarts: 0,
             rebases: 0,
+            user: User::default(),
             pristine: None,
         };
         stand.make_containers().await?;
         stand.put_layers_back().await?;
-        stand.verify().await?;
+        let doubted = std::mem::take(&mut stand.ground.doubted);
+        stand.verify("raise", doubted).await?;
         stand.start().await?;
+        if doubted && !stand.ground.proofs.is_empty() {
+            stand.prove("raise").await?;
+            stand.put_back(Driver::Recreate, &[], false).await?;
+        }
         Ok((stand, began.elapsed()))
     }
 
@@ -254,6 +275,37 @@ impl Stand {
     /// Puts everything back, after every service and `others` (the unit's own container) are dead. On an error the stand is
     /// neither up nor pristine, and may be rebased again.
     pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
+        self.rebases = self.rebases.wrapping_add(1);
+        let every = self.ground.deep_every;
+        if every > 0 && self.rebases.is_multiple_of(every) {
+            return self.rebase_deeply(driver, others).await;
+        }
+        self.put_back(driver, others, false).await
+    }
+
+    /// The same, every byte compared before services start and what they print after that. Then once more, because that leaves
+    /// something in the servers.
+    pub(crate) async fn rebase_deeply(
+        &mut self,
+        driver: Driver,
+        others: &[String],
+    ) -> Result<Rebased, StandFault> {
+        let mut rebased = self.put_back(driver, others, true).await?;
+        if !self.ground.proofs.is_empty() {
+            let began = Instant::now();
+            self.prove(driver.as_str()).await?;
+            self.put_back(driver, &[], false).await?;
+            rebased.took += began.elapsed();
+        }
+        Ok(rebased)
+    }
+
+    async fn put_back(
+        &mut self,
+        driver: Driver,
+        others: &[String],
+        deep: bool,
+    ) -> Result<Rebased, StandFault> {
         self.pristine = None;
         let again =
             driver != Driver::Recreate && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
@@ -282,8 +334,7 @@ impl Stand {
         }
         self.put_layers_back().await?;
         laps.lap("layers put back");
-        self.rebases = self.rebases.wrapping_add(1);
-        self.verify().await?;
+        self.verify(driver.as_str(), deep).await?;
         laps.lap("verified");
         self.start().await?;
         laps.lap("healthy");
@@ -380,21 +431,6 @@ impl Stand {
         Ok(put.await??)
     }
 
-    async fn verify(&self) -> Result<(), StandFault> {
-        let (clone, written, work) = (Arc::clone(&self.clone), self.written.clone(), self.layer_work());
-        let every = self.ground.deep_every;
-        let deep = every > 0 && self.rebases > 0 && self.rebases.is_multiple_of(every);
-        let verified = blocking(move || {
-            if deep {
-                return verify_deep(&clone, written.as_deref(), &work);
-            }
-            clone.verify()?;
-            written.map_or(Ok(()), |written| written.verify())?;
-            work.layers.iter().try_for_each(|(tree, layer)| work.pool.verify_in(&work.baseline, tree, layer))
-        });
-        Ok(verified.await??)
-    }
-
     async fn start(&mut self) -> Result<(), StandFault> {
         let engine = self.ground.engine.as_ref();
         bring_up(engine, &self.ground.plan, &self.rig.containers, Completing::Done).await?;
@@ -410,16 +446,6 @@ impl Stand {
             layers: names.zip(self.layers.iter().cloned()).collect(),
         }
     }
-}
-
-/// As the ordinary check, and every byte besides. Nothing runs on the trees yet.
-fn verify_deep(clone: &LaneClone, written: Option<&LaneClone>, work: &LayerWork) -> Result<(), Difference> {
-    clone.verify_deep()?;
-    written.map_or(Ok(()), LaneClone::verify_deep)?;
-    let layers = work.layers.iter();
-    layers.into_iter().try_for_each(|(tree, layer)| work.pool.verify_deep_in(&work.baseline, tree, layer))?;
-    tracing::info!(lane = clone.lane(), "a deep check found every byte in place");
-    Ok(())
 }
 
 struct LayerWork {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   serving ──used──turn──> behind (put back, verified, healthy) ──> ready ──turn──> serving
-//!                             │ 2 rebases fail: raised anew; that fails 3 times: lost
+//!                             │ 2 rebases fail, or one is not exact: raised anew; that fails 3 times: lost
 //! ```
 //!
 //! With the drivers `recreate` and `restart` there is one stand, and `turn` puts it back where it is. With `standby` there are
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use super::berth::{Berths, Way};
 use super::clones::{CLONES_MAX, Needs, clones};
-use super::stand::{Ground, Rebased, Stand, StandFault, network_of};
+use super::stand::{Ground, Rebased, Stand, StandFault, User, network_of};
 use super::workshop::Workshop;
 use crate::hands::{Driver, chain};
 use crate::stack::{fronts, hosts_lines, kill_all, sweep};
@@ -117,8 +117,11 @@ impl Stands {
     }
 
     /// A unit starts on it.
-    pub(super) fn use_up(&mut self) {
+    pub(super) fn use_up(&mut self, user: &User) {
         self.used = true;
+        if let Some(stand) = self.serving.as_mut() {
+            stand.used_by(user);
+        }
     }
 
     /// How the serving one came to serve.
@@ -164,7 +167,7 @@ impl Stands {
         stand.prepare_next();
         self.slots = BTreeSet::from([0]);
         self.serve(stand);
-        self.ground = Some(ground);
+        self.ground = Some(Ground { doubted: false, ..ground });
         self.tend();
         Ok(())
     }
@@ -200,6 +203,20 @@ impl Stands {
             Driver::Standby => self.change_over(began, doomed).await,
             Driver::Recreate | Driver::Restart => self.put_back(doomed).await,
         }
+    }
+
+    /// Puts every stand that waits back once more, under a deep check. Answers with how many; on an error nothing here is to be
+    /// relied on.
+    pub(super) async fn verify(&mut self) -> Result<u32, StandFault> {
+        self.take_back();
+        let driver = if self.driver == Driver::Standby { Driver::Restart } else { self.driver };
+        let mut looked = 0;
+        for stand in self.serving.iter_mut().chain(&mut self.ready) {
+            stand.rebase_deeply(driver, &[]).await?;
+            stand.prepare_next();
+            looked += 1;
+        }
+        Ok(looked)
     }
 
     /// Whether the serving stand is as it was made, and will stay so: whoever could touch it is dead.
@@ -318,7 +335,8 @@ impl Stands {
     }
 }
 
-/// Tries it as often as a stand may fail; answers with why it failed each time.
+/// Tries it as often as a stand may fail; answers with why it failed each time. One that is not exact is not tried again: what
+/// finds that out is sampled, and would be satisfied the next time.
 async fn rebase(stand: &mut Stand, driver: Driver, doomed: &[String]) -> Result<Rebased, Vec<String>> {
     let mut reasons = Vec::new();
     while reasons.len() < REBASES_MAX {
@@ -330,6 +348,9 @@ async fn rebase(stand: &mut Stand, driver: Driver, doomed: &[String]) -> Result<
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "a rebase failed");
                 reasons.push(chain(&error));
+                if error.is_inexact() {
+                    break;
+                }
             }
         }
     }
@@ -350,7 +371,7 @@ async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::S
         }
         Err(reasons) => reasons,
     };
-    let ground = stand.ground().clone();
+    let ground = Ground { doubted: true, ..stand.ground().clone() };
     if let Err(error) = stand.lower().await {
         reasons.push(chain(&error));
     }

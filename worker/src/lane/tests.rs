@@ -22,6 +22,7 @@ use crate::hands::{
 use crate::host::Pressure;
 use crate::runner::UnitNews;
 
+mod exact;
 mod standby;
 mod steps;
 
@@ -101,6 +102,7 @@ struct Bench {
     engine: Arc<FakeEngine>,
     hands: Hands,
     notices: Notices,
+    told: mpsc::Receiver<andon_proto::Inexact>,
 }
 
 /// Where the fake keeps a container's own files.
@@ -110,6 +112,11 @@ fn layer(dir: &Path, container: &str) -> PathBuf {
 
 impl Bench {
     async fn new(farm: &Arc<FakeFarm>, driver: Option<Driver>) -> Self {
+        Self::checking(farm, driver, 0).await
+    }
+
+    /// Compares every byte each so many rebases.
+    async fn checking(farm: &Arc<FakeFarm>, driver: Option<Driver>, deep_every: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engine = FakeEngine::new();
         for name in ["db", "tests"] {
@@ -126,6 +133,7 @@ impl Bench {
         let kind = Some(PoolKind::Copy);
         let pool =
             Pool::open(&dir.path().join("pool"), PoolOptions { kind, ..PoolOptions::default() }).unwrap();
+        let (inexact, told) = mpsc::channel(16);
         let options = HandsOptions {
             engine: engine.clone(),
             pool,
@@ -134,14 +142,15 @@ impl Bench {
             data_dir: dir.path().join("data"),
             lanes: 1,
             driver,
-            deep_every: 0,
+            deep_every,
             pressure: || TWO_STANDS,
             worker: "w".to_owned(),
+            inexact,
             docker_socket: None,
         };
         let hands = Hands::start(options).await.unwrap();
         let (notices, _) = mpsc::channel(1);
-        Self { dir, engine, hands, notices }
+        Self { dir, engine, hands, notices, told }
     }
 
     async fn baseline(&self) -> String {

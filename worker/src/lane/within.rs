@@ -111,7 +111,7 @@ impl Lane {
         if let (Some(way), Some(used_box)) = (self.stands.way(), self.used_box.as_mut()) {
             used_box.lead_to(&way).await.map_err(|failure| failure.reason)?;
         }
-        self.stands.use_up();
+        self.stands.use_up(&self.user);
         self.remember_services();
         Ok(turned)
     }

@@ -3,19 +3,19 @@
 //! Knows the farm's blobs, the pool and the engine; must not know which lane does what. Invariant: one baseline is built or
 //! fetched at a time, so that two lanes never do the same work twice.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use andon_proto::{BaselineManifest, BaselineReady, BaselineService, RunSpec, Stack, Suite};
+use andon_proto::{BaselineManifest, BaselineReady, BaselineService, BaselineSpec, RunSpec, Stack, Suite};
 use andon_snapshot::Baseline;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::outfit::Outfitter;
-use super::stand::{Ground, Stand};
+use super::stand::{Ground, Proofs, Stand, Teller};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
     BUILD_LANE, Build, Chain, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
@@ -25,8 +25,6 @@ use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, bl
 use crate::runner::{PLUGIN_FILE, PLUGIN_SOURCE};
 use crate::stack::{StackPlan, sweep};
 
-/// The lane that a fresh baseline is checked on.
-const CHECK_LANE: &str = "check";
 /// How many suites' images are remembered.
 pub(super) const IMAGES_MAX: usize = 256;
 /// How many baselines' plans are remembered.
@@ -36,18 +34,28 @@ const STACKS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Workshop {
     pub(crate) options: HandsOptions,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
     sources: Sources,
     out_root: PathBuf,
     runners: PathBuf,
     serial: AtomicU64,
     driver: Mutex<Option<Driver>>,
     gate: Mutex<()>,
-    stacks: Mutex<HashMap<String, (Baseline, Arc<StackPlan>)>>,
+    pub(super) stacks: Mutex<HashMap<String, Known>>,
+    /// Keys of baselines that are damaged here, until they were fetched anew.
+    pub(super) given_up: std::sync::Mutex<BTreeSet<String>>,
     pub(super) images: Mutex<HashMap<(u64, String), ImageInfo>>,
     /// Used boxes being removed: nobody waits for them but the end.
     removals: TaskTracker,
     outfitter: Arc<Outfitter>,
+}
+
+/// A baseline that is here, with what is made of it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    baseline: Baseline,
+    plan: Arc<StackPlan>,
+    proofs: Proofs,
 }
 
 /// Where a unit is to run.
@@ -101,6 +109,7 @@ impl Workshop {
             driver: Mutex::new(options.driver),
             gate: Mutex::new(()),
             stacks: Mutex::new(HashMap::new()),
+            given_up: std::sync::Mutex::default(),
             images: Mutex::new(HashMap::new()),
             removals: TaskTracker::new(),
             outfitter,
@@ -210,8 +219,9 @@ impl Workshop {
         let plan =
             StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
+        self.await_let_go(&key).await?;
         if let Some(found) = self.shelf.find(&key, notices).await? {
-            self.remember(&key, &found.baseline, &plan).await;
+            self.remember(&found, &plan, &baseline_spec).await;
             return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
         }
         self.shelf.clear(&key).await?;
@@ -233,65 +243,22 @@ impl Workshop {
         };
         let built = match build.run(&kit).await? {
             Outcome::Found(found) => {
-                self.remember(&key, &found.baseline, &plan).await;
+                self.remember(&found, &plan, &baseline_spec).await;
                 return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
             }
             Outcome::Built(built) => *built,
         };
+        let mut built = built;
         let baseline = built.baseline.clone();
-        self.check(&baseline, &plan, &source, notices).await?;
+        let proofs = Proofs::new(&baseline_spec.proofs, &[]);
+        let printed = self.check(&baseline, &plan, &source, &proofs, notices).await?;
+        built.manifest.proofs = proofs.proven(&printed);
         notice(notices, "publishing the baseline".to_owned());
         let manifest = self.shelf.publish(built).await?;
         notice(notices, format!("baseline {} was built in {:.1?}", &key[..12], began.elapsed()));
-        self.remember(&key, &baseline, &plan).await;
-        Ok(BaselineReady { manifest: Some(manifest), built: true })
-    }
-
-    /// A clone of the fresh baseline must come up healthy once, or it is none.
-    async fn check(
-        &self,
-        baseline: &Baseline,
-        plan: &Arc<StackPlan>,
-        source: &Arc<Source>,
-        notices: &Notices,
-    ) -> Result<(), WorkFailure> {
-        notice(notices, "checking the baseline on a clone".to_owned());
-        let ground = Ground {
-            engine: self.options.engine.clone(),
-            pool: self.options.pool.clone(),
-            baseline: baseline.clone(),
-            plan: Arc::clone(plan),
-            source: Arc::clone(source),
-            lane: CHECK_LANE.to_owned(),
-            slot: 0,
-            fronted: false,
-            deep_every: 0,
-        };
-        let checked = match Stand::raise(ground).await {
-            Ok((mut stand, _)) => {
-                let chosen = self.choose_driver(&mut stand).await.map(drop);
-                let lowered = stand.lower().await;
-                lowered.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
-                self.sweep_check().await?;
-                chosen
-            }
-            Err(error) => {
-                self.sweep_check().await?;
-                let mut failure = error.into_failure();
-                failure.reason =
-                    format!("a clone of the fresh baseline does not come up: {}", failure.reason);
-                Err(failure)
-            }
-        };
-        if checked.is_err() {
-            self.shelf.clear(baseline.key()).await?;
-        }
-        checked
-    }
-
-    async fn sweep_check(&self) -> Result<(), WorkFailure> {
-        let swept = sweep(self.options.engine.as_ref(), Some(CHECK_LANE)).await;
-        swept.map_err(|error| WorkFailure::infrastructure(error.to_string()))
+        let built = Shelved { baseline, manifest };
+        self.remember(&built, &plan, &baseline_spec).await;
+        Ok(BaselineReady { manifest: Some(built.manifest), built: true })
     }
 
     /// Where a unit of a suite runs, from which baseline.
@@ -315,7 +282,7 @@ impl Workshop {
         let ground = match baseline_key {
             "" => None,
             key => {
-                let (baseline, plan) = self.stack_of(spec, key, &source, notices).await?;
+                let Known { baseline, plan, proofs } = self.stack_of(spec, key, &source, notices).await?;
                 Some(Ground {
                     engine: self.options.engine.clone(),
                     pool: self.options.pool.clone(),
@@ -327,6 +294,9 @@ impl Workshop {
                     // Containers that tests start are on the lane's one network, and find services by its names.
                     fronted: !suite.docker,
                     deep_every: self.options.deep_every,
+                    doubted: false,
+                    proofs,
+                    teller: Some(Teller(self.options.inexact.clone())),
                 })
             }
         };
@@ -343,7 +313,7 @@ impl Workshop {
         key: &str,
         source: &Arc<Source>,
         notices: &Notices,
-    ) -> Result<(Baseline, Arc<StackPlan>), WorkFailure> {
+    ) -> Result<Known, WorkFailure> {
         if let Some(known) = self.known(key).await {
             return Ok(known);
         }
@@ -351,11 +321,12 @@ impl Workshop {
         if let Some(known) = self.known(key).await {
             return Ok(known);
         }
+        self.await_let_go(key).await?;
         let found = match self.shelf.local(key) {
             Some(found) => Some(found),
             None => self.shelf.find(key, notices).await?,
         };
-        let Some(Shelved { baseline, manifest }) = found else {
+        let Some(found) = found else {
             return Err(WorkFailure::infrastructure(format!(
                 "baseline {key} is neither here nor with the farm"
             )));
@@ -363,7 +334,7 @@ impl Workshop {
         let stack = spec.stack.clone().unwrap_or_default();
         let mut images = Vec::with_capacity(stack.services.len());
         for service in &stack.services {
-            let published = manifest.services.iter().find(|other| other.name == service.name);
+            let published = found.manifest.services.iter().find(|other| other.name == service.name);
             images.push(
                 self.image_of(published, service.image.as_ref(), &service.name, source, notices).await?,
             );
@@ -371,8 +342,8 @@ impl Workshop {
         let plan =
             StackPlan::new(&stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
-        self.remember(key, &baseline, &plan).await;
-        Ok((baseline, plan))
+        let wanted = spec.baseline.clone().unwrap_or_default();
+        Ok(self.remember(&found, &plan, &wanted).await)
     }
 
     async fn seed_kit(
@@ -425,18 +396,23 @@ impl Workshop {
     }
 
     /// What is known of a key, while the pool still has it.
-    async fn known(&self, key: &str) -> Option<(Baseline, Arc<StackPlan>)> {
+    async fn known(&self, key: &str) -> Option<Known> {
         let known = self.stacks.lock().await.get(key).cloned();
         known.filter(|_| self.options.pool.baseline(key).is_some())
     }
 
-    async fn remember(&self, key: &str, baseline: &Baseline, plan: &Arc<StackPlan>) {
+    async fn remember(&self, found: &Shelved, plan: &Arc<StackPlan>, spec: &BaselineSpec) -> Known {
+        let key = found.baseline.key();
         self.shelf.touch(key);
+        self.has_anew(key);
+        let proofs = Proofs::new(&spec.proofs, &found.manifest.proofs);
+        let known = Known { baseline: found.baseline.clone(), plan: Arc::clone(plan), proofs };
         let mut stacks = self.stacks.lock().await;
         if stacks.len() >= STACKS_MAX {
             stacks.clear();
         }
-        stacks.insert(key.to_owned(), (baseline.clone(), Arc::clone(plan)));
+        stacks.insert(key.to_owned(), known.clone());
+        known
     }
 }
 

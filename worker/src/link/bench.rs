@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::{Lease, WorkFailed, assign};
+use andon_proto::{Lease, Verified, VerifyBaseline, WorkFailed, assign};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +26,8 @@ const NEWS_MAX: usize = 64;
 const NOTICES_MAX: usize = 64;
 /// How long cancelled work may take to end by itself before it is dropped.
 const CANCEL_LIMIT: Duration = Duration::from_secs(30);
+/// The longest that anybody may have this worker look at what it holds.
+const VERIFY_LIMIT_MAX: Duration = Duration::from_secs(600);
 
 type Events = mpsc::Sender<(u32, LaneEvent)>;
 
@@ -95,6 +97,20 @@ impl Bench {
         });
     }
 
+    /// Looks at what is here, beside the lanes' work.
+    pub(super) fn verify(&mut self, ask: VerifyBaseline, answers: mpsc::Sender<Verified>) {
+        let crew = self.crew.clone();
+        self.spawn(async move {
+            let limit = Duration::from_millis(ask.limit_ms).min(VERIFY_LIMIT_MAX);
+            let looking = AssertUnwindSafe(crew.verify(&ask.baseline_key, limit)).catch_unwind();
+            let verified = looking.await;
+            let refused =
+                |panic: Box<dyn Any + Send>| Verified { refused: told(&*panic), ..Verified::default() };
+            let verified = Verified { request: ask.request, ..verified.unwrap_or_else(refused) };
+            let _ = answers.send(verified).await;
+        });
+    }
+
     /// Drops what still runs and waits until it is dropped.
     pub(super) async fn clear(&mut self) {
         self.tasks.shutdown().await;
@@ -157,9 +173,10 @@ impl Piece {
         let spec = self.unless_cancelled(self.specs.get(&self.spec_digest)).await?;
         let job = Job { run: self.run, spec: &spec, notices };
         match work {
-            assign::Work::PrepareBaseline(_) => {
-                self.unless_cancelled(self.crew.prepare_baseline(job)).await.map(Fruit::Baseline)
-            }
+            assign::Work::PrepareBaseline(_) => self
+                .unless_cancelled(self.crew.prepare_baseline(job))
+                .await
+                .map(|ready| Fruit::Baseline(Box::new(ready))),
             assign::Work::Discover(what) => {
                 let found = self.crew.discover(self.lane, job, &what.suite, &what.baseline_key);
                 self.unless_cancelled(found).await.map(Fruit::Tests)

@@ -1,8 +1,9 @@
 //! What the link asks of whoever does the work, and nothing more: the seam to [`crate::hands::Hands`].
 
 use std::fmt;
+use std::time::Duration;
 
-use andon_proto::{BaselineReady, Discovered, RunSpec, TestCase};
+use andon_proto::{BaselineReady, Discovered, RunSpec, TestCase, Verified};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -62,4 +63,6 @@ pub trait Crew: Send + Sync + fmt::Debug + 'static {
     async fn distrust(&self, lane: u32);
     /// Puts a lane back, verifies it, and measures what had been dirtied.
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit>;
+    /// Compares what is here of a baseline (of all, for an empty key) with what was published, without being in a unit's way.
+    async fn verify(&self, key: &str, limit: Duration) -> Verified;
 }

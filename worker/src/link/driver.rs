@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::WorkerMessage;
+use andon_proto::{Inexact, Verified, WorkerMessage};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -22,6 +22,8 @@ use super::specs::Specs;
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Failed dials between two lines about them: about one a minute.
 const DIALS_A_WARNING: u32 = 20;
+/// Answers to questions that may wait.
+const VERIFIED_MAX: usize = 4;
 /// What the coordinator is told of the leases that a stopping worker gives back.
 const DRAIN_REASON: &str = "worker is shutting down";
 
@@ -42,6 +44,8 @@ pub struct LinkOptions {
     pub crew: Arc<dyn Crew>,
     /// How the daemon under the lanes fares. Absent news are good news.
     pub health: mpsc::Receiver<Health>,
+    /// Stands that were not exact, for the coordinator.
+    pub inexact: mpsc::Receiver<Inexact>,
 }
 
 /// News of the daemon under the lanes.
@@ -98,6 +102,9 @@ struct Driver {
     bench: Bench,
     events: mpsc::Receiver<(u32, LaneEvent)>,
     health: mpsc::Receiver<Health>,
+    inexact: mpsc::Receiver<Inexact>,
+    verified: mpsc::Receiver<Verified>,
+    verified_in: mpsc::Sender<Verified>,
     coordinator: Coordinator,
     crew: Arc<dyn Crew>,
     line: Line,
@@ -115,19 +122,25 @@ enum Wake {
     News(News),
     Lane(u32, LaneEvent),
     Health(Health),
+    Inexact(Inexact),
+    Verified(Verified),
     Time,
 }
 
 impl Driver {
     fn new(options: LinkOptions) -> Self {
-        let LinkOptions { coordinator, worker, lanes, pool, farm, crew, health } = options;
+        let LinkOptions { coordinator, worker, lanes, pool, farm, crew, health, inexact } = options;
         let (bench, events) = Bench::new(lanes, crew.clone(), Arc::new(Specs::new(farm)));
+        let (verified_in, verified) = mpsc::channel(VERIFIED_MAX);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
             session: Session::new(Identity { worker, version, lanes, pool }),
             bench,
             events,
             health,
+            inexact,
+            verified,
+            verified_in,
             coordinator,
             crew,
             line: Line::Waiting(Instant::now()),
@@ -154,6 +167,8 @@ impl Driver {
                     Some(health) => Wake::Health(health),
                     None => { health_ended = true; continue }
                 },
+                Some(inexact) = self.inexact.recv() => Wake::Inexact(inexact),
+                Some(verified) = self.verified.recv() => Wake::Verified(verified),
                 () = sleep_until(wake_at) => Wake::Time,
             };
             match wake {
@@ -175,6 +190,8 @@ impl Driver {
                 Wake::News(News::Closed(closed)) => self.closed(&closed)?,
                 Wake::Lane(lane, event) => self.step(Input::Lane(lane, event)),
                 Wake::Health(Health::Down { reason }) => self.step(Input::DaemonDown { reason }),
+                Wake::Inexact(inexact) => self.step(Input::Inexact(inexact)),
+                Wake::Verified(verified) => self.step(Input::Verified(verified)),
                 Wake::Health(Health::Up) => self.step(Input::DaemonUp),
                 Wake::Time => {
                     self.dial_if_due();
@@ -243,6 +260,7 @@ impl Driver {
                 Effect::Cancel { lane } => self.bench.cancel(lane),
                 Effect::Settle { lane } => self.bench.settle(lane, false),
                 Effect::Rebuild { lane } => self.bench.settle(lane, true),
+                Effect::Verify(ask) => self.bench.verify(ask, self.verified_in.clone()),
                 Effect::HangUp { reason } => self.hang_up(reason),
                 Effect::Warn(line) => tracing::warn!("{line}"),
             }

@@ -20,6 +20,7 @@
 //! Invariants: time is looked at before anything else, so that a worker that slept does not speak for a lease that is
 //! over; a lane that is offered is pristine or untouched; a lease is started once in a session, and not while it is held.
 
+mod events;
 mod lane;
 #[cfg(test)]
 mod storm;
@@ -34,11 +35,13 @@ use andon_proto::coordinator_message::Body as Word;
 use andon_proto::report::Body as Fact;
 use andon_proto::work_failed::Class;
 use andon_proto::{
-    Assign, Heartbeat, Hello, LaneReady, Lease, UnitEnded, WorkFailed, WorkerMessage, assign, worker_message,
+    Assign, Heartbeat, Hello, Inexact, LaneReady, Lease, UnitEnded, Verified, VerifyBaseline, WorkFailed,
+    WorkerMessage, assign, worker_message,
 };
 
 use andon_snapshot::Changes;
 
+use self::events::Events;
 use super::outbox::Outbox;
 use crate::hands::Unfit;
 pub(crate) use lane::{Fruit, LaneEvent, PutBack};
@@ -78,6 +81,10 @@ pub(crate) enum Input {
     Heard(Word),
     /// A lane's task said something.
     Lane(u32, LaneEvent),
+    /// A stand was not exact.
+    Inexact(Inexact),
+    /// What the crew saw when it was asked to verify.
+    Verified(Verified),
     /// The daemon under the lanes is away.
     DaemonDown { reason: String },
     /// It is back, empty of what ran before.
@@ -101,6 +108,8 @@ pub(crate) enum Effect {
     Settle { lane: u32 },
     /// The same for a lane whose daemon was replaced: nothing of what stood there is there any more.
     Rebuild { lane: u32 },
+    /// Have the crew look, and say [`Input::Verified`].
+    Verify(VerifyBaseline),
     /// Drop the connection and dial again.
     HangUp { reason: &'static str },
     /// One line for the operator.
@@ -141,6 +150,7 @@ pub(crate) struct Session {
     identity: Identity,
     lanes: Vec<Lane>,
     outbox: Outbox,
+    events: Events,
     seq: u64,
     up: Option<Up>,
     times: Option<Times>,
@@ -163,6 +173,7 @@ impl Session {
             identity,
             lanes,
             outbox: Outbox::default(),
+            events: Events::default(),
             seq: 0,
             up: None,
             times: None,
@@ -184,6 +195,15 @@ impl Session {
             Input::Disconnected => self.disconnected(),
             Input::Heard(word) => self.heard(now, word, &mut out),
             Input::Lane(lane, event) => self.lane(lane, event, &mut out),
+            Input::Inexact(event) => {
+                let seq = self.up.is_some().then(|| self.next_seq());
+                out.extend(self.events.push(event, seq).map(Effect::Send));
+            }
+            // Who asked in an earlier session does not wait any more.
+            Input::Verified(verified) if self.up.is_some() => {
+                self.send(worker_message::Body::Verified(verified), &mut out);
+            }
+            Input::Verified(_) => {}
             Input::DaemonDown { reason } => self.daemon_down(&reason, &mut out),
             Input::DaemonUp => self.daemon_up(&mut out),
             Input::Drain { reason } => self.drain(&reason, &mut out),
@@ -212,7 +232,8 @@ impl Session {
     /// True where a worker that drains has nothing more to stop or to say.
     pub(crate) fn is_drained(&self) -> bool {
         let at_work = |lane: &Lane| matches!(lane, Lane::Working(_) | Lane::Stopping { .. });
-        !self.lanes.iter().any(at_work) && (self.outbox.is_empty() || self.up.is_none())
+        !self.lanes.iter().any(at_work)
+            && (self.outbox.is_empty() && self.events.is_empty() || self.up.is_none())
     }
 
     // Time.
@@ -291,17 +312,19 @@ impl Session {
         self.tell_fitness(out);
         self.offer(out);
         let seq = &mut self.seq;
-        let again = self.outbox.renumbered(|| {
+        let mut next = || {
             *seq += 1;
             *seq
-        });
-        out.extend(again.into_iter().map(Effect::Send));
+        };
+        let again = self.outbox.renumbered(&mut next);
+        out.extend(again.into_iter().chain(self.events.renumbered(next)).map(Effect::Send));
     }
 
     fn disconnected(&mut self) {
         self.up = None;
         self.told_unfit.clear();
         self.outbox.disconnected();
+        self.events.disconnected();
         for lane in &mut self.lanes {
             if let Lane::Idle { offered, .. } = lane {
                 *offered = false;
@@ -326,6 +349,7 @@ impl Session {
                     self.renewed = self.renewed.max(sent);
                 }
             }
+            Word::VerifyBaseline(ask) => out.push(Effect::Verify(ask)),
             Word::Assign(assign) => self.assigned(now, assign, out),
             Word::Revoke(revoke) => {
                 if let Some(lease) = revoke.lease {
@@ -339,6 +363,7 @@ impl Session {
             }
             Word::Ack(ack) => {
                 self.outbox.acknowledge(ack.seq);
+                self.events.acknowledge(ack.seq);
                 while let Some((_, sent)) = up.renewals.front().filter(|(seq, _)| *seq <= ack.seq) {
                     self.renewed = self.renewed.max(*sent);
                     up.renewals.pop_front();

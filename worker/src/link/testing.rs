@@ -323,6 +323,7 @@ pub(super) enum Call {
     },
     Distrust(u32, oneshot::Sender<()>),
     Settle(u32, oneshot::Sender<Result<Settled, Unfit>>),
+    Verify(String, oneshot::Sender<Verified>),
 }
 
 #[derive(Debug)]
@@ -389,5 +390,9 @@ impl Crew for FakeCrew {
 
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
         self.ask(|reply| Call::Settle(lane, reply)).await
+    }
+
+    async fn verify(&self, key: &str, _: Duration) -> Verified {
+        self.ask(|reply| Call::Verify(key.to_owned(), reply)).await
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use andon_proto::report::Body as Fact;
+use andon_proto::worker_message::Body as Said;
 use andon_proto::{
-    BaselineReady, Discover, Discovered, Execute, Lease, PrepareBaseline, Revoke, RunSpec, Superseded,
-    TestCase, TestResult, assign, coordinator_message, work_failed,
+    BaselineReady, Discover, Discovered, Execute, Inexact, Lease, PrepareBaseline, Revoke, RunSpec,
+    Superseded, TestCase, TestResult, Verified, VerifyBaseline, assign, coordinator_message, work_failed,
 };
 use andon_snapshot::{Changes, Footprint as Dirt};
 use prost::Message;
@@ -22,6 +23,7 @@ struct Scene {
     farm: FakeCoordinator,
     calls: Calls,
     health: Option<mpsc::Sender<Health>>,
+    inexact: mpsc::Sender<Inexact>,
     stop: CancellationToken,
     link: JoinHandle<Result<(), LinkError>>,
     spec: String,
@@ -38,6 +40,7 @@ impl Scene {
         let spec = farm.put(&spec.encode_to_vec());
         let (crew, calls) = FakeCrew::new();
         let (health, news) = mpsc::channel(4);
+        let (inexact, told) = mpsc::channel(4);
         let coordinator = farm.address(token);
         let options = LinkOptions {
             farm: FarmClient::new(&coordinator),
@@ -47,10 +50,11 @@ impl Scene {
             pool: "reflink".into(),
             crew,
             health: news,
+            inexact: told,
         };
         let stop = CancellationToken::new();
         let link = tokio::spawn(run(options, stop.clone()));
-        Self { farm, calls, health: Some(health), stop, link, spec }
+        Self { farm, calls, health: Some(health), inexact, stop, link, spec }
     }
 
     async fn call(&mut self) -> Call {
@@ -470,4 +474,38 @@ async fn baselines_and_images_are_found_or_not() {
     farm.up();
     assert_eq!(soon("the image", asking).await.unwrap().unwrap().unwrap().reference, "db:1");
     assert!(client.find_image("other").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_stand_that_was_not_exact_is_told_again_until_the_coordinator_has_it() {
+    let mut scene = Scene::new(1);
+    let mut talk = scene.farm.welcomed().await;
+    talk.lane_ready().await;
+    let inexact = Inexact { id: "1".into(), ..Inexact::default() };
+    scene.inexact.send(inexact.clone()).await.unwrap();
+    assert_eq!(talk.next().await, Some(Said::Inexact(inexact.clone())));
+    drop(talk);
+    let mut talk = scene.farm.welcomed().await;
+    talk.lane_ready().await;
+    assert_eq!(talk.next().await, Some(Said::Inexact(inexact)));
+    talk.ack().await;
+    // It has nothing more to say, so it need not wait for anything.
+    scene.stop.cancel();
+    scene.ends().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_worker_holds_is_looked_at_beside_its_work() {
+    let mut scene = Scene::new(1);
+    let mut talk = scene.farm.welcomed().await;
+    talk.lane_ready().await;
+    let unit = scene.execute(&talk, 1, 0, &[1]).await;
+    let ask = VerifyBaseline { request: 7, baseline_key: "k".into(), limit_ms: 1_000 };
+    talk.say(coordinator_message::Body::VerifyBaseline(ask)).await;
+    let Call::Verify(key, reply) = scene.call().await else { panic!("it looks") };
+    assert_eq!(key, "k");
+    reply.send(Verified { refused: "not now".into(), ..Verified::default() }).unwrap();
+    let answer = Verified { request: 7, refused: "not now".into(), ..Verified::default() };
+    assert_eq!(talk.next().await, Some(Said::Verified(answer)));
+    unit.done.send(Ok(())).unwrap();
 }

@@ -5,20 +5,21 @@
 //! from our migrations. Only the driver writes; readers have connections of their own and see whole transactions.
 
 mod forget;
+mod inexact;
 pub(super) mod read;
 pub(super) mod write;
 
 use std::collections::HashMap;
 
-use andon_core::ids::{AttemptId, RunId, TestIx};
+use andon_core::ids::{AttemptId, RunId, TestIx, WorkerId};
 use andon_core::model::{Artifacts, Record};
 use async_trait::async_trait;
 
 use super::super::outputs::Outputs;
 use super::super::round::Round;
 use super::super::{
-    Active, Forgotten, ImageRow, Note, Output, Past, Result, RunFilter, RunRow, Store, StoreError, TestRow,
-    UsualDirt,
+    Active, Forgotten, ImageRow, InexactFilter, InexactRow, Note, Output, Past, Result, RunFilter, RunRow,
+    Store, StoreError, TestRow, UsualDirt,
 };
 use super::{BEGIN, Pool, check_leader};
 
@@ -106,6 +107,15 @@ impl Store for Database {
         limit: u32,
     ) -> Result<Vec<(RunId, String)>> {
         read::specifications(&self.pool, forgotten, after, limit).await
+
+    }
+
+    async fn inexact(&self, filter: &InexactFilter) -> Result<Vec<InexactRow>> {
+        inexact::list(&self.pool, filter).await
+    }
+
+    async fn inexact_counts(&self) -> Result<HashMap<WorkerId, u64>> {
+        inexact::counts(&self.pool).await
     }
 
     async fn notes(&self, run: RunId) -> Result<Vec<Note>> {

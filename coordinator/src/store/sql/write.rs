@@ -234,6 +234,9 @@ async fn single(db: &mut Connection, record: &Record) -> Result<()> {
                 .await?;
             Ok(())
         }
+        Record::Inexact { worker, inexact, at_unix_ms } => {
+            super::inexact::write(db, worker, inexact, *at_unix_ms).await
+        }
         Record::Noted { run, text, log_zstd, at_unix_ms } => {
             sqlx::query("INSERT INTO notes (run, at_ms, text, zstd) VALUES ($1, $2, $3, $4)")
                 .bind(number(run.0))

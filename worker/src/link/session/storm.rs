@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use andon_proto::{
-    Ack, BaselineReady, Discover, Execute, PrepareBaseline, Revoke, Superseded, TestCase, TestResult, Welcome,
+    Ack, Discover, Execute, PrepareBaseline, Revoke, Superseded, TestCase, TestResult, Welcome,
 };
 use proptest::prelude::*;
 
@@ -147,7 +147,7 @@ impl World {
                 assert!(self.up, "there is nobody to hang up on");
                 self.up = false;
             }
-            Effect::Warn(_) => {}
+            Effect::Warn(_) | Effect::Verify(_) => {}
         }
     }
 
@@ -168,7 +168,10 @@ impl World {
                     assert!(!self.silenced.contains(&fence), "nothing ends well after it was stopped");
                 }
             }
-            worker_message::Body::Hello(_) | worker_message::Body::Unfit(_) => {}
+            worker_message::Body::Hello(_)
+            | worker_message::Body::Unfit(_)
+            | worker_message::Body::Inexact(_)
+            | worker_message::Body::Verified(_) => {}
         }
     }
 
@@ -238,7 +241,7 @@ impl World {
                 ..TestResult::default()
             })),
             Task::Work(..) if !well => LaneEvent::Ended(Err(WorkFailed::default())),
-            Task::Work(_, 0) => LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default()))),
+            Task::Work(_, 0) => LaneEvent::Ended(Ok(Fruit::Baseline(Box::default()))),
             Task::Work(_, 1) => LaneEvent::Ended(Ok(Fruit::Tests(Default::default()))),
             Task::Work(..) => LaneEvent::Ended(Ok(Fruit::Unit)),
             Task::Settle if well => {
