@@ -16,6 +16,7 @@ use andon_worker::engine::SharedEngine;
 use andon_worker::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
+use andon_worker::host::Pressure;
 use andon_worker::nested::{NestedConfig, NestedDaemon};
 use andon_worker::runner::UnitNews;
 use async_trait::async_trait;
@@ -199,10 +200,12 @@ async fn work(job: &Job, data: &Path, pool: &Pool, engine: &SharedEngine) -> Res
             pool: pool.clone(),
             images: Arc::new(Loaded(engine.clone())),
             farm: farm.clone(),
+            registry: None,
             data_dir: pool.dir().join("hands"),
             lanes: job.lanes.max(1),
             driver,
             deep_every: 1,
+            pressure: Pressure::look,
             worker: "proof".into(),
             docker_socket: None,
         };

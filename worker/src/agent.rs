@@ -29,6 +29,7 @@ use crate::host::{HostReport, HostUnfit, LookError, Pressure, Role, Severity};
 use crate::images::Images;
 use crate::link::{self, AddressError, Coordinator, FarmClient, Health, LinkError, LinkOptions};
 use crate::nested::{DaemonState, NestedConfig, NestedDaemon, NestedError};
+use crate::registry::{Registry, RegistryConfig, RegistryError};
 
 /// Where a worker keeps its things unless told otherwise.
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/andon";
@@ -62,6 +63,8 @@ pub struct WorkerConfig {
     pub pool_unused: Option<Duration>,
     /// Each so many rebases of a stack every byte is compared with the baseline's digests; 0 for never.
     pub deep_every: u32,
+    /// Where baselines go, and come from, before the coordinator's blob store.
+    pub registry: Option<RegistryConfig>,
     /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
     pub own_network: bool,
 }
@@ -102,6 +105,9 @@ pub enum AgentError {
     /// The coordinator does not want this worker.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The registry refuses the credentials, or cannot be spoken to.
+    #[error("the registry for baselines cannot be used")]
+    Registry(#[from] RegistryError),
     /// A folder or a signal.
     #[error("cannot {what}")]
     Io {
@@ -141,9 +147,10 @@ pub async fn run(config: WorkerConfig) -> Result<(), AgentError> {
 /// As [`run`].
 pub async fn run_until(config: WorkerConfig, stop: CancellationToken) -> Result<(), AgentError> {
     let plan = Plan::of(config)?;
+    let registry = open_registry(&plan).await?;
     examine_host(&plan).await?;
     let pool = open_pool(&plan).await?;
-    let worked = with_pool(&plan, pool.clone(), stop).await;
+    let worked = with_pool(&plan, pool.clone(), registry, stop).await;
     let closed = tokio::task::spawn_blocking(move || pool.close()).await;
     let closed = closed.expect("closing a pool does not panic");
     let path = plan.pool_dir();
@@ -161,6 +168,7 @@ struct Plan {
     pool: PoolOptions,
     pool_unused: Option<Duration>,
     deep_every: u32,
+    registry: Option<RegistryConfig>,
     own_network: bool,
 }
 
@@ -176,6 +184,7 @@ impl Plan {
             pool,
             pool_unused,
             deep_every,
+            registry,
             own_network,
         } = config;
         let coordinator = Coordinator::new(&coordinator, &token)?;
@@ -188,7 +197,18 @@ impl Plan {
         if lanes == 0 || lanes > LANES_MAX {
             return Err(AgentError::Lanes(lanes));
         }
-        Ok(Self { coordinator, name, lanes, data_dir, driver, pool, pool_unused, deep_every, own_network })
+        Ok(Self {
+            coordinator,
+            name,
+            lanes,
+            data_dir,
+            driver,
+            pool,
+            pool_unused,
+            deep_every,
+            registry,
+            own_network,
+        })
     }
 
     fn pool_dir(&self) -> PathBuf {
@@ -230,9 +250,34 @@ async fn open_pool(plan: &Plan) -> Result<Pool, AgentError> {
     Ok(pool)
 }
 
-async fn with_pool(plan: &Plan, pool: Pool, stop: CancellationToken) -> Result<(), AgentError> {
+/// A registry that refuses this worker is a mistake to tell at once; one that is away may come back.
+async fn open_registry(plan: &Plan) -> Result<Option<Registry>, AgentError> {
+    let Some(config) = &plan.registry else { return Ok(None) };
+    if config.tells_password() {
+        tracing::warn!(
+            registry = config.address(),
+            "the registry's password crosses the network in the clear: --registry-insecure"
+        );
+    }
+    let registry = Registry::new(config.clone()).await?;
+    match registry.greet().await {
+        Ok(()) => tracing::info!(registry = registry.address(), "baselines go to the registry"),
+        Err(error @ RegistryError::Away { .. }) => {
+            tracing::warn!("{error}; until it is back baselines go to the coordinator's store");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Some(registry))
+}
+
+async fn with_pool(
+    plan: &Plan,
+    pool: Pool,
+    registry: Option<Registry>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
     let daemon = NestedDaemon::start(nested_config(plan, pool.dir())).await?;
-    let worked = with_daemon(plan, pool, &daemon, stop).await;
+    let worked = with_daemon(plan, pool, registry, &daemon, stop).await;
     daemon.shutdown().await;
     worked
 }
@@ -248,6 +293,7 @@ fn nested_config(plan: &Plan, pool: &Path) -> NestedConfig {
 async fn with_daemon(
     plan: &Plan,
     pool: Pool,
+    registry: Option<Registry>,
     daemon: &NestedDaemon,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
@@ -262,6 +308,7 @@ async fn with_daemon(
         pool,
         images: Arc::new(Images::new(daemon.engine(), Arc::new(farm.clone()), data_dir.clone())),
         farm: Arc::new(farm.clone()),
+        registry,
         data_dir,
         lanes: plan.lanes,
         driver: plan.driver,

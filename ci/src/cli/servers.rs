@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use super::error::CliError;
 use super::farm::FarmArgs;
 use super::out;
+use super::registry::{RegistryArgs, Surroundings};
 use super::shares::{ShareArgs, Shares};
 use crate::report::exit::Exit;
 use crate::state::{FarmFile, StateDir, StateError};
@@ -349,6 +350,8 @@ pub(crate) struct AgentArgs {
     /// Each N rebases of a stack every byte of it is read and compared with the baseline's digests; 0 for never
     #[arg(long, value_name = "N", env = "ANDON_DEEP_CHECK_EVERY", default_value_t = 200)]
     deep_check_every: u32,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -365,6 +368,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
             (url, token.map_or_else(|| state.farm().map(|file| file.join_token), Ok)?)
         }
     };
+    let registry = args.registry.config(&Surroundings::of_process())?;
     let config = WorkerConfig {
         coordinator,
         token,
@@ -380,6 +384,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
         deep_every: args.deep_check_every,
         pool_unused: (args.pool_unused_days > 0)
             .then(|| Duration::from_secs(u64::from(args.pool_unused_days) * DAY_SECS)),
+        registry,
         own_network: args.own_network,
     };
     Box::pin(andon_worker::agent::run(config))

@@ -265,6 +265,8 @@ pub enum Report {
         key: String,
         /// What it is and where it comes from, as the store keeps it.
         manifest: Vec<u8>,
+        /// What was published under this key before is gone.
+        replaces: bool,
     },
     /// The suite's tests.
     Discovered {
@@ -434,7 +436,8 @@ pub enum Record {
         /// What they left.
         artifacts: Artifacts,
     },
-    /// A baseline is published. It never changes: a second one under the same key is dropped.
+    /// A baseline is published. It never changes: a second one under the same key is dropped, unless the first is gone from
+    /// where it was.
     BaselinePublished {
         /// Its key.
         key: String,
@@ -442,6 +445,8 @@ pub enum Record {
         manifest: Vec<u8>,
         /// When it was published.
         at_unix_ms: u64,
+        /// It takes the place of one that is gone.
+        replaces: bool,
     },
     /// A test has its verdict; it never changes again.
     VerdictGiven {

@@ -184,7 +184,10 @@ impl State {
             Record::ArtifactsKept { lease, artifacts } => {
                 self.artifacts.entry(lease.fence).or_insert((lease.run, artifacts));
             }
-            Record::BaselinePublished { key, manifest, at_unix_ms } => {
+            Record::BaselinePublished { key, manifest, at_unix_ms, replaces } => {
+                if replaces {
+                    self.baselines.retain(|(_, known, _)| *known != key);
+                }
                 if !self.baselines.iter().any(|(_, known, _)| *known == key) {
                     self.baselines.push((at_unix_ms, key, manifest));
                 }

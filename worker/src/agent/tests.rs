@@ -13,6 +13,7 @@ fn config() -> WorkerConfig {
         pool: PoolOptions::default(),
         pool_unused: None,
         deep_every: 0,
+        registry: None,
         own_network: false,
     }
 }

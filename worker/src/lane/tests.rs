@@ -20,8 +20,10 @@ use crate::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
 use crate::host::Pressure;
+use crate::registry::Registry;
 use crate::runner::UnitNews;
 
+mod registry;
 mod standby;
 mod steps;
 
@@ -110,6 +112,10 @@ fn layer(dir: &Path, container: &str) -> PathBuf {
 
 impl Bench {
     async fn new(farm: &Arc<FakeFarm>, driver: Option<Driver>) -> Self {
+        Self::with_registry(farm, driver, None).await
+    }
+
+    async fn with_registry(farm: &Arc<FakeFarm>, driver: Option<Driver>, registry: Option<Registry>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engine = FakeEngine::new();
         for name in ["db", "tests"] {
@@ -131,6 +137,7 @@ impl Bench {
             pool,
             images: Arc::new(FakeImages),
             farm: farm.clone(),
+            registry,
             data_dir: dir.path().join("data"),
             lanes: 1,
             driver,

@@ -18,7 +18,7 @@ use super::outfit::Outfitter;
 use super::stand::{Ground, Stand};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
-    BUILD_LANE, Build, Chain, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
+    BUILD_LANE, Build, Chain, Found, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
 };
 use crate::engine::ImageInfo;
 use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, blocking, notice};
@@ -90,6 +90,7 @@ impl Workshop {
             shelf: Shelf {
                 pool: pool.clone(),
                 farm: Arc::clone(&farm),
+                registry: options.registry.clone(),
                 scratch: scratch.clone(),
                 downloads: options.data_dir.join("downloads"),
                 manifests,
@@ -194,7 +195,7 @@ impl Workshop {
         notices: &Notices,
     ) -> Result<BaselineReady, WorkFailure> {
         let Some(stack) = spec.stack.as_ref().filter(|stack| !stack.services.is_empty()) else {
-            return Ok(BaselineReady { manifest: Some(BaselineManifest::default()), built: false });
+            return Ok(ready(BaselineManifest::default(), false, false));
         };
         let _one_at_a_time = self.gate.lock().await;
         let began = Instant::now();
@@ -210,10 +211,18 @@ impl Workshop {
         let plan =
             StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
-        if let Some(found) = self.shelf.find(&key, notices).await? {
-            self.remember(&key, &found.baseline, &plan).await;
-            return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
-        }
+        let replaces = match self.shelf.find(&key, notices).await? {
+            Found::Here(found) => {
+                self.remember(&key, &found.baseline, &plan).await;
+                return Ok(ready(found.manifest, false, false));
+            }
+            Found::Again(found) => {
+                self.remember(&key, &found.baseline, &plan).await;
+                return Ok(ready(found.manifest, false, true));
+            }
+            Found::Gone => true,
+            Found::Nowhere => false,
+        };
         self.shelf.clear(&key).await?;
         self.shelf.make_room(0).await?;
         let kit = self.seed_kit(run, spec, &source, notices).await?;
@@ -234,17 +243,17 @@ impl Workshop {
         let built = match build.run(&kit).await? {
             Outcome::Found(found) => {
                 self.remember(&key, &found.baseline, &plan).await;
-                return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
+                return Ok(ready(found.manifest, false, replaces));
             }
             Outcome::Built(built) => *built,
         };
         let baseline = built.baseline.clone();
         self.check(&baseline, &plan, &source, notices).await?;
         notice(notices, "publishing the baseline".to_owned());
-        let manifest = self.shelf.publish(built).await?;
+        let manifest = self.shelf.publish(built, notices).await?;
         notice(notices, format!("baseline {} was built in {:.1?}", &key[..12], began.elapsed()));
         self.remember(&key, &baseline, &plan).await;
-        Ok(BaselineReady { manifest: Some(manifest), built: true })
+        Ok(ready(manifest, true, replaces))
     }
 
     /// A clone of the fresh baseline must come up healthy once, or it is none.
@@ -352,14 +361,15 @@ impl Workshop {
             return Ok(known);
         }
         let found = match self.shelf.local(key) {
-            Some(found) => Some(found),
+            Some(found) => Found::Here(found),
             None => self.shelf.find(key, notices).await?,
         };
-        let Some(Shelved { baseline, manifest }) = found else {
+        let (Found::Here(shelved) | Found::Again(shelved)) = found else {
             return Err(WorkFailure::infrastructure(format!(
                 "baseline {key} is neither here nor with the farm"
             )));
         };
+        let Shelved { baseline, manifest } = shelved;
         let stack = spec.stack.clone().unwrap_or_default();
         let mut images = Vec::with_capacity(stack.services.len());
         for service in &stack.services {
@@ -441,6 +451,10 @@ impl Workshop {
 }
 
 /// Every name that a service is reached by.
+fn ready(manifest: BaselineManifest, built: bool, replaces: bool) -> BaselineReady {
+    BaselineReady { manifest: Some(manifest), built, replaces }
+}
+
 fn neighbours_of(spec: &RunSpec) -> Vec<String> {
     let services = spec.stack.iter().flat_map(|stack| &stack.services);
     services.flat_map(|service| service.aliases.iter().chain([&service.name])).cloned().collect()
