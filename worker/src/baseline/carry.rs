@@ -4,8 +4,8 @@
 //!   child's tree = parent's blobs (there already) + one blob of what changed; after LAYERS_MAX of them a whole one again
 //! ```
 //!
-//! Knows the pool, and where blobs lie by depot.rs; must not know Docker. Invariants: a tree that was put together has the digest that the
-//! manifest says, or the baseline is thrown away; what is here is not fetched, what is there is not sent.
+//! Knows the pool, and by depot.rs where blobs lie; must not know Docker. Invariants: a tree that was put together has the
+//! digest that the manifest says, or the baseline is thrown away; what is here is not fetched, what is there is not sent.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -41,7 +41,7 @@ pub(crate) struct Shelved {
 pub(crate) enum Found {
     /// In the pool, and published.
     Here(Shelved),
-    /// In the pool; what was published of it is gone or was never heard of, and it was published again.
+    /// In the pool; what was published of it was gone, and it was published again.
     Again(Shelved),
     /// It was published, and cannot be had any more.
     Gone,
@@ -100,7 +100,7 @@ impl Shelf {
         };
         match (local, published) {
             // The farm forgot it, or never heard of it.
-            (Some(local), None) => self.publish_again(local, notices).await.map(Found::Again),
+            (Some(local), None) => self.publish_again(local, notices).await.map(Found::Here),
             (Some(local), Some(manifest)) if matches(&local.baseline, &manifest) => {
                 if self.is_lost(&manifest).await {
                     notice(notices, format!("{} is gone: publishing it again", manifest.artifact));

@@ -157,9 +157,10 @@ impl Piece {
         let spec = self.unless_cancelled(self.specs.get(&self.spec_digest)).await?;
         let job = Job { run: self.run, spec: &spec, notices };
         match work {
-            assign::Work::PrepareBaseline(_) => {
-                self.unless_cancelled(self.crew.prepare_baseline(job)).await.map(Fruit::Baseline)
-            }
+            assign::Work::PrepareBaseline(_) => self
+                .unless_cancelled(self.crew.prepare_baseline(job))
+                .await
+                .map(|ready| Fruit::Baseline(Box::new(ready))),
             assign::Work::Discover(what) => {
                 let found = self.crew.discover(self.lane, job, &what.suite, &what.baseline_key);
                 self.unless_cancelled(found).await.map(Fruit::Tests)

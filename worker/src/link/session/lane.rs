@@ -38,7 +38,7 @@ pub(crate) struct PutBack {
 #[derive(Debug)]
 pub(crate) enum Fruit {
     /// Of `PrepareBaseline`.
-    Baseline(BaselineReady),
+    Baseline(Box<BaselineReady>),
     /// Of `Discover`.
     Tests(Discovered),
     /// Of `Execute`: its results came before.

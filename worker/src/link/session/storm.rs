@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use andon_proto::{
-    Ack, BaselineReady, Discover, Execute, PrepareBaseline, Revoke, Superseded, TestCase, TestResult, Welcome,
+    Ack, Discover, Execute, PrepareBaseline, Revoke, Superseded, TestCase, TestResult, Welcome,
 };
 use proptest::prelude::*;
 
@@ -238,7 +238,7 @@ impl World {
                 ..TestResult::default()
             })),
             Task::Work(..) if !well => LaneEvent::Ended(Err(WorkFailed::default())),
-            Task::Work(_, 0) => LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default()))),
+            Task::Work(_, 0) => LaneEvent::Ended(Ok(Fruit::Baseline(Box::default()))),
             Task::Work(_, 1) => LaneEvent::Ended(Ok(Fruit::Tests(Default::default()))),
             Task::Work(..) => LaneEvent::Ended(Ok(Fruit::Unit)),
             Task::Settle if well => {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use andon_proto::{
-    Ack, BaselineReady, Discovered, Execute, OutputPiece, PrepareBaseline, Revoke, Superseded, TestCase,
-    TestResult, Welcome,
+    Ack, Discovered, Execute, OutputPiece, PrepareBaseline, Revoke, Superseded, TestCase, TestResult, Welcome,
 };
 use andon_snapshot::Footprint as Dirt;
 
@@ -206,7 +205,7 @@ fn a_baseline_is_prepared_beside_the_lane_which_is_offered_as_it_was() {
     desk.lane(0, unit_ended());
     desk.lane(0, settled("k"));
     assert_eq!(desk.hear(prepare(6, 0)), ["start 6 on 0"]);
-    let end = LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default())));
+    let end = LaneEvent::Ended(Ok(Fruit::Baseline(Box::default())));
     assert_eq!(desk.lane(0, end), ["6: baseline", "ready 0 \"k\""]);
 }
 
@@ -250,7 +249,7 @@ fn the_same_lease_twice_is_started_once_also_after_it_ended() {
 fn a_coordinator_that_lost_its_state_may_begin_its_numbers_anew() {
     let mut desk = Desk::joined(1);
     desk.hear(prepare(1, 0));
-    desk.lane(0, LaneEvent::Ended(Ok(Fruit::Baseline(BaselineReady::default()))));
+    desk.lane(0, LaneEvent::Ended(Ok(Fruit::Baseline(Box::default()))));
     desk.step(Input::Disconnected);
     desk.connect();
     assert_eq!(desk.hear(prepare(1, 0)), ["ready 0 \"\""], "not while its end is unacknowledged");

@@ -127,7 +127,7 @@ impl Session {
         let (measured, untouched) = match std::mem::replace(place, Lane::Waiting) {
             Lane::Working(working) => {
                 let fact = match end {
-                    Ok(Fruit::Baseline(ready)) => Fact::BaselineReady(ready),
+                    Ok(Fruit::Baseline(ready)) => Fact::BaselineReady(*ready),
                     Ok(Fruit::Tests(found)) => Fact::Discovered(found),
                     Ok(Fruit::Unit) => Fact::UnitEnded(UnitEnded {}),
                     Err(failed) => Fact::WorkFailed(failed),
