@@ -166,9 +166,9 @@ mod tests {
 
     const ARTIFACT: &str = "h:5000/andon:k@sha256:d";
 
-    fn judged(artifact: &str, own: Option<&str>, asked: &Asked, stored: FarmError) -> GetFault {
+    fn judged(artifact: &str, own: Option<&str>, asked: &Asked, stored: &FarmError) -> GetFault {
         let layer = BaselineLayer { blob_digest: "b".into(), blob_size: 1, sha256: "s".into() };
-        verdict(&layer, artifact, own, asked, &stored)
+        verdict(&layer, artifact, own, asked, stored)
     }
 
     fn none() -> FarmError {
@@ -183,19 +183,19 @@ mod tests {
             Asked::Failed(RegistryError::Away { registry: "h:5000/andon".into(), why: "refused".into() });
         let broken = || FarmError::Broken("cut".into());
         let is_gone = |fault: GetFault| matches!(fault, GetFault::Gone(_));
-        assert!(is_gone(judged(ARTIFACT, Some("h:5000/andon"), &missing, none())));
-        assert!(is_gone(judged("", None, &Asked::NotThere, none())));
+        assert!(is_gone(judged(ARTIFACT, Some("h:5000/andon"), &missing, &none())));
+        assert!(is_gone(judged("", None, &Asked::NotThere, &none())));
         for other in [Some("h:5000/and"), Some("other/andon"), None] {
-            assert!(!is_gone(judged(ARTIFACT, other, &missing, none())), "{other:?}");
+            assert!(!is_gone(judged(ARTIFACT, other, &missing, &none())), "{other:?}");
         }
-        assert!(!is_gone(judged(ARTIFACT, Some("h:5000/andon"), &missing, broken())));
-        assert!(!is_gone(judged(ARTIFACT, Some("h:5000/andon"), &away, none())));
-        assert!(!is_gone(judged("", None, &Asked::NotThere, broken())));
+        assert!(!is_gone(judged(ARTIFACT, Some("h:5000/andon"), &missing, &broken())));
+        assert!(!is_gone(judged(ARTIFACT, Some("h:5000/andon"), &away, &none())));
+        assert!(!is_gone(judged("", None, &Asked::NotThere, &broken())));
     }
 
     #[test]
     fn what_is_missing_is_told_with_both_places() {
-        let GetFault::Failed(said) = judged(ARTIFACT, None, &Asked::NoRegistry, none()) else { panic!() };
+        let GetFault::Failed(said) = judged(ARTIFACT, None, &Asked::NoRegistry, &none()) else { panic!() };
         for part in [ARTIFACT, "ANDON_REGISTRY", "the coordinator's store has no copy"] {
             assert!(said.contains(part), "{said}");
         }
