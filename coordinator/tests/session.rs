@@ -281,7 +281,7 @@ async fn a_published_baseline_is_found_by_its_root_and_by_its_own_project_alone(
         project: "shop".into(),
         ..wire::BaselineManifest::default()
     };
-    let ready = wire::BaselineReady { manifest: Some(manifest.clone()), built: true };
+    let ready = wire::BaselineReady { manifest: Some(manifest.clone()), built: true, replaces: false };
     let seq = worker.report(lease, wire::report::Body::BaselineReady(ready)).await;
     worker.acknowledged(seq).await;
 

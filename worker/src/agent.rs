@@ -29,6 +29,7 @@ use crate::host::{HostReport, HostUnfit, LookError, Pressure, Role, Severity};
 use crate::images::Images;
 use crate::link::{self, AddressError, Coordinator, FarmClient, Health, LinkError, LinkOptions};
 use crate::nested::{DaemonState, NestedConfig, NestedDaemon, NestedError};
+use crate::registry::{Registry, RegistryConfig, RegistryError};
 
 /// Where a worker keeps its things unless told otherwise.
 pub const DATA_DIR_DEFAULT: &str = "/var/lib/andon";
@@ -64,6 +65,8 @@ pub struct WorkerConfig {
     pub deep_every: u32,
     /// Let what runs in lanes sync to the disk when it asks for it; otherwise that does nothing.
     pub fsync: bool,
+    /// Where baselines go, and come from, before the coordinator's blob store.
+    pub registry: Option<RegistryConfig>,
     /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
     pub own_network: bool,
 }
@@ -104,6 +107,9 @@ pub enum AgentError {
     /// The coordinator does not want this worker.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The registry refuses the credentials, or cannot be spoken to.
+    #[error("the registry for baselines cannot be used")]
+    Registry(#[from] RegistryError),
     /// A folder or a signal.
     #[error("cannot {what}")]
     Io {
@@ -143,9 +149,10 @@ pub async fn run(config: WorkerConfig) -> Result<(), AgentError> {
 /// As [`run`].
 pub async fn run_until(config: WorkerConfig, stop: CancellationToken) -> Result<(), AgentError> {
     let plan = Plan::of(config)?;
+    let registry = open_registry(&plan).await?;
     examine_host(&plan).await?;
     let pool = open_pool(&plan).await?;
-    let worked = with_pool(&plan, pool.clone(), stop).await;
+    let worked = with_pool(&plan, pool.clone(), registry, stop).await;
     let closed = tokio::task::spawn_blocking(move || pool.close()).await;
     let closed = closed.expect("closing a pool does not panic");
     let path = plan.pool_dir();
@@ -164,6 +171,7 @@ struct Plan {
     pool_unused: Option<Duration>,
     deep_every: u32,
     fsync: bool,
+    registry: Option<RegistryConfig>,
     own_network: bool,
 }
 
@@ -180,6 +188,7 @@ impl Plan {
             pool_unused,
             deep_every,
             fsync,
+            registry,
             own_network,
         } = config;
         let coordinator = Coordinator::new(&coordinator, &token)?;
@@ -202,6 +211,7 @@ impl Plan {
             pool_unused,
             deep_every,
             fsync,
+            registry,
             own_network,
         })
     }
@@ -245,9 +255,34 @@ async fn open_pool(plan: &Plan) -> Result<Pool, AgentError> {
     Ok(pool)
 }
 
-async fn with_pool(plan: &Plan, pool: Pool, stop: CancellationToken) -> Result<(), AgentError> {
+/// A registry that refuses this worker is a mistake to tell at once; one that is away may come back.
+async fn open_registry(plan: &Plan) -> Result<Option<Registry>, AgentError> {
+    let Some(config) = &plan.registry else { return Ok(None) };
+    if config.tells_password() {
+        tracing::warn!(
+            registry = config.address(),
+            "the registry's password crosses the network in the clear: --registry-insecure"
+        );
+    }
+    let registry = Registry::new(config.clone()).await?;
+    match registry.greet().await {
+        Ok(()) => tracing::info!(registry = registry.address(), "baselines go to the registry"),
+        Err(error @ RegistryError::Away { .. }) => {
+            tracing::warn!("{error}; until it is back baselines go to the coordinator's store");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Some(registry))
+}
+
+async fn with_pool(
+    plan: &Plan,
+    pool: Pool,
+    registry: Option<Registry>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
     let daemon = NestedDaemon::start(nested_config(plan, pool.dir())).await?;
-    let worked = with_daemon(plan, pool, &daemon, stop).await;
+    let worked = with_daemon(plan, pool, registry, &daemon, stop).await;
     daemon.shutdown().await;
     worked
 }
@@ -264,6 +299,7 @@ fn nested_config(plan: &Plan, pool: &Path) -> NestedConfig {
 async fn with_daemon(
     plan: &Plan,
     pool: Pool,
+    registry: Option<Registry>,
     daemon: &NestedDaemon,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
@@ -279,6 +315,7 @@ async fn with_daemon(
         pool,
         images: Arc::new(Images::new(daemon.engine(), Arc::new(farm.clone()), data_dir.clone())),
         farm: Arc::new(farm.clone()),
+        registry,
         data_dir,
         lanes: plan.lanes,
         driver: plan.driver,

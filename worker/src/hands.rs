@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::SharedEngine;
 use crate::host::Pressure;
 use crate::lane::{self, Lane, UnitWork, Workshop};
+use crate::registry::Registry;
 use crate::runner::UnitNews;
 
 /// Lines for a person, about what is being prepared. Sent without waiting; lost where nobody takes them.
@@ -270,6 +271,8 @@ pub struct HandsOptions {
     pub images: Arc<dyn ImageSource>,
     /// Blobs and published baselines.
     pub farm: Arc<dyn Farm>,
+    /// Where baselines go first, if there is one.
+    pub registry: Option<Registry>,
     /// The worker's own folder, seen by the daemon under the same path.
     pub data_dir: PathBuf,
     /// How many lanes.

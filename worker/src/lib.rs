@@ -15,5 +15,6 @@ mod lane_docker;
 pub mod link;
 pub mod nested;
 pub mod outer;
+pub mod registry;
 pub mod runner;
 pub mod stack;

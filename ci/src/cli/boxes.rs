@@ -8,6 +8,7 @@ use std::sync::Arc;
 use andon_worker::engine::{DockerEngine, Status};
 use andon_worker::host::Capabilities;
 use andon_worker::outer::{BoxSpec, Outer, OuterError, WorkerBox, privileges};
+use andon_worker::registry::RegistryConfig;
 
 use super::doctor::chain;
 use super::error::CliError;
@@ -23,6 +24,7 @@ pub(crate) struct Wanted {
     pub(crate) image: String,
     pub(crate) socket: PathBuf,
     pub(crate) join_token: String,
+    pub(crate) registry: Option<RegistryConfig>,
 }
 
 /// The boxes of one farm.
@@ -63,7 +65,7 @@ impl Boxes {
                 join_token: wanted.join_token.clone(),
                 lanes: Some(wanted.lanes),
                 driver: wanted.driver.map(|driver| driver.of_worker().as_str().to_owned()),
-                env: pool_environment(),
+                env: environment(wanted.registry.as_ref()),
                 shm_bytes: 0,
             };
             self.outer.start_worker(&spec).await?;
@@ -128,10 +130,11 @@ impl From<OuterError> for CliError {
     }
 }
 
-/// What the pools of this machine's boxes are told: by the environment of whoever starts them.
-fn pool_environment() -> Vec<(String, String)> {
+/// What this machine's boxes are told: by the environment of whoever starts them, and of the registry.
+fn environment(registry: Option<&RegistryConfig>) -> Vec<(String, String)> {
     let told = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-    super::servers::WORKER_VARIABLES.iter().filter_map(|name| told(name)).collect()
+    let told = super::servers::WORKER_VARIABLES.iter().filter_map(|name| told(name));
+    told.chain(registry.map(super::registry::environment).unwrap_or_default()).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod init;
 mod lists;
 mod out;
 mod process;
+mod registry;
 mod run;
 mod servers;
 pub(crate) mod shares;

@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use super::error::CliError;
 use super::farm::FarmArgs;
 use super::out;
+use super::registry::{RegistryArgs, Surroundings};
 use super::shares::{ShareArgs, Shares};
 use crate::report::exit::Exit;
 use crate::state::{FarmFile, StateDir, StateError};
@@ -359,6 +360,8 @@ pub(crate) struct AgentArgs {
     /// write has to outlive nothing
     #[arg(long, env = "ANDON_FSYNC")]
     fsync: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
@@ -375,6 +378,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
             (url, token.map_or_else(|| state.farm().map(|file| file.join_token), Ok)?)
         }
     };
+    let registry = args.registry.config(&Surroundings::of_process())?;
     let config = WorkerConfig {
         coordinator,
         token,
@@ -391,6 +395,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
         fsync: args.fsync,
         pool_unused: (args.pool_unused_days > 0)
             .then(|| Duration::from_secs(u64::from(args.pool_unused_days) * DAY_SECS)),
+        registry,
         own_network: args.own_network,
     };
     Box::pin(andon_worker::agent::run(config))

@@ -16,6 +16,7 @@ use super::boxes::{self, Boxes};
 use super::error::CliError;
 use super::farm::{self, Address, FarmArgs};
 use super::process::{Background, ProcessError};
+use super::registry::{RegistryArgs, Surroundings};
 use super::servers::{Driver, StoreArgs, Told, Whose, absolute_watch, ensure_farm, parse_watch};
 use super::shares::ShareArgs;
 use super::{engine, out};
@@ -67,6 +68,8 @@ pub(crate) struct UpArgs {
     store: StoreArgs,
     #[command(flatten)]
     shares: ShareArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +96,7 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
     for watched in &told.watch {
         parse_watch(watched, Whose::None)?;
     }
+    let registry = args.registry.config(&Surroundings::of_process())?;
     // Before anything starts: no engine is the commonest reason why nothing will work.
     let engine = if args.workers > 0 { Some(engine::connect().await?) } else { None };
     let before = state.farm().ok();
@@ -119,6 +123,7 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
             image: args.image,
             socket: state.socket()?,
             join_token: file.join_token.clone(),
+            registry,
         };
         let names = boxes.start_missing(&wanted).await?;
         wait_for_workers(&connection, &boxes, &names).await?;

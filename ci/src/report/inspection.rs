@@ -8,6 +8,8 @@ use super::{json, words};
 
 /// Longest command, label or name shown.
 const VALUE_CHARS_MAX: usize = 100;
+/// Longest address of an artifact shown: a host, a repository, a key, a digest.
+const ARTIFACT_CHARS_MAX: usize = 500;
 
 /// `andon baseline inspect`.
 pub(crate) fn baseline(manifest: &BaselineManifest, now_unix_ms: u64) -> String {
@@ -24,6 +26,7 @@ pub(crate) fn baseline(manifest: &BaselineManifest, now_unix_ms: u64) -> String 
         fact("built on", shown(&manifest.parent_key)),
         fact("root", shown(&manifest.root_key)),
         fact("built", format!("{built}, in {}", words::millis(manifest.build_ms))),
+        fact("lies in", lies_in(manifest)),
         fact("size", format!("{}, {} packed", words::bytes(size), words::bytes(packed))),
     ];
     let mut said = table(&["baseline", &cut(&manifest.key, VALUE_CHARS_MAX)], &facts);
@@ -39,6 +42,14 @@ pub(crate) fn baseline(manifest: &BaselineManifest, now_unix_ms: u64) -> String 
     said.push('\n');
     said.push_str(&table(&["LABEL", "VALUE"], &manifest.labels.iter().map(label).collect::<Vec<_>>()));
     said
+}
+
+/// A registry's artifact, or the coordinator's own store.
+fn lies_in(manifest: &BaselineManifest) -> String {
+    match manifest.artifact.as_str() {
+        "" => "the coordinator's blob store".to_owned(),
+        artifact => cut(artifact, ARTIFACT_CHARS_MAX),
+    }
 }
 
 fn step(manifest: &BaselineManifest, place: usize, step: &BaselineStepDone) -> Vec<String> {
@@ -87,7 +98,8 @@ mod tests {
         };
         let mut migrate = step("c", "", "alembic upgrade head", 800);
         (migrate.grows, migrate.files) = (true, vec![Default::default(); 3]);
-        let lower = BaselineLayer { blob_digest: "b".repeat(64), blob_size: 21 << 20 };
+        let lower =
+            BaselineLayer { blob_digest: "b".repeat(64), blob_size: 21 << 20, ..BaselineLayer::default() };
         let manifest = BaselineManifest {
             key: "c".repeat(64),
             project: "shop".into(),
@@ -115,6 +127,7 @@ mod tests {
         built on  bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
         root      aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
         built     1 min ago, in 2.3 s
+        lies in   the coordinator's blob store
         size      304.0 MB, 22.3 MB packed
 
         STEP  KEY           TOOK    FILES     KEPT  RAN
@@ -128,6 +141,10 @@ mod tests {
         team   blue; green
         ");
         let json = serde_json::to_value(json::baseline(&manifest)).unwrap();
+        assert_eq!(json["artifact"], serde_json::Value::Null);
+        let elsewhere = BaselineManifest { artifact: "h:5000/andon:k@sha256:d".into(), ..manifest.clone() };
+        assert!(baseline(&elsewhere, 61_000).contains("lies in   h:5000/andon:k@sha256:d\n"));
+        assert_eq!(json::baseline(&elsewhere).artifact.as_deref(), Some("h:5000/andon:k@sha256:d"));
         assert_eq!(json["steps"][1]["files"], 3);
         assert_eq!(
             (&json["steps"][0]["kept"], json["trees"][0]["layers"].as_array().unwrap().len()),

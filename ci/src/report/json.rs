@@ -138,6 +138,8 @@ pub(crate) struct BaselineJson {
     pub(crate) project: Option<String>,
     pub(crate) parent_key: Option<String>,
     pub(crate) root_key: Option<String>,
+    /// Where it lies in a registry; null where it is in the coordinator's blob store.
+    pub(crate) artifact: Option<String>,
     pub(crate) steps: Vec<BaselineStepJson>,
     pub(crate) services: Vec<BaselineServiceJson>,
     pub(crate) trees: Vec<BaselineTreeJson>,
@@ -190,6 +192,8 @@ pub(crate) struct BaselineTreeJson {
 pub(crate) struct BaselineLayerJson {
     pub(crate) blob_digest: String,
     pub(crate) blob_bytes: u64,
+    /// Where it is in a registry.
+    pub(crate) sha256: Option<String>,
 }
 
 /// A run without its tests, as `list --json` writes each.
@@ -342,6 +346,7 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
         project: given(&manifest.project),
         parent_key: given(&manifest.parent_key),
         root_key: given(&manifest.root_key),
+        artifact: given(&manifest.artifact),
         steps: steps.collect(),
         services: services.collect(),
         trees: trees.collect(),
@@ -351,9 +356,13 @@ pub(crate) fn baseline(manifest: &BaselineManifest) -> BaselineJson {
 }
 
 fn layers(tree: &BaselineTree) -> impl Iterator<Item = BaselineLayerJson> {
-    let lower = tree.lower.iter().map(|layer| (&layer.blob_digest, layer.blob_size));
-    let layers = lower.chain([(&tree.blob_digest, tree.blob_size)]);
-    layers.map(|(digest, bytes)| BaselineLayerJson { blob_digest: digest.clone(), blob_bytes: bytes })
+    let lower = tree.lower.iter().map(|layer| (&layer.blob_digest, layer.blob_size, &layer.sha256));
+    let layers = lower.chain([(&tree.blob_digest, tree.blob_size, &tree.sha256)]);
+    layers.map(|(digest, bytes, sha256)| BaselineLayerJson {
+        blob_digest: digest.clone(),
+        blob_bytes: bytes,
+        sha256: given(sha256),
+    })
 }
 
 /// Bytes of all blobs that a tree is put together from.

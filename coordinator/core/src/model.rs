@@ -266,6 +266,8 @@ pub enum Report {
         key: String,
         /// What it is and where it comes from, as the store keeps it.
         manifest: Vec<u8>,
+        /// What was published under this key before is gone.
+        replaces: bool,
     },
     /// The suite's tests.
     Discovered {
@@ -435,7 +437,8 @@ pub enum Record {
         /// What they left.
         artifacts: Artifacts,
     },
-    /// A baseline is published. It never changes: a second one under the same key is dropped.
+    /// A baseline is published. It never changes: a second one under the same key is dropped, unless the first is gone from
+    /// where it was.
     BaselinePublished {
         /// Its key.
         key: String,
@@ -443,6 +446,8 @@ pub enum Record {
         manifest: Vec<u8>,
         /// When it was published.
         at_unix_ms: u64,
+        /// It takes the place of one that is gone.
+        replaces: bool,
     },
     /// A stand was not what its baseline says after it was put back. What was told before under its id is dropped.
     Inexact {

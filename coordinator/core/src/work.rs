@@ -49,9 +49,9 @@ impl Core {
         let held = self.leases.get_mut(&lease.fence).ok_or(Void::NotCurrent)?;
         held.expires_mono_ms = now.mono_ms + self.config.lease_ttl_ms;
         match (&held.work.kind, report) {
-            (PendingKind::Baseline, Report::BaselineReady { key, manifest }) => {
+            (PendingKind::Baseline, Report::BaselineReady { key, manifest, replaces }) => {
                 let at_unix_ms = now.unix_ms;
-                persist(out, Record::BaselinePublished { key: key.clone(), manifest, at_unix_ms });
+                persist(out, Record::BaselinePublished { key: key.clone(), manifest, at_unix_ms, replaces });
                 self.close(lease.fence, out);
                 self.baseline_ready(lease.run, key, out);
             }

@@ -83,6 +83,7 @@ pub(crate) fn report(body: wire::report::Body) -> Option<Report> {
             Report::BaselineReady {
                 key: manifest.key.clone(),
                 manifest: prost::Message::encode_to_vec(&manifest),
+                replaces: ready.replaces,
             }
         }
         Wire::Discovered(found) => Report::Discovered {

@@ -352,16 +352,18 @@ async fn lists_are_newest_first_and_filtered() {
 }
 
 #[tokio::test]
-async fn baselines_are_immutable_and_images_are_replaced() {
+async fn baselines_are_immutable_unless_they_are_gone_and_images_are_replaced() {
     on_each(async |store| {
-        let published = |manifest: &[u8]| Record::BaselinePublished {
+        let published = |manifest: &[u8], replaces| Record::BaselinePublished {
             key: "k".into(),
             manifest: manifest.to_vec(),
             at_unix_ms: 1,
+            replaces,
         };
-        store.apply(&[published(b"one"), published(b"two")]).await.unwrap();
+        store.apply(&[published(b"one", false), published(b"two", false)]).await.unwrap();
         assert_eq!(store.baseline("k").await.unwrap().unwrap(), b"one");
-        assert_eq!(store.baselines().await.unwrap().len(), 1);
+        store.apply(&[published(b"three", true)]).await.unwrap();
+        assert_eq!(store.baselines().await.unwrap(), [b"three"]);
 
         let image = |id: &str| ImageRow {
             reference: "mysql:9".into(),

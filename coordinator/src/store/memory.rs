@@ -187,7 +187,10 @@ impl State {
             Record::ArtifactsKept { lease, artifacts } => {
                 self.artifacts.entry(lease.fence).or_insert((lease.run, artifacts));
             }
-            Record::BaselinePublished { key, manifest, at_unix_ms } => {
+            Record::BaselinePublished { key, manifest, at_unix_ms, replaces } => {
+                if replaces {
+                    self.baselines.retain(|(_, known, _)| *known != key);
+                }
                 if !self.baselines.iter().any(|(_, known, _)| *known == key) {
                     self.baselines.push((at_unix_ms, key, manifest));
                 }
@@ -428,7 +431,6 @@ impl Store for Memory {
             state.runs.iter().filter(|(run, stored)| **run > after && stored.row.forgotten == forgotten);
         let specs = later.map(|(run, stored)| (*run, stored.row.header.spec_digest.clone()));
         Ok(specs.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
-
     }
 
     async fn inexact(&self, filter: &InexactFilter) -> Result<Vec<InexactRow>> {

@@ -74,7 +74,7 @@ impl Cluster {
         let outcomes =
             [Outcome::Passed, Outcome::Failed, Outcome::Skipped, Outcome::TimedOut, Outcome::Cancelled];
         match self.dice.below(12) {
-            0 => Report::BaselineReady { key: "forged".to_owned(), manifest: vec![6] },
+            0 => Report::BaselineReady { key: "forged".to_owned(), manifest: vec![6], replaces: false },
             1 => {
                 let forged = Candidate { id: "forged".to_owned(), expected_ms: None, failed_last: true };
                 Report::Discovered { tests: vec![forged] }

@@ -79,7 +79,7 @@ impl Cluster {
             Work::PrepareBaseline if faulty => (fails(FailureClass::Baseline), true),
             Work::PrepareBaseline => {
                 let key = format!("{project}-{commit}");
-                (Report::BaselineReady { key, manifest: vec![1] }, true)
+                (Report::BaselineReady { key, manifest: vec![1], replaces: false }, true)
             }
             Work::Discover { .. } if faulty => (fails(FailureClass::Config), true),
             Work::Discover { suite, .. } => {

@@ -251,6 +251,7 @@ impl Build<'_> {
             root_key: self.chain.root().to_owned(),
             steps: way.done.clone(),
             parent_key,
+            artifact: String::new(),
             prefixes: Vec::new(),
             proofs: Vec::new(),
             key,

@@ -4,6 +4,7 @@
 
 mod build;
 mod carry;
+mod depot;
 mod key;
 mod labels;
 mod leg;
@@ -16,5 +17,5 @@ pub(crate) use build::{Build, Outcome};
 pub(crate) use key::steps_of;
 pub use key::{Chain, FORMAT};
 pub(crate) use leg::{BUILD_LANE, SeedKit, Seeder, rig_failure};
-pub(crate) use shelf::{Shelf, Shelved, farm_fault};
+pub(crate) use shelf::{Found, Shelf, Shelved, farm_fault};
 pub(crate) use source::{Source, Sources, TREE as SOURCE_TREE};

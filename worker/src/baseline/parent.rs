@@ -50,6 +50,7 @@ pub(crate) fn with_prefixes(manifest: BaselineManifest) -> Vec<BaselineManifest>
             root_key: manifest.root_key.clone(),
             steps: manifest.steps[..steps].to_vec(),
             parent_key: prefix.parent_key.clone(),
+            artifact: prefix.artifact.clone(),
             prefixes: Vec::new(),
             proofs: Vec::new(),
         });

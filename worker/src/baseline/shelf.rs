@@ -12,11 +12,12 @@ use andon_snapshot::{Baseline, Pool, PoolError};
 use prost::Message;
 
 use super::build::Built;
-use super::carry::is_published;
+use super::carry::{FetchFault, is_published};
 use super::parent::{Candidate, with_prefixes};
 use super::room::{self, Space, Why, Wish};
 use crate::clock;
-use crate::hands::{Farm, Notices, WorkFailure, blocking, chain};
+use crate::hands::{Farm, Notices, WorkFailure, blocking, chain, notice};
+use crate::registry::Registry;
 
 /// With less than this free, no baseline is built or fetched.
 const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
@@ -35,11 +36,26 @@ pub(crate) struct Shelved {
     pub(crate) manifest: BaselineManifest,
 }
 
+/// What came of looking for a baseline.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// In the pool, and published.
+    Here(Shelved),
+    /// In the pool; what was published of it was gone, and it was published again.
+    Again(Shelved),
+    /// It was published, and cannot be had any more.
+    Gone,
+    /// Nobody has published it.
+    Nowhere,
+}
+
 /// The worker's baselines.
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     pub(crate) pool: Pool,
     pub(crate) farm: Arc<dyn Farm>,
+    /// Where blobs go first, if there is one.
+    pub(crate) registry: Option<Registry>,
     /// For archives on their way.
     pub(crate) scratch: PathBuf,
     /// Where blobs lie on their way here. Kept over a restart of the worker, which goes on with them.
@@ -68,8 +84,8 @@ impl Shelf {
         }
     }
 
-    /// From the pool, else from the farm; `None` where nobody has published it.
-    pub(crate) async fn find(&self, key: &str, notices: &Notices) -> Result<Option<Shelved>, WorkFailure> {
+    /// From the pool, else from where it was published.
+    pub(crate) async fn find(&self, key: &str, notices: &Notices) -> Result<Found, WorkFailure> {
         let local = self.local(key);
         let published = match self.farm.find_baseline(key).await {
             Ok(published) => published,
@@ -83,18 +99,38 @@ impl Shelf {
             }
         };
         match (local, published) {
-            (Some(local), None) => {
-                // The farm forgot it, or never heard of it: publish it again.
-                let manifest = self.upload(&local.baseline, local.manifest, None).await?;
-                self.keep(&manifest)?;
-                Ok(Some(Shelved { baseline: local.baseline, manifest }))
-            }
+            // The farm forgot it, or never heard of it.
+            (Some(local), None) => self.publish_again(local, notices).await.map(Found::Here),
             (Some(local), Some(manifest)) if matches(&local.baseline, &manifest) => {
-                Ok(Some(Shelved { baseline: local.baseline, manifest }))
+                if self.is_lost(&manifest).await {
+                    notice(notices, format!("{} is gone: publishing it again", manifest.artifact));
+                    return self.publish_again(local, notices).await.map(Found::Again);
+                }
+                Ok(Found::Here(Shelved { baseline: local.baseline, manifest }))
             }
-            (_, Some(manifest)) => self.fetch(key, manifest, notices).await.map(Some),
-            (None, None) => Ok(None),
+            (_, Some(manifest)) => match self.fetch(key, manifest, notices).await {
+                Ok(shelved) => Ok(Found::Here(shelved)),
+                Err(FetchFault::Failed(failure)) => Err(failure),
+                Err(FetchFault::Gone(why)) => {
+                    notice(notices, format!("published baseline {key} cannot be had any more: {why}"));
+                    Ok(Found::Gone)
+                }
+            },
+            (None, None) => Ok(Found::Nowhere),
         }
+    }
+
+    async fn publish_again(&self, local: Shelved, notices: &Notices) -> Result<Shelved, WorkFailure> {
+        let manifest = self.upload(&local.baseline, local.manifest, None, notices).await?;
+        self.keep(&manifest)?;
+        Ok(Shelved { baseline: local.baseline, manifest })
+    }
+
+    /// Whether somebody deleted its tag from this worker's own registry.
+    async fn is_lost(&self, manifest: &BaselineManifest) -> bool {
+        let Some(registry) = &self.registry else { return false };
+        let own = format!("{}:{}@", registry.address(), manifest.key);
+        manifest.artifact.starts_with(&own) && registry.has_lost(&manifest.key).await
     }
 
     /// Forgets what is in the pool without a manifest: a build that was never finished.
@@ -220,7 +256,11 @@ impl Shelf {
     }
 
     /// Publishes a build with the states that were kept on the way to it. Answers with its manifest.
-    pub(crate) async fn publish(&self, built: Built) -> Result<BaselineManifest, WorkFailure> {
+    pub(crate) async fn publish(
+        &self,
+        built: Built,
+        notices: &Notices,
+    ) -> Result<BaselineManifest, WorkFailure> {
         let Built { baseline, mut manifest, parent, kept } = built;
         // What an earlier build kept and, because it failed then, did not publish.
         let orphan = parent.iter().filter(|parent| !is_published(&parent.manifest)).cloned();
@@ -228,7 +268,7 @@ impl Shelf {
         let mut below = parent.filter(|parent| is_published(&parent.manifest));
         let mut prefixes = Vec::new();
         for state in unpublished {
-            let told = self.upload(&state.baseline, state.manifest, below.as_ref()).await?;
+            let told = self.upload(&state.baseline, state.manifest, below.as_ref(), notices).await?;
             self.keep(&told)?;
             let steps = told.steps.len();
             if manifest.steps.get(steps.wrapping_sub(1)).is_some_and(|step| step.key == told.key) {
@@ -236,7 +276,7 @@ impl Shelf {
             }
             below = Some(Shelved { baseline: state.baseline, manifest: told });
         }
-        manifest = self.upload(&baseline, manifest, below.as_ref()).await?;
+        manifest = self.upload(&baseline, manifest, below.as_ref(), notices).await?;
         manifest.prefixes = prefixes;
         self.keep(&manifest)?;
         Ok(manifest)
@@ -269,6 +309,7 @@ fn prefix_of(manifest: &BaselineManifest) -> BaselinePrefix {
         built_unix_ms: manifest.built_unix_ms,
         build_ms: manifest.build_ms,
         parent_key: manifest.parent_key.clone(),
+        artifact: manifest.artifact.clone(),
     }
 }
 

@@ -20,9 +20,11 @@ use crate::hands::{
     Driver, Farm, FarmError, Hands, HandsOptions, ImageSource, Notices, ResolvedImage, WorkFailure,
 };
 use crate::host::Pressure;
+use crate::registry::Registry;
 use crate::runner::UnitNews;
 
 mod exact;
+mod registry;
 mod standby;
 mod steps;
 
@@ -112,11 +114,24 @@ fn layer(dir: &Path, container: &str) -> PathBuf {
 
 impl Bench {
     async fn new(farm: &Arc<FakeFarm>, driver: Option<Driver>) -> Self {
-        Self::checking(farm, driver, 0).await
+        Self::with(farm, driver, 0, None).await
     }
 
     /// Compares every byte each so many rebases.
     async fn checking(farm: &Arc<FakeFarm>, driver: Option<Driver>, deep_every: u32) -> Self {
+        Self::with(farm, driver, deep_every, None).await
+    }
+
+    async fn with_registry(farm: &Arc<FakeFarm>, driver: Option<Driver>, registry: Option<Registry>) -> Self {
+        Self::with(farm, driver, 0, registry).await
+    }
+
+    async fn with(
+        farm: &Arc<FakeFarm>,
+        driver: Option<Driver>,
+        deep_every: u32,
+        registry: Option<Registry>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engine = FakeEngine::new();
         for name in ["db", "tests"] {
@@ -139,6 +154,7 @@ impl Bench {
             pool,
             images: Arc::new(FakeImages),
             farm: farm.clone(),
+            registry,
             data_dir: dir.path().join("data"),
             lanes: 1,
             driver,

@@ -18,7 +18,7 @@ use super::outfit::Outfitter;
 use super::stand::{Ground, Proofs, Stand, Teller};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
-    BUILD_LANE, Build, Chain, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
+    BUILD_LANE, Build, Chain, Found, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
 };
 use crate::engine::ImageInfo;
 use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, blocking, notice};
@@ -98,6 +98,7 @@ impl Workshop {
             shelf: Shelf {
                 pool: pool.clone(),
                 farm: Arc::clone(&farm),
+                registry: options.registry.clone(),
                 scratch: scratch.clone(),
                 downloads: options.data_dir.join("downloads"),
                 manifests,
@@ -203,7 +204,7 @@ impl Workshop {
         notices: &Notices,
     ) -> Result<BaselineReady, WorkFailure> {
         let Some(stack) = spec.stack.as_ref().filter(|stack| !stack.services.is_empty()) else {
-            return Ok(BaselineReady { manifest: Some(BaselineManifest::default()), built: false });
+            return Ok(ready(BaselineManifest::default(), false, false));
         };
         let _one_at_a_time = self.gate.lock().await;
         let began = Instant::now();
@@ -220,10 +221,18 @@ impl Workshop {
             StackPlan::new(stack, &images).map_err(|refused| WorkFailure::baseline(refused.to_string()))?;
         let plan = Arc::new(plan);
         self.await_let_go(&key).await?;
-        if let Some(found) = self.shelf.find(&key, notices).await? {
-            self.remember(&found, &plan, &baseline_spec).await;
-            return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
-        }
+        let replaces = match self.shelf.find(&key, notices).await? {
+            Found::Here(found) => {
+                self.remember(&found, &plan, &baseline_spec).await;
+                return Ok(ready(found.manifest, false, false));
+            }
+            Found::Again(found) => {
+                self.remember(&found, &plan, &baseline_spec).await;
+                return Ok(ready(found.manifest, false, true));
+            }
+            Found::Gone => true,
+            Found::Nowhere => false,
+        };
         self.shelf.clear(&key).await?;
         self.shelf.make_room(0).await?;
         let kit = self.seed_kit(run, spec, &source, notices).await?;
@@ -244,7 +253,7 @@ impl Workshop {
         let built = match build.run(&kit).await? {
             Outcome::Found(found) => {
                 self.remember(&found, &plan, &baseline_spec).await;
-                return Ok(BaselineReady { manifest: Some(found.manifest), built: false });
+                return Ok(ready(found.manifest, false, replaces));
             }
             Outcome::Built(built) => *built,
         };
@@ -254,11 +263,11 @@ impl Workshop {
         let printed = self.check(&baseline, &plan, &source, &proofs, notices).await?;
         built.manifest.proofs = proofs.proven(&printed);
         notice(notices, "publishing the baseline".to_owned());
-        let manifest = self.shelf.publish(built).await?;
+        let manifest = self.shelf.publish(built, notices).await?;
         notice(notices, format!("baseline {} was built in {:.1?}", &key[..12], began.elapsed()));
         let built = Shelved { baseline, manifest };
         self.remember(&built, &plan, &baseline_spec).await;
-        Ok(BaselineReady { manifest: Some(built.manifest), built: true })
+        Ok(ready(built.manifest, true, replaces))
     }
 
     /// Where a unit of a suite runs, from which baseline.
@@ -323,10 +332,10 @@ impl Workshop {
         }
         self.await_let_go(key).await?;
         let found = match self.shelf.local(key) {
-            Some(found) => Some(found),
+            Some(found) => Found::Here(found),
             None => self.shelf.find(key, notices).await?,
         };
-        let Some(found) = found else {
+        let (Found::Here(found) | Found::Again(found)) = found else {
             return Err(WorkFailure::infrastructure(format!(
                 "baseline {key} is neither here nor with the farm"
             )));
@@ -414,6 +423,10 @@ impl Workshop {
         stacks.insert(key.to_owned(), known.clone());
         known
     }
+}
+
+fn ready(manifest: BaselineManifest, built: bool, replaces: bool) -> BaselineReady {
+    BaselineReady { manifest: Some(manifest), built, replaces }
 }
 
 /// Every name that a service is reached by.

@@ -27,6 +27,7 @@ mod testing;
 mod tests;
 mod upload;
 
+pub(crate) use backoff::Backoff;
 pub use crew::{Crew, Job, Unit};
 pub use dial::{AddressError, Coordinator};
 pub use driver::{DRAIN_LIMIT, Health, LinkError, LinkOptions, run};

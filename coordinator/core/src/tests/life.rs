@@ -14,7 +14,7 @@ fn a_run_goes_from_baseline_over_discovery_to_its_verdicts() {
     assert_eq!(farm.state(run), RunState::Preparing);
     assert!(farm.given.is_empty(), "nothing else starts before the baseline is there");
 
-    farm.report(&prepare, Report::BaselineReady { key: "k".into(), manifest: vec![] });
+    farm.report(&prepare, Report::BaselineReady { key: "k".into(), manifest: vec![], replaces: false });
     farm.ready("w1", prepare.lane.0);
     let discover = farm.take();
     assert_eq!(discover.work, Work::Discover { suite: "it".into(), baseline: "k".into() });
@@ -197,7 +197,7 @@ fn one_baseline_is_prepared_once_for_runs_that_share_it() {
     let prepare = farm.take();
     assert_eq!(prepare.lease.run, first);
     assert!(farm.given.is_empty(), "the second run waits for the first one's baseline");
-    farm.report(&prepare, Report::BaselineReady { key: "k".into(), manifest: vec![] });
+    farm.report(&prepare, Report::BaselineReady { key: "k".into(), manifest: vec![], replaces: false });
     assert_eq!(farm.given.len(), 1);
 }
 

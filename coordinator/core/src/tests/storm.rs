@@ -59,7 +59,10 @@ impl Storm {
     fn finish(&mut self, given: Given, outcome: Outcome) {
         match &given.work {
             Work::PrepareBaseline => {
-                self.farm.report(&given, Report::BaselineReady { key: "k".into(), manifest: vec![] });
+                self.farm.report(
+                    &given,
+                    Report::BaselineReady { key: "k".into(), manifest: vec![], replaces: false },
+                );
                 self.offer(&given);
             }
             Work::Discover { .. } => {

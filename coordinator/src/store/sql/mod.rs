@@ -107,7 +107,6 @@ impl Store for Database {
         limit: u32,
     ) -> Result<Vec<(RunId, String)>> {
         read::specifications(&self.pool, forgotten, after, limit).await
-
     }
 
     async fn inexact(&self, filter: &InexactFilter) -> Result<Vec<InexactRow>> {

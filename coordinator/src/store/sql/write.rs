@@ -205,8 +205,16 @@ async fn single(db: &mut Connection, record: &Record) -> Result<()> {
             sqlx::query(sql).bind(number(run.0)).bind(key).execute(db).await?;
             Ok(())
         }
-        Record::BaselinePublished { key, manifest, at_unix_ms } => {
-            let sql = "INSERT INTO baselines (key, manifest, at_ms) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING";
+        Record::BaselinePublished { key, manifest, at_unix_ms, replaces } => {
+            let sql = match replaces {
+                false => {
+                    "INSERT INTO baselines (key, manifest, at_ms) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING"
+                }
+                true => {
+                    "INSERT INTO baselines (key, manifest, at_ms) VALUES ($1, $2, $3)
+                     ON CONFLICT (key) DO UPDATE SET manifest = excluded.manifest, at_ms = excluded.at_ms"
+                }
+            };
             sqlx::query(sql).bind(key).bind(manifest).bind(number(*at_unix_ms)).execute(db).await?;
             Ok(())
         }

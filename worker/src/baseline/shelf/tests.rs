@@ -49,6 +49,7 @@ impl Bench {
         let shelf = Shelf {
             pool,
             farm: Arc::new(farm),
+            registry: None,
             scratch: folder("scratch"),
             downloads: folder("downloads"),
             manifests: folder("manifests"),

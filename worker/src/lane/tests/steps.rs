@@ -15,7 +15,7 @@ fn ballast() -> Vec<u8> {
 }
 
 /// `load` is kept on its own; `migrate` grows with its files.
-fn stepped(load: &str, migrations: &[&str]) -> RunSpec {
+pub(super) fn stepped(load: &str, migrations: &[&str]) -> RunSpec {
     let files =
         migrations.iter().map(|file| BaselineInput { path: (*file).to_owned(), digest: String::new() });
     let load = BaselineStep { run: vec![load.to_owned()], keep: Some(true), ..BaselineStep::default() };
@@ -33,7 +33,10 @@ fn stepped(load: &str, migrations: &[&str]) -> RunSpec {
 
 /// Each command adds itself to what the database's container holds; the one that `fails` fails.
 async fn bench(farm: &Arc<FakeFarm>, fails: &'static str) -> Bench {
-    let bench = Bench::new(farm, None).await;
+    seeded(Bench::new(farm, None).await, fails)
+}
+
+pub(super) fn seeded(bench: Bench, fails: &'static str) -> Bench {
     let dir = bench.dir.path().to_owned();
     bench.engine.on_exec(move |container, spec| {
         if !container.starts_with("andon-lanebuild") {
@@ -53,22 +56,22 @@ async fn bench(farm: &Arc<FakeFarm>, fails: &'static str) -> Bench {
 }
 
 impl Bench {
-    async fn prepare(&self, spec: &RunSpec) -> Result<BaselineReady, WorkFailure> {
+    pub(super) async fn prepare(&self, spec: &RunSpec) -> Result<BaselineReady, WorkFailure> {
         self.hands.prepare_baseline(1, spec, &self.notices).await
     }
 
     /// What a lane's container holds.
-    async fn did(&self, manifest: &BaselineManifest) -> String {
+    pub(super) async fn did(&self, manifest: &BaselineManifest) -> String {
         self.unit(&manifest.key).await.0.unwrap();
         std::fs::read_to_string(layer(self.dir.path(), "andon-lane0-db").join("did")).unwrap()
     }
 
-    fn ran(&self, command: &str) -> usize {
+    pub(super) fn ran(&self, command: &str) -> usize {
         self.engine.calls().iter().filter(|call| call.ends_with(&format!("sh -c {command}"))).count()
     }
 }
 
-fn publish(farm: &FakeFarm, ready: BaselineReady) -> BaselineManifest {
+pub(super) fn publish(farm: &FakeFarm, ready: BaselineReady) -> BaselineManifest {
     let manifest = ready.manifest.unwrap();
     farm.published.lock().unwrap().push(manifest.clone());
     manifest
