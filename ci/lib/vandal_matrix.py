@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -126,6 +127,8 @@ def work_through(arguments, plan, path):
     controlled = {line["control"] for line in lines if "control" in line}
     farm = Farm(arguments)
     try:
+        # Of whoever was stopped without a chance to.
+        farm.down("--purge")
         for pool in POOLS:
             for driver in DRIVERS:
                 missing = [cell for cell in plan if cell[:2] == (pool, driver) and cell not in done]
@@ -215,6 +218,7 @@ def main():
     parser.add_argument("--page", default="")
     parser.add_argument("--image", nargs="+", required=True)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     lines = work_through(arguments, cells(arguments.rebases), Path(arguments.work) / "matrix.jsonl")
     if arguments.page:
         write_page(arguments, lines)
