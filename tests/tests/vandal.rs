@@ -1,5 +1,6 @@
-//! Does a rebase undo everything? Tests that spoil tables, users, globals, files and processes, each preceded by a probe that must
-//! find the pristine baseline; with each driver. `ci/vandal` runs the same project at any length.
+//! Does a rebase undo everything? Tests that spoil whatever a server holds, files, processes and memory, each preceded by a probe that
+//! must find the pristine baseline; with each driver, and with services of several kinds. `ci/vandal` runs the same project at any
+//! length, with every kind on every pool; `docs/benchmarks/vandal.md` is what came of the long run.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,14 +10,27 @@ use andon_tests::{ok, run, stage};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Rebases with the driver that workers choose; half as many with each other.
-const REBASES: usize = 160;
+/// Rebases by driver: 300 in all. Each kind has some 45 ways to spoil it: half of them or more.
+const STANDBY: usize = 60;
+const RESTART: usize = 40;
+const RECREATE: usize = 20;
 
-fn assemble(folder: &TempDir, tests: usize, unit: &str) -> std::path::PathBuf {
-    let project = folder.path().join(unit);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/vandal/assemble");
+/// A project of one kind; the kind of the sample's database where it is `database`.
+fn assemble(folder: &TempDir, kind: &str, tests: usize, unit: &str) -> std::path::PathBuf {
     let image = stage("ANDON_TEST_DB_IMAGE");
-    ok(Command::new(script).arg(&project).args([&tests.to_string(), unit, &image]));
+    let kind = match kind {
+        "database" if image.contains("mariadb") => "mariadb",
+        "database" => "mysql",
+        other => other,
+    };
+    let project = folder.path().join(format!("{kind}-{unit}"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/vandal/assemble");
+    ok(Command::new(script).env_remove("VANDAL_IMAGE").arg(&project).args([
+        kind,
+        &tests.to_string(),
+        unit,
+        &image,
+    ]));
     project
 }
 
@@ -33,44 +47,47 @@ fn leaks(shown: &Value) -> Vec<String> {
     bad.map(|test| format!("{} {}: {}", test["id"], test["verdict"], test["attempts"])).collect()
 }
 
-fn no_leak_with(driver: &str, rebases: usize) {
+/// So many rebases of each kind, one kind after the other on the same lanes.
+fn no_leak_with(driver: &str, kinds: &[&str], rebases: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let farm = Farm::up(1, 2, &["--driver", driver]);
-    let shown = vandalise(&farm, &assemble(&folder, rebases, "test"));
-    let found = leaks(&shown);
-    assert!(found.is_empty(), "{} of {rebases}: {found:#?}", found.len());
-    let tests = shown["tests"].as_array().expect("tests");
-    assert_eq!(tests.len(), rebases);
-    let attempts = tests.iter().flat_map(|test| test["attempts"].as_array().expect("attempts"));
-    let rebased = attempts.filter(|a| a["rebase_us"].as_u64() > Some(0));
-    let by: Vec<&str> = rebased.filter_map(|attempt| attempt["driver"].as_str()).collect();
-    // The first unit of a lane may follow a discovery that touched nothing.
-    let meant = by.iter().filter(|name| **name == driver || **name == "clean").count();
-    assert!(
-        meant >= rebases && by.contains(&driver),
-        "every test starts from a rebase with {driver}: {by:?}"
-    );
+    for kind in kinds {
+        let shown = vandalise(&farm, &assemble(&folder, kind, rebases, "test"));
+        let found = leaks(&shown);
+        assert!(found.is_empty(), "{kind}: {} of {rebases}: {found:#?}", found.len());
+        let tests = shown["tests"].as_array().expect("tests");
+        assert_eq!(tests.len(), rebases);
+        let attempts = tests.iter().flat_map(|test| test["attempts"].as_array().expect("attempts"));
+        let rebased = attempts.filter(|a| a["rebase_us"].as_u64() > Some(0));
+        let by: Vec<&str> = rebased.filter_map(|attempt| attempt["driver"].as_str()).collect();
+        // The first unit of a lane may follow a discovery that touched nothing.
+        let meant = by.iter().filter(|name| **name == driver || **name == "clean").count();
+        assert!(
+            meant >= rebases && by.contains(&driver),
+            "every test of {kind} starts from a rebase with {driver}: {by:?}"
+        );
+    }
 }
 
 #[test]
 fn standby_leaves_nothing_of_what_vandals_did() {
-    no_leak_with("standby", REBASES);
+    no_leak_with("standby", &["database", "redis", "app"], STANDBY);
 }
 
 #[test]
 fn restart_leaves_nothing_of_what_vandals_did() {
-    no_leak_with("restart", REBASES / 2);
+    no_leak_with("restart", &["database", "postgres"], RESTART);
 }
 
 #[test]
 fn recreate_leaves_nothing_of_what_vandals_did() {
-    no_leak_with("recreate", REBASES / 2);
+    no_leak_with("recreate", &["database", "redis"], RECREATE);
 }
 
 #[test]
 fn without_rebases_the_probes_find_what_vandals_did() {
     let folder = tempfile::tempdir().expect("a folder");
     let farm = Farm::up(1, 1, &[]);
-    let shown = vandalise(&farm, &assemble(&folder, 8, "never"));
+    let shown = vandalise(&farm, &assemble(&folder, "database", 8, "never"));
     assert!(!leaks(&shown).is_empty(), "the probes do not bite: {shown:#}");
 }

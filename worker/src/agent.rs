@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use andon_snapshot::PoolOptions;
 use andon_snapshot::{Pool, PoolError};
+pub use andon_snapshot::{PoolKind, PoolOptions};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};

@@ -13,7 +13,7 @@ use andon::gateway::{GatewayConfig, WatchedProject};
 use andon::git::RemoteUrl;
 use andon::git::mirror::Credentials;
 use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
-use andon_worker::agent::{DATA_DIR_DEFAULT, PoolOptions, WorkerConfig};
+use andon_worker::agent::{DATA_DIR_DEFAULT, PoolKind, PoolOptions, WorkerConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -314,10 +314,11 @@ pub(crate) fn absolute_watch(watched: &str) -> String {
 const DAY_SECS: u64 = 24 * 60 * 60;
 
 /// A worker's variables that `andon up` hands on to its boxes.
-pub(crate) const WORKER_VARIABLES: [&str; 6] = [
+pub(crate) const WORKER_VARIABLES: [&str; 7] = [
     "ANDON_DEEP_CHECK_EVERY",
     "ANDON_FSYNC",
     "ANDON_LOG",
+    "ANDON_POOL_KIND",
     "ANDON_POOL_MAX_GIB",
     "ANDON_POOL_SET_ASIDE",
     "ANDON_POOL_UNUSED_DAYS",
@@ -344,6 +345,9 @@ pub(crate) struct AgentArgs {
     /// This network namespace is the worker's own, as in a box: routing between lanes is turned off in it
     #[arg(long, env = "ANDON_OWN_NETWORK")]
     own_network: bool,
+    /// How the pool clones file trees [default: the fastest that the host's file system can, or one in an image]
+    #[arg(long, env = "ANDON_POOL_KIND")]
+    pool_kind: Option<Pool>,
     /// Most that the pool's image may grow to, in GiB, where the host's file system cannot clone [default: 256]
     #[arg(long, value_name = "GIB", env = "ANDON_POOL_MAX_GIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pool_max_gib: Option<u64>,
@@ -387,6 +391,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
         data_dir: args.data,
         driver: args.driver.map(Driver::of_worker),
         pool: PoolOptions {
+            kind: args.pool_kind.map(Pool::of_worker),
             image_bytes_max: args.pool_max_gib.map(|gib| gib << 30),
             set_aside_damaged: args.pool_set_aside,
             ..PoolOptions::default()
@@ -422,6 +427,31 @@ impl Driver {
             Self::Standby => andon_worker::hands::Driver::Standby,
             Self::Restart => andon_worker::hands::Driver::Restart,
             Self::Recreate => andon_worker::hands::Driver::Recreate,
+        }
+    }
+}
+
+/// One way to clone file trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pool {
+    /// Snapshots of btrfs, in an image where the host's file system is another
+    Btrfs,
+    /// Shared extents (XFS), in an image where the host's file system has none
+    Reflink,
+    /// An overlay mount over the baseline, on the host's file system
+    Overlay,
+    /// Plain copies, on the host's file system
+    Copy,
+}
+
+impl Pool {
+    /// As the worker knows it.
+    const fn of_worker(self) -> PoolKind {
+        match self {
+            Self::Btrfs => PoolKind::Btrfs,
+            Self::Reflink => PoolKind::Reflink,
+            Self::Overlay => PoolKind::Overlay,
+            Self::Copy => PoolKind::Copy,
         }
     }
 }

@@ -1,0 +1,341 @@
+"""Runs whole suites on Andon and samples of them with its peers, in cycles, and writes the page.
+
+The plan and the page; what a peer does before a test is in `peer.py`, the containers of both in `../rebase/peers.py`.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "rebase"))
+
+import peers  # noqa: E402
+import rounds  # noqa: E402
+
+SEED = 20260
+LANES = 2
+NAME = "andon-bench-shop"
+# Way, at a time: one process as one would write it, and one for each processor.
+WAYS = [("rm+run", 1), ("rm+run", 2), ("testcontainers", 1)]
+LABELS = {("rm+run", 1): "`docker rm` + `run` of the committed image before each", ("rm+run", 2): "the same, two at a time",
+          ("testcontainers", 1): "Testcontainers for Python, the committed image, before each"}
+# What there is in all, and what a first look takes of it.
+SHOP_FILES, SHOP_QUICK = ["tests"], ["tests/integration/test_catalogue.py::test_a_price_change_is_noted"]
+SQLALCHEMY_FILES, SQLALCHEMY_QUICK = ["test/dialect/mysql", "test/dialect/test_suite.py"], ["test/dialect/mysql/test_for_update.py"]
+URL = "mysql+pymysql://scott:tiger@{host}:3306/test?charset=utf8mb4"
+SQLALCHEMY_ARGS = ["--backend-only", "-p", "no:cacheprovider"]
+# Verdicts that compare.
+SAME = {"passed": "passed", "flaky": "passed", "failed": "failed", "skipped": "skipped"}
+SHOP_TOML = """[stack]
+compose = "compose.yaml"
+[baseline]
+seed = ["python3 -m db.seed"]
+inputs = ["db/**"]
+[[suite]]
+name = "shop"
+image = {{ build = "ci" }}
+runner = "pytest"
+args = {files}
+timeout = "60s"
+rebase = "test"
+process = "shared"
+"""
+SQLALCHEMY_TOML = """[stack]
+compose = "compose.yaml"
+[baseline]
+seed = ["python3 andon/setup.py"]
+inputs = ["andon/setup.py"]
+[[suite]]
+name = "sqlalchemy"
+image = {{ build = "andon" }}
+runner = "pytest"
+args = {files}
+timeout = "120s"
+rebase = "class"
+"""
+
+
+def unit_of(grain, test):
+    """What shares a rebase: a test, or a class (the tests of a file outside of classes are one each)."""
+    if grain == "test":
+        return test
+    return test.rsplit("::", 1)[0] if test.count("::") > 1 else test
+
+
+class Andon:
+    """A farm of one box with a lane for each processor."""
+
+    def __init__(self, arguments):
+        self.of, self.state = arguments, Path(arguments.state)
+
+    def call(self, *words, **options):
+        environment = {**os.environ, "ANDON_STATE": str(self.state)}
+        return subprocess.run([self.of.andon, *words], env=environment, text=True, **options)
+
+    def __enter__(self):
+        self.call("up", "--workers", "1", "--lanes", str(LANES), "--image", self.of.worker, "--listen", f"127.0.0.1:{free_port()}", check=True)
+        self.call("image", "add", self.of.image, "debian:trixie-slim", check=True, stdout=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_):
+        self.call("down", "--purge", check=False, stdout=subprocess.DEVNULL)
+
+    def run(self, folder):
+        """A run of all tests: what `show --json` tells, and what the processors did meanwhile."""
+        began = rounds.busy_s()
+        code = self.call("run", cwd=folder, stdout=subprocess.DEVNULL).returncode
+        assert code in (0, 100), f"andon run ended with {code}"
+        worked = rounds.busy_s() - began
+        shown = json.loads(self.call("show", "--json", cwd=folder, check=True, stdout=subprocess.PIPE).stdout)
+        return {**shown, "cpu_s": worked}
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def commit(folder, text, image):
+    (folder / "andon.toml").write_text(text)
+    compose = folder / "compose.yaml"
+    compose.write_text(re.sub(r"image: andon-sample/\S+", f"image: {image}", compose.read_text()))
+    git = ["git", "-C", str(folder), "-c", "user.name=bench", "-c", "user.email=bench@andon.invalid"]
+    for words in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], ["commit", "-q", "--allow-empty", "-m", "bench"]):
+        subprocess.run([*git, *words], check=True)
+
+
+class Suite:
+    """One project: how it is seeded without Andon, and how one unit of it is run."""
+
+    def __init__(self, name, grain, folder, seed):
+        self.name, self.grain, self.folder, self.seed = name, grain, folder, seed
+        self.runs, self.lines, self.walls = [], {way: [] for way in WAYS}, {way: [] for way in WAYS}
+        self.image, self.command, self.units, self.verdicts = f"{NAME}:{name}", None, [], {}
+
+    def prepare(self, arguments):
+        """The committed image of the seeded server, for the peers."""
+        first, copy = f"{NAME}-seed", f"{NAME}-copy"
+        peers.remove(first, copy)
+        peers.docker("run", "-d", "--name", first, arguments.image)
+        host = peers.address(first)
+        rounds.when_up(host).close()
+        self.seed(host, self.folder)
+        words = peers.docker("exec", first, "cat", "/proc/1/cmdline").rstrip("\0").split("\0")
+        peers.docker("stop", first)
+        # The image declares a VOLUME: a plain commit would hold no data.
+        peers.docker("run", "--name", copy, "--volumes-from", first, "--entrypoint", "cp", arguments.image, "-a", "/var/lib/mysql", "/seeded")
+        peers.docker("commit", copy, self.image)
+        peers.remove(first, copy)
+        self.command = [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
+
+    def on_andon(self, farm):
+        run = farm.run(self.folder)
+        self.runs.append(run)
+        verdicts = {test["id"]: SAME.get(test["verdict"], test["verdict"]) for test in run["tests"]}
+        assert not self.verdicts or verdicts == self.verdicts, "two runs of Andon's differ"
+        self.verdicts = verdicts
+        self.units = sorted({unit_of(self.grain, test) for test in verdicts})
+
+    def sample(self, count, salt):
+        return random.Random(SEED + salt).sample(self.units, min(count, len(self.units)))
+
+    def on_peer(self, way, units, scratch):
+        """A share of the units for each process; how long it took until the last was done."""
+        name, at_a_time = way
+        shares = [units[number::at_a_time] for number in range(at_a_time)]
+        out = [scratch / f"{self.name}-{name}-{number}.jsonl" for number in range(at_a_time)]
+        for path in out:
+            path.unlink(missing_ok=True)
+        start = time.monotonic()
+        ways = [subprocess.Popen(self.call(share), cwd=self.folder, env=self.environment(name, number, path),
+                                 stdout=path.with_suffix(".log").open("w"), stderr=subprocess.STDOUT)
+                for number, (share, path) in enumerate(zip(shares, out)) if share]
+        for process in ways:
+            process.wait()
+        self.walls[way].append((time.monotonic() - start, len(units)))
+        done = [json.loads(line) for path in out if path.exists() for line in path.read_text().splitlines()]
+        missing = set(units) - {unit_of(self.grain, line["id"]) for line in done}
+        assert not missing, f"{self.name}, {name}: {sorted(missing)[:3]} did not run; see {out[0].with_suffix('.log')}"
+        self.lines[way] += done
+
+    def call(self, units):
+        if self.grain == "test":
+            return [sys.executable, "-m", "pytest", "-q", "-p", "peer", "-p", "no:cacheprovider", *units]
+        return [sys.executable, str(HERE / "classes.py"), *units]
+
+    def environment(self, way, number, out):
+        return {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parent / 'rebase'}", "PEER_WAY": way, "PEER_IMAGE": self.image,
+                "PEER_COMMAND": json.dumps(self.command), "PEER_NAME": f"{NAME}-{number}", "PEER_OUT": str(out),
+                "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TESTCONTAINERS_RYUK_DISABLED": "true"}
+
+    def differences(self):
+        return sorted({f"{way[0]}: {line['id']}: {line['outcome']}, on Andon {self.verdicts.get(line['id'])}" for way in WAYS
+                       for line in self.lines[way] if SAME[line["outcome"]] != self.verdicts.get(line["id"])})
+
+    def figures(self):
+        """Of Andon the runs as they were; of a peer what the sample says of all units."""
+        attempts = [attempt for run in self.runs for test in run["tests"] for attempt in test["attempts"]]
+        wall = statistics.mean(run["wall_ms"] for run in self.runs) / 1000
+        testing = statistics.mean(run["figures"]["testing_ms"] for run in self.runs) / 1000
+        lane_s = LANES * testing / len(self.units)
+        rebases = [attempt["rebase_us"] / 1e6 for attempt in attempts if attempt["rebase_us"] > 0]
+        per_unit = len(self.runs) * len(self.units)
+        tests_s = sum(attempt["run_ms"] for attempt in attempts) / 1000 / per_unit
+        found = {
+            "tests": len(self.verdicts), "units": len(self.units), "runs": len(self.runs),
+            "andon_s": round(wall, 1), "andon_testing_s": round(testing, 1),
+            "cpu_ms_a_unit": round(1000 * sum(run["cpu_s"] for run in self.runs) / per_unit),
+            "rebases": len(rebases), "rebase_ms_p50": round(1000 * statistics.median(rebases), 1) if rebases else None,
+            "by_driver": {of["driver"]: of["count"] for of in self.runs[-1]["figures"]["rebases"]},
+            "lane_ms_a_unit": round(1000 * lane_s), "of_it_rebase_ms": round(1000 * sum(rebases) / per_unit),
+            "of_it_tests_ms": round(1000 * tests_s),
+            "differences": len(self.differences()),
+        }
+        found["of_it_else_ms"] = found["lane_ms_a_unit"] - found["of_it_rebase_ms"] - found["of_it_tests_ms"]
+        for way in WAYS:
+            walls, count = map(sum, zip(*self.walls[way]))
+            whole = walls / count * len(self.units)
+            rates = [wall / units for wall, units in self.walls[way]]
+            resets = [line["reset_s"] for line in self.lines[way]]
+            found[f"{way[0]}/{way[1]}"] = {
+                "sample": count, "s": round(whole, 1), "ratio": round(whole / wall, 2), "s_a_unit": round(walls / count, 3),
+                "spread": f"{min(rates):.3f}–{max(rates):.3f}", "reset_ms_p50": round(1000 * statistics.median(resets)),
+            }
+        return found
+
+
+def seed_shop(host, folder):
+    subprocess.run([sys.executable, "-m", "db.seed"], cwd=folder, env={**os.environ, "SHOP_DB_HOST": host}, check=True, stdout=subprocess.DEVNULL)
+
+
+def seed_sqlalchemy(host, folder):
+    # The script knows the server as `db`.
+    code = "import pymysql, runpy, sys; real = pymysql.connect; pymysql.connect = lambda **of: real(**{**of, 'host': sys.argv[1]});" \
+           " runpy.run_path('andon/setup.py')"
+    subprocess.run([sys.executable, "-c", code, host], cwd=folder, check=True)
+
+
+def suites(arguments):
+    scratch = Path(arguments.scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    shop, sqlalchemy = scratch / "shop", scratch / "sqlalchemy"
+    shutil.copytree(arguments.shop, shop, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(arguments.sqlalchemy, sqlalchemy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    files = SHOP_QUICK if arguments.quick else SHOP_FILES
+    commit(shop, SHOP_TOML.format(files=json.dumps(files)), arguments.image)
+    files = SQLALCHEMY_QUICK if arguments.quick else SQLALCHEMY_FILES
+    words = [*files, f"--dburi={URL.format(host='db')}", *SQLALCHEMY_ARGS]
+    commit(sqlalchemy, SQLALCHEMY_TOML.format(files=json.dumps(words)), arguments.image)
+    return [Suite("shop", "test", shop, seed_shop), Suite("sqlalchemy", "class", sqlalchemy, seed_sqlalchemy)]
+
+
+PAGE = """# Whole suites: a pristine database before every test, and every class
+
+{when}, {machine}, Docker Engine {engine}. Regenerate with `ci/bench shop`. All of it comes from one run on one machine, in {cycles} cycles in
+which Andon and the peers take turns; an absolute time means little elsewhere, the ratios do.
+
+| suite | way | tests | wall s | beside Andon | ms a unit | of it until the server answers, p50 |
+| --- | --- | ---: | ---: | ---: | ---: | ---: |
+{rows}
+
+- **Andon ran all tests; a peer ran a sample** (drawn with a fixed seed, another in each cycle), and its wall time is the sample's times the number of
+  units. It would take hours else. Spread over the cycles, s a unit: {spread}.
+- The shop: {shop[tests]} tests, each after a rebase, with `process = "shared"`. SQLAlchemy: {sqlalchemy[tests]} tests of its MySQL dialect, {sqlalchemy[units]}
+  classes (`rebase = "class"`), a process of pytest for each class with Andon and with the peers.
+- Andon: one worker with {lanes} lanes, the driver that it takes by itself, everything warm (images, baseline) as after the first run of a day; the wall
+  time is from asked to verdict. Peers run pytest on the machine itself, on its own engine, one process with a hook that removes and runs the
+  database before each test; *two at a time* are two such processes with a database each, which is what as many processors allow.
+- Verdicts of the sampled tests that differ from Andon's: {differences}.
+
+## Where Andon's time goes
+
+Of one lane, ms a unit; the processors' work is of the whole machine.
+
+| suite | in all | rebase that is waited for | tests | all else | CPU ms a unit | rebases by driver |
+| --- | ---: | ---: | ---: | ---: | ---: | --- |
+{profile}
+
+A machine of {cores} cores cannot do more than {cores} s of work a second: where CPU × units ÷ {cores} is about the wall time, it is the work of a rebase (the
+server's own start, mostly) that counts, and no longer when it is done. *All else* is what a lane does between: processes of
+pytest, their imports, reports, waiting for the next unit.
+"""
+
+
+def page(arguments, all_suites):
+    figures = {suite.name: suite.figures() for suite in all_suites}
+    rows, profile, spreads, differ = [], [], [], []
+    for suite in all_suites:
+        f = figures[suite.name]
+        rows.append(f"| {suite.name} | **Andon** | {f['tests']} | {f['andon_s']} | 1.0× | {1000 * f['andon_s'] / f['units']:.0f}"
+                    f" | {f['rebase_ms_p50']} |")
+        for way in WAYS:
+            of = f[f"{way[0]}/{way[1]}"]
+            rows.append(f"| {suite.name} | {LABELS[way]} | {of['sample']} of {f['units']} units | {of['s']} | {of['ratio']}×"
+                        f" | {1000 * of['s_a_unit']:.0f} | {of['reset_ms_p50']} |")
+            spreads.append(f"{suite.name} {way[0]} {way[1]}: {of['spread']}")
+        served = ", ".join(f"{name} {count}" for name, count in f["by_driver"].items())
+        profile.append(f"| {suite.name} | {f['lane_ms_a_unit']} | {f['of_it_rebase_ms']} | {f['of_it_tests_ms']} | {f['of_it_else_ms']}"
+                       f" | {f['cpu_ms_a_unit']} | {served} |")
+        differ += suite.differences()
+    text = PAGE.format(
+        when=datetime.date.today().isoformat(), machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
+        engine=peers.docker("version", "-f", "{{.Server.Version}}"), cycles=arguments.cycles, rows="\n".join(rows), spread="; ".join(spreads),
+        lanes=LANES, cores=os.cpu_count(), profile="\n".join(profile), differences="; ".join(differ) or "none", **figures)
+    Path(arguments.page).parent.mkdir(parents=True, exist_ok=True)
+    Path(arguments.page).write_text(text)
+    print(text)
+    print(json.dumps({"benchmark": "shop", **figures}))
+    return 1 if differ else 0
+
+
+def measure(arguments, all_suites):
+    with Andon(arguments) as farm:
+        for suite in all_suites:
+            suite.prepare(arguments)
+            # Images and baselines are made before the clock runs.
+            farm.run(suite.folder)
+        for cycle in range(arguments.cycles):
+            for suite in all_suites:
+                suite.on_andon(farm)
+                count = (arguments.sample if suite.grain == "test" else arguments.classes) // arguments.cycles
+                for number, way in enumerate(WAYS):
+                    suite.on_peer(way, suite.sample(count, cycle * len(WAYS) + number), Path(arguments.scratch))
+    return page(arguments, all_suites)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("andon", "worker", "image", "shop", "sqlalchemy", "state", "scratch", "page"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("sample", "classes", "cycles"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    all_suites = suites(arguments)
+    try:
+        return measure(arguments, all_suites)
+    finally:
+        left = peers.docker("ps", "-aq", "--filter", f"name={NAME}").split()
+        if left:
+            peers.remove(*left)
+        for suite in all_suites:
+            subprocess.run(["docker", "rmi", "-f", suite.image], capture_output=True, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
