@@ -212,7 +212,7 @@ async fn work(job: &Job, data: &Path, pool: &Pool, engine: &SharedEngine) -> Res
             docker_socket: None,
         };
         let hands = Arc::new(Hands::start(options).await?);
-        let outcome = with(&hands, job, &spec, &notices).await;
+        let outcome = Box::pin(with(&hands, job, &spec, &notices)).await;
         hands.shutdown().await;
         outcome?;
     }

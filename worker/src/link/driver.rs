@@ -253,7 +253,7 @@ impl Driver {
         let mut stuck = false;
         for effect in self.session.step(now, input) {
             match effect {
-                Effect::Send(message) => stuck |= !self.send(message),
+                Effect::Send(message) => stuck |= !self.send(*message),
                 Effect::Start { lane, lease, spec_digest, work } => {
                     self.bench.start(lane, lease, spec_digest, work);
                 }

@@ -99,7 +99,7 @@ pub(crate) enum Input {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Effect {
     /// Into the stream.
-    Send(WorkerMessage),
+    Send(Box<WorkerMessage>),
     /// Work on this lane's task.
     Start { lane: u32, lease: Lease, spec_digest: String, work: assign::Work },
     /// End the lane's work; its task then says `Ended`.
@@ -114,6 +114,12 @@ pub(crate) enum Effect {
     HangUp { reason: &'static str },
     /// One line for the operator.
     Warn(String),
+}
+
+impl Effect {
+    fn send(message: WorkerMessage) -> Self {
+        Self::Send(Box::new(message))
+    }
 }
 
 #[derive(Debug)]
@@ -197,7 +203,7 @@ impl Session {
             Input::Lane(lane, event) => self.lane(lane, event, &mut out),
             Input::Inexact(event) => {
                 let seq = self.up.is_some().then(|| self.next_seq());
-                out.extend(self.events.push(event, seq).map(Effect::Send));
+                out.extend(self.events.push(event, seq).map(Effect::send));
             }
             // Who asked in an earlier session does not wait any more.
             Input::Verified(verified) if self.up.is_some() => {
@@ -317,7 +323,7 @@ impl Session {
             *seq
         };
         let again = self.outbox.renumbered(&mut next);
-        out.extend(again.into_iter().chain(self.events.renumbered(next)).map(Effect::Send));
+        out.extend(again.into_iter().chain(self.events.renumbered(next)).map(Effect::send));
     }
 
     fn disconnected(&mut self) {
@@ -379,7 +385,7 @@ impl Session {
 
     fn send(&mut self, body: worker_message::Body, out: &mut Vec<Effect>) -> u64 {
         let seq = self.next_seq();
-        out.push(Effect::Send(WorkerMessage { seq, body: Some(body) }));
+        out.push(Effect::send(WorkerMessage { seq, body: Some(body) }));
         seq
     }
 
@@ -389,7 +395,7 @@ impl Session {
         if seq.is_none() && matches!(fact, Fact::Notice(_)) {
             return;
         }
-        out.extend(self.outbox.push(lease, fact, seq).map(Effect::Send));
+        out.extend(self.outbox.push(lease, fact, seq).map(Effect::send));
     }
 
     fn report_failure(&mut self, lease: Lease, reason: String, out: &mut Vec<Effect>) {
