@@ -14,7 +14,7 @@ import peers
 import pytest
 import rounds
 
-WAYS = {"rm+run": peers.RunOfImage, "testcontainers": peers.Testcontainers}
+WAYS = {"rm+run": peers.RunOfImages, "testcontainers": peers.Testcontainers}
 
 
 class Peer:
@@ -28,10 +28,12 @@ class Peer:
         start = time.monotonic()
         if self.way is None:
             peers.PREFIX = os.environ["PEER_NAME"]
-            self.way = WAYS[os.environ["PEER_WAY"]](os.environ["PEER_IMAGE"], json.loads(os.environ["PEER_COMMAND"]))
-            host = self.way.host
+            services = {"db": (os.environ["PEER_IMAGE"], json.loads(os.environ["PEER_COMMAND"]))}
+            self.way = WAYS[os.environ["PEER_WAY"]](rounds.Shop, services)
+            hosts = self.way.hosts
         else:
-            host = self.way.reset()
+            hosts = self.way.reset()
+        host = hosts["db"]
         rounds.when_up(host).close()
         os.environ["SHOP_DB_HOST"] = host
         self.reset_s = time.monotonic() - start
