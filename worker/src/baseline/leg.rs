@@ -10,7 +10,10 @@
 //! a leg that fails leaves no tree.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use andon_snapshot::{Baseline, LaneClone};
@@ -30,6 +33,9 @@ const PREFIX: &str = "andon-build";
 const NETWORK: &str = "andon-build";
 /// Steps that took so long in all are not run again for a change of a later one: the state after them is kept.
 const KEPT_AFTER_MIN: Duration = Duration::from_secs(3);
+
+/// What a file system in memory has where nothing says otherwise (tmpfs(5)).
+const OPEN_TO_ALL: u32 = 0o1777;
 
 /// Runs seed commands: a container of the first suite's image on the stack's network.
 #[async_trait]
@@ -202,6 +208,8 @@ impl Build<'_> {
         }
         let layers = rig.layers(engine).await.map_err(rig_failure)?;
         for (service, layer) in self.plan.services.iter().zip(layers) {
+            let opened = open_mount_points(&layer, service.in_memory());
+            opened.map_err(|error| WorkFailure::infrastructure(format!("{}: {error}", layer.display())))?;
             folders.push((service.layer.clone(), layer));
         }
         let baseline = self.capture(self.chain.after(done), folders).await?;
@@ -317,6 +325,24 @@ impl Build<'_> {
     }
 }
 
+/// A file system in memory has the mode of the folder that it is mounted on. Where the image has none the engine makes one, at
+/// the first start, on which the file system is open to all; so it has to be at every later one.
+fn open_mount_points<'a>(layer: &Path, targets: impl Iterator<Item = &'a str>) -> io::Result<()> {
+    for target in targets {
+        let mut folder = layer.to_owned();
+        let names = Path::new(target).components().filter(|part| matches!(part, Component::Normal(_)));
+        // Links are not followed: they would lead out of the layer.
+        let is_there = names.into_iter().all(|name| {
+            folder.push(name);
+            folder.symlink_metadata().is_ok_and(|found| found.is_dir())
+        });
+        if is_there && folder != layer {
+            fs::set_permissions(&folder, Permissions::from_mode(OPEN_TO_ALL))?;
+        }
+    }
+    Ok(())
+}
+
 /// The class of what stands in the way of a stack's containers.
 pub(crate) fn rig_failure(fault: RigFault) -> WorkFailure {
     match fault {
@@ -331,4 +357,26 @@ pub(crate) fn rig_failure(fault: RigFault) -> WorkFailure {
 fn shown(command: &str) -> String {
     let line: String = command.chars().map(|c| if c.is_control() { ' ' } else { c }).take(100).collect();
     if line.len() < command.len() { format!("{line}…") } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_that_the_engine_made_is_open_and_no_other_folder_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (layer, outside) = (folder.path().join("layer"), folder.path().join("outside"));
+        for path in ["var/scratch", "etc"] {
+            fs::create_dir_all(layer.join(path)).unwrap();
+        }
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, layer.join("link")).unwrap();
+        open_mount_points(&layer, ["/var/scratch", "/link", "/not/there", "/"].into_iter()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&layer.join("var/scratch")), OPEN_TO_ALL);
+        for path in [layer.clone(), layer.join("var"), layer.join("etc"), outside] {
+            assert_ne!(mode(&path), OPEN_TO_ALL, "{}", path.display());
+        }
+    }
 }

@@ -164,6 +164,14 @@ impl StackPlan {
 }
 
 impl ServicePlan {
+    /// Where it has file systems in memory.
+    pub(crate) fn in_memory(&self) -> impl Iterator<Item = &str> {
+        let mounts = self.service.mounts.iter();
+        mounts
+            .filter(|mount| matches!(mount.source, Some(Source::TmpfsBytes(_))))
+            .map(|mount| mount.target.as_str())
+    }
+
     fn new(
         service: &Service,
         image: &ResolvedImage,
