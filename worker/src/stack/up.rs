@@ -229,8 +229,12 @@ pub async fn last_lines(engine: &dyn Engine, container: &str) -> String {
 /// there any more, is fine.
 pub async fn kill_all(engine: &dyn Engine, containers: &[String]) -> Result<(), EngineError> {
     let killing = containers.iter().map(|container| async move {
-        match engine.kill_container(container, "SIGKILL").await {
-            Ok(()) => engine.wait_container(container, KILL_LIMIT).await.map(|_| ()),
+        let killed = match engine.kill_container(container, "SIGKILL").await {
+            Ok(()) => engine.wait_container(container, KILL_LIMIT).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match killed {
+            Ok(()) => Ok(()),
             Err(error) if error.is_conflict() => {
                 let state = engine.inspect_container(container).await?;
                 if state.is_running() { Err(error) } else { Ok(()) }

@@ -126,8 +126,11 @@ async fn killing_all_is_fine_with_what_does_not_run() {
     bring_up(engine.as_ref(), &plan, &containers, Completing::Run).await.unwrap();
     engine.end_container("a", 0, false);
     kill_all(engine.as_ref(), &containers).await.unwrap();
-    engine.fail_next("kill b", EngineError::NotFound { what: "kill".into(), message: "gone".into() });
-    kill_all(engine.as_ref(), &containers).await.unwrap();
+    for call in ["kill b", "wait b"] {
+        bring_up(engine.as_ref(), &plan, &containers, Completing::Run).await.unwrap();
+        engine.fail_next(call, EngineError::NotFound { what: call.into(), message: "gone".into() });
+        kill_all(engine.as_ref(), &containers).await.unwrap();
+    }
     let refused = EngineError::Refused { what: "kill".into(), status: 500, message: "no".into() };
     engine.fail_next("kill b", refused);
     kill_all(engine.as_ref(), &containers).await.unwrap_err();
