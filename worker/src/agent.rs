@@ -159,65 +159,32 @@ pub async fn run_until(config: WorkerConfig, stop: CancellationToken) -> Result<
     worked.and(closed.map_err(|source| AgentError::Pool { path, source }))
 }
 
-/// A configuration that was checked, with every default filled in.
+/// A configuration that was checked, with what it leaves open filled in.
 #[derive(Debug)]
 struct Plan {
     coordinator: Coordinator,
     name: String,
     lanes: u32,
-    data_dir: PathBuf,
-    driver: Option<Driver>,
-    pool: PoolOptions,
-    pool_unused: Option<Duration>,
-    deep_every: u32,
-    fsync: bool,
-    registry: Option<RegistryConfig>,
-    own_network: bool,
+    told: WorkerConfig,
 }
 
 impl Plan {
-    fn of(config: WorkerConfig) -> Result<Self, AgentError> {
-        let WorkerConfig {
-            coordinator,
-            token,
-            name,
-            lanes,
-            data_dir,
-            driver,
-            pool,
-            pool_unused,
-            deep_every,
-            fsync,
-            registry,
-            own_network,
-        } = config;
-        let coordinator = Coordinator::new(&coordinator, &token)?;
-        let name = name.unwrap_or_else(host_name);
+    fn of(mut told: WorkerConfig) -> Result<Self, AgentError> {
+        let coordinator = Coordinator::new(&told.coordinator, &told.token)?;
+        let name = told.name.take().unwrap_or_else(host_name);
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
             return Err(AgentError::Name(name));
         }
-        let lanes = lanes.unwrap_or_else(lanes_by_cpus);
+        let lanes = told.lanes.unwrap_or_else(lanes_by_cpus);
         if lanes == 0 || lanes > LANES_MAX {
             return Err(AgentError::Lanes(lanes));
         }
-        Ok(Self {
-            coordinator,
-            name,
-            lanes,
-            data_dir,
-            driver,
-            pool,
-            pool_unused,
-            deep_every,
-            fsync,
-            registry,
-            own_network,
-        })
+        Ok(Self { coordinator, name, lanes, told })
     }
 
     fn pool_dir(&self) -> PathBuf {
-        self.data_dir.join("pool")
+        self.told.data_dir.join("pool")
     }
 }
 
@@ -231,7 +198,7 @@ fn lanes_by_cpus() -> u32 {
 }
 
 async fn examine_host(plan: &Plan) -> Result<(), AgentError> {
-    let data_dir = plan.data_dir.clone();
+    let data_dir = plan.told.data_dir.clone();
     let looking = tokio::task::spawn_blocking(move || HostReport::examine(Role::Worker, &data_dir));
     let report = looking.await.expect("looking at the host does not panic")?;
     for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
@@ -241,7 +208,7 @@ async fn examine_host(plan: &Plan) -> Result<(), AgentError> {
 }
 
 async fn open_pool(plan: &Plan) -> Result<Pool, AgentError> {
-    let (path, options) = (plan.pool_dir(), plan.pool.clone());
+    let (path, options) = (plan.pool_dir(), plan.told.pool.clone());
     let opening = tokio::task::spawn_blocking({
         let path = path.clone();
         move || Pool::open(&path, options)
@@ -257,7 +224,7 @@ async fn open_pool(plan: &Plan) -> Result<Pool, AgentError> {
 
 /// A registry that refuses this worker is a mistake to tell at once; one that is away may come back.
 async fn open_registry(plan: &Plan) -> Result<Option<Registry>, AgentError> {
-    let Some(config) = &plan.registry else { return Ok(None) };
+    let Some(config) = &plan.told.registry else { return Ok(None) };
     if config.tells_password() {
         tracing::warn!(
             registry = config.address(),
@@ -290,9 +257,9 @@ async fn with_pool(
 fn nested_config(plan: &Plan, pool: &Path) -> NestedConfig {
     NestedConfig {
         data_root: pool.join("docker"),
-        run_dir: plan.data_dir.join("run"),
-        own_network: plan.own_network,
-        fsync: plan.fsync,
+        run_dir: plan.told.data_dir.join("run"),
+        own_network: plan.told.own_network,
+        fsync: plan.told.fsync,
     }
 }
 
@@ -318,8 +285,8 @@ async fn with_daemon(
         registry,
         data_dir,
         lanes: plan.lanes,
-        driver: plan.driver,
-        deep_every: plan.deep_every,
+        driver: plan.told.driver,
+        deep_every: plan.told.deep_every,
         pressure: Pressure::look,
         worker: plan.name.clone(),
         inexact,
@@ -340,7 +307,7 @@ async fn with_daemon(
     tracing::info!(worker = plan.name, lanes = plan.lanes, driver = %hands.driver(), "ready");
     let worked = tokio::select! {
         worked = work(link, daemon.state(), news, stop) => worked,
-        never = tend(&hands, plan.pool_unused) => match never {},
+        never = tend(&hands, plan.told.pool_unused) => match never {},
     };
     if tokio::time::timeout(HANDS_LIMIT, hands.shutdown()).await.is_err() {
         tracing::warn!("removing the lanes took longer than {HANDS_LIMIT:?}; the daemon goes with them");
