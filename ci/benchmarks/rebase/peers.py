@@ -325,23 +325,33 @@ class Template:
                 admin.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-def seeded(image, shop):
-    """A container with the seeded shop, one with its data as files, and the committed image with the command that starts it."""
-    first = f"{PREFIX}-seed"
+def committed(image, seed, name, into):
+    """A server is run, `seed(host)` fills it, and its data become part of the image `into`: answers with the command that starts
+    it there. The containers NAME-seed (stopped) and NAME-copy (its data as files) are left."""
+    first, copy = f"{name}-seed", f"{name}-copy"
+    remove(first, copy)
     docker("run", "-d", "--name", first, image)
     host = address(first)
     rounds.when_up(host).close()
-    environment = {**os.environ, "SHOP_DB_HOST": host}
-    subprocess.run([os.sys.executable, "-m", "db.seed"], cwd=shop, env=environment, check=True)
+    seed(host)
     words = docker("exec", first, "cat", "/proc/1/cmdline").rstrip("\0").split("\0")
     docker("stop", first)
     # The image declares a VOLUME: a plain commit would hold no data.
-    copy = f"{PREFIX}-copy"
     docker("run", "--name", copy, "--volumes-from", first, "--entrypoint", "cp", image, "-a", "/var/lib/mysql", "/seeded")
-    docker("commit", copy, f"{PREFIX}:seeded")
+    docker("commit", copy, into)
+    return first, copy, [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
+
+
+def seeded(image, shop):
+    """A container with the seeded shop, one with its data as files, and the committed image with the command that starts it."""
+
+    def seed(host):
+        environment = {**os.environ, "SHOP_DB_HOST": host}
+        subprocess.run([os.sys.executable, "-m", "db.seed"], cwd=shop, env=environment, check=True)
+
+    first, copy, command = committed(image, seed, PREFIX, f"{PREFIX}:seeded")
     docker("start", first)
     rounds.when_up(address(first)).close()
-    command = [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
     return first, copy, (f"{PREFIX}:seeded", command)
 
 

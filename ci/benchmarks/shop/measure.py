@@ -128,19 +128,9 @@ class Suite:
 
     def prepare(self, arguments):
         """The committed image of the seeded server, for the peers."""
-        first, copy = f"{NAME}-seed", f"{NAME}-copy"
+        seed = lambda host: self.seed(host, self.folder)
+        first, copy, self.command = peers.committed(arguments.image, seed, NAME, self.image)
         peers.remove(first, copy)
-        peers.docker("run", "-d", "--name", first, arguments.image)
-        host = peers.address(first)
-        rounds.when_up(host).close()
-        self.seed(host, self.folder)
-        words = peers.docker("exec", first, "cat", "/proc/1/cmdline").rstrip("\0").split("\0")
-        peers.docker("stop", first)
-        # The image declares a VOLUME: a plain commit would hold no data.
-        peers.docker("run", "--name", copy, "--volumes-from", first, "--entrypoint", "cp", arguments.image, "-a", "/var/lib/mysql", "/seeded")
-        peers.docker("commit", copy, self.image)
-        peers.remove(first, copy)
-        self.command = [word.replace("--datadir=/var/lib/mysql", "--datadir=/seeded") for word in words]
 
     def on_andon(self, farm):
         run = farm.run(self.folder)
