@@ -62,7 +62,10 @@ impl Caller {
             match trace::wait(self.tid, STOP_LIMIT)? {
                 Some(Stop::Call) => {}
                 Some(other) => {
-                    return Err(io::Error::other(format!("thread {}: {other:?} instead of a call", self.tid)));
+                    return Err(io::Error::other(format!(
+                        "thread {}: {other:?} instead of a call",
+                        self.tid
+                    )));
                 }
                 None => return Err(io::Error::new(io::ErrorKind::TimedOut, "an injected call does not end")),
             }

@@ -22,9 +22,11 @@
 //! It builds on Groundhog (Alzayat et al., EuroSys 2023), CRIU's injected calls, and the kernel's userfaultfd and pagemap documentation.
 
 mod arch;
+mod available;
 mod baseline;
 mod descriptors;
 mod error;
+mod files;
 mod freeze;
 mod handing;
 mod identity;
@@ -43,8 +45,10 @@ mod proof;
 #[cfg(test)]
 mod victim;
 
+pub use available::{Facts, Lack, Unavailable, available};
 pub use baseline::Baseline;
 pub use error::{Broken, Refused};
+pub use files::Tree;
 pub use freeze::Unfreezable;
 pub use identity::{Difference, Obstacle};
 pub use memory::Written;
@@ -56,4 +60,6 @@ pub use trace::Pid;
 pub struct Target {
     /// The process at the top, as our own pid namespace numbers it.
     pub root: Pid,
+    /// The folders that are put back with it.
+    pub trees: Vec<Tree>,
 }

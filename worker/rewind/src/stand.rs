@@ -14,6 +14,7 @@ use crate::Target;
 use crate::arch::Call;
 use crate::descriptors::{self, Descriptors};
 use crate::error::{Broken, Refused};
+use crate::files::{self, Files};
 use crate::freeze::Frozen;
 use crate::handing;
 use crate::identity::{self, Difference, Identity, Obstacle};
@@ -64,6 +65,8 @@ pub enum Step {
     Descriptors,
     /// The registers.
     Registers,
+    /// The files of the trees.
+    Files,
     /// Every byte is compared.
     Compare,
     /// All threads run.
@@ -80,6 +83,7 @@ impl fmt::Display for Step {
             Self::Memory => "restoring memory",
             Self::Descriptors => "restoring descriptors",
             Self::Registers => "restoring registers",
+            Self::Files => "restoring files",
             Self::Compare => "comparing bytes",
             Self::RunOn => "running on",
         })
@@ -120,6 +124,8 @@ pub struct Rewound {
     pub mappings: usize,
     /// How many threads were ended.
     pub threads: usize,
+    /// How many files got their bytes back.
+    pub files: usize,
 }
 
 impl Rewound {
@@ -159,6 +165,13 @@ pub(crate) struct Stand {
     roots: Vec<Pid>,
     parents: BTreeMap<Pid, Pid>,
     processes: BTreeMap<Pid, Process>,
+    files: Vec<Files>,
+}
+
+/// What was found about everything.
+struct FoundAll {
+    processes: BTreeMap<Pid, Found>,
+    files: Vec<files::Work>,
 }
 
 /// What of a process is read before it is decided whether there can be a baseline.
@@ -200,6 +213,8 @@ impl Stand {
             let process = Process::take(pid, tids, look, handle, descriptors).map_err(Refused::Killed)?;
             processes.insert(pid, process);
         }
+        let trees = targets.iter().flat_map(|target| &target.trees);
+        let files = trees.map(Files::take).collect::<io::Result<Vec<_>>>().map_err(Refused::Killed)?;
         let parents = frozen.parents.clone();
         let taken = Taken {
             took: begun.elapsed(),
@@ -208,7 +223,7 @@ impl Stand {
             kept: processes.values().map(|process| process.memory.kept()).sum(),
         };
         frozen.thaw().map_err(Refused::Killed)?;
-        Ok((Self { roots, parents, processes }, taken))
+        Ok((Self { roots, parents, processes, files }, taken))
     }
 
     fn look_at(frozen: &Frozen) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
@@ -247,7 +262,8 @@ impl Stand {
         };
         watch.done(Step::Identity);
         frozen.touch();
-        let mut rewound = Rewound { steps: Vec::new(), written: Written::default(), mappings: 0, threads: 0 };
+        let mut rewound =
+            Rewound { steps: Vec::new(), written: Written::default(), mappings: 0, threads: 0, files: 0 };
         self.restore(&mut frozen, found, &mut watch, &mut rewound)?;
         if check == Check::Bytes {
             let differences =
@@ -264,7 +280,7 @@ impl Stand {
     }
 
     /// Everything that must be the same, of all processes. Touches nothing.
-    fn compare(&self, frozen: &Frozen) -> Result<BTreeMap<Pid, Found>, Broken> {
+    fn compare(&self, frozen: &Frozen) -> Result<FoundAll, Broken> {
         let mut differences = Vec::new();
         let is: BTreeSet<_> = frozen.processes.keys().copied().collect();
         let was: BTreeSet<_> = self.processes.keys().copied().collect();
@@ -285,13 +301,18 @@ impl Stand {
                 .map_err(Broken::Unreadable)?;
             found.insert(pid, one);
         }
-        if differences.is_empty() { Ok(found) } else { Err(Broken::Differs(differences)) }
+        let files = self.files.iter().map(|files| files.compare(&mut differences));
+        let files = files.collect::<io::Result<_>>().map_err(Broken::Unreadable)?;
+        if !differences.is_empty() {
+            return Err(Broken::Differs(differences));
+        }
+        Ok(FoundAll { processes: found, files })
     }
 
     fn restore(
-        &self,
+        &mut self,
         frozen: &mut Frozen,
-        mut found: BTreeMap<Pid, Found>,
+        FoundAll { processes: mut found, files }: FoundAll,
         watch: &mut Watch,
         rewound: &mut Rewound,
     ) -> Result<(), Broken> {
@@ -332,6 +353,13 @@ impl Stand {
             }
         }
         watch.done(Step::Registers);
+        for (tree, work) in self.files.iter_mut().zip(&files) {
+            if watch.doing(Step::Files) {
+                tree.restore(work).map_err(at(Step::Files))?;
+            }
+            rewound.files += work.rewritten();
+        }
+        watch.done(Step::Files);
         Ok(())
     }
 
@@ -342,6 +370,7 @@ impl Stand {
         for (&pid, process) in &self.processes {
             process.differing(&frozen.processes[&pid], &locks, &mut differences)?;
         }
+        self.files.iter().try_for_each(|files| files.differing(&mut differences))?;
         Ok(differences)
     }
 }

@@ -58,7 +58,7 @@ impl Victim {
     }
 
     pub(crate) fn target(&self) -> Target {
-        Target { root: self.pid() }
+        Target { root: self.pid(), trees: Vec::new() }
     }
 
     /// Says something and gets the checksum of the state after it.
