@@ -1,6 +1,6 @@
 //! Step 6: the open files of a process. Each is held by a copy of our own, so that it outlives a close, and known by kcmp(2) and not by number.
 //!
-//! What a file description has of its own comes back through our copy: place, flags, an eventfd's count, a timerfd's time. Pipes and sockets must be
+//! What a file description has of its own comes back through our copy: place, flags, an eventfd's count, what waits in a pipe. Sockets must be
 //! empty in the baseline and are emptied; connections that wait at a listener are taken and closed. Descriptors that are new are closed by the
 //! process; one that is missing is handed to it over a socket pair that exists for that only.
 //!
@@ -9,8 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{FileType, OFlags, SeekFrom};
 use rustix::net::RecvFlags;
@@ -32,7 +33,10 @@ enum Kind {
     File,
     /// A device, or the writing end of a pipe: nothing of it is ours to put back.
     Plain,
-    PipeEnd,
+    /// The reading end, with what waits in it.
+    PipeEnd {
+        bytes: Vec<u8>,
+    },
     Listener,
     Socket,
     Event {
@@ -177,6 +181,13 @@ impl Descriptor {
         Ok(Ok(Self { number, held, close_on_exec, kind, flags, place }))
     }
 
+    /// Device and inode as `/proc/locks` writes them.
+    pub(crate) fn inode(&self) -> io::Result<String> {
+        let status = rustix::fs::fstat(&self.held)?;
+        let (major, minor) = (rustix::fs::major(status.st_dev), rustix::fs::minor(status.st_dev));
+        Ok(format!("{major:02x}:{minor:02x}:{}", status.st_ino))
+    }
+
     /// Why it cannot be put back.
     fn lost(&self, pid: Pid, same: bool) -> io::Result<Option<String>> {
         match &self.kind {
@@ -215,7 +226,7 @@ impl Descriptor {
                 }
                 Ok(())
             }
-            Kind::PipeEnd => drain_pipe(&self.held),
+            Kind::PipeEnd { bytes } => set_pipe(&self.held, bytes),
             Kind::Listener => drain_listener(&self.held),
             Kind::Socket => drain_socket(&self.held),
             Kind::Event { count } => set_event(pid, self.number, &self.held, *count),
@@ -240,7 +251,10 @@ impl Descriptor {
             Kind::Event { count } if field(&info, "eventfd-count:") != Some(*count) => {
                 Ok(Some(format!("does not count {count}")))
             }
-            Kind::PipeEnd | Kind::Socket if rustix::io::ioctl_fionread(&self.held).unwrap_or(0) > 0 => {
+            Kind::PipeEnd { bytes } if peek_pipe(&self.held)?.as_ref() != Some(bytes) => {
+                Ok(Some("holds other bytes".to_owned()))
+            }
+            Kind::Socket if rustix::io::ioctl_fionread(&self.held).unwrap_or(0) > 0 => {
                 Ok(Some("holds bytes".to_owned()))
             }
             _ => Ok(None),
@@ -274,8 +288,12 @@ fn kind(held: &OwnedFd, name: &str, info: &str) -> io::Result<Result<Kind, Strin
         FileType::RegularFile | FileType::Directory => Ok(Kind::File),
         FileType::CharacterDevice => Ok(Kind::Plain),
         FileType::Fifo if rustix::fs::fcntl_getfl(held)?.contains(OFlags::WRONLY) => Ok(Kind::Plain),
-        FileType::Fifo if waiting() => Err("a pipe with bytes in it".to_owned()),
-        FileType::Fifo => Ok(Kind::PipeEnd),
+        FileType::Fifo => {
+            let bytes = peek_pipe(held)?;
+            bytes
+                .map(|bytes| Kind::PipeEnd { bytes })
+                .ok_or("a pipe whose bytes cannot be looked at".to_owned())
+        }
         FileType::Socket if sockopt::socket_acceptconn(held)? => Ok(Kind::Listener),
         FileType::Socket if waiting() => Err("a socket with bytes in it".to_owned()),
         FileType::Socket => Ok(Kind::Socket),
@@ -290,17 +308,44 @@ fn ready(held: &OwnedFd) -> io::Result<bool> {
         && polled[0].revents().contains(rustix::event::PollFlags::IN))
 }
 
+/// What waits in a pipe, left there (tee(2)). `None` if not all could be seen.
+fn peek_pipe(held: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let waiting = usize::try_from(rustix::io::ioctl_fionread(held)?).unwrap_or(usize::MAX);
+    if waiting == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let (out, into) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::pipe::fcntl_setpipe_size(&into, rustix::pipe::fcntl_getpipe_size(held)?)?;
+    let seen = rustix::pipe::tee(held, &into, waiting, rustix::pipe::SpliceFlags::NONBLOCK)?;
+    let mut bytes = vec![0; seen];
+    let mut at = 0;
+    while at < seen {
+        at += rustix::io::read(&out, &mut bytes[at..])?;
+    }
+    Ok((seen == waiting).then_some(bytes))
+}
+
 /// Nobody else reads while the processes stand still, so what is said to be there can be read without blocking.
-fn drain_pipe(held: &OwnedFd) -> io::Result<()> {
-    let mut buffer = vec![0; 0];
+fn set_pipe(held: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    if peek_pipe(held)?.is_some_and(|now| now == bytes) {
+        return Ok(());
+    }
+    let mut buffer = Vec::new();
     loop {
         let waiting = usize::try_from(rustix::io::ioctl_fionread(held)?).unwrap_or(usize::MAX);
         if waiting == 0 {
-            return Ok(());
+            break;
         }
         buffer.resize(waiting.min(DRAIN_BYTES), 0);
         rustix::io::read(held, &mut buffer)?;
     }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    // Another writing end of the same pipe, for a moment.
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let mut writer = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    writer.write_all(bytes)
 }
 
 fn drain_listener(held: &OwnedFd) -> io::Result<()> {

@@ -187,12 +187,13 @@ impl Identity {
         self.properties.get("Seccomp").is_some_and(|mode| mode != "0")
     }
 
-    /// Locks of files, by line of `/proc/locks` without its number: the whole list, for the file is one for all.
+    /// Locks of open files (`flock`), by line of `/proc/locks` without its number: the whole list, for the file is one for all.
     pub(crate) fn add_locks(&mut self, pid: Pid, locks: &str) {
         let pid = pid.to_string();
         let own: BTreeSet<_> = locks
             .lines()
             .filter(|line| line.split_whitespace().nth(4) == Some(&pid))
+            .filter(|line| line.split_whitespace().nth(1) != Some("POSIX"))
             .map(|line| line.split_once(": ").map_or(line, |(_, lock)| lock))
             .collect();
         self.properties.insert("locks", own.into_iter().collect::<Vec<_>>().join("; "));

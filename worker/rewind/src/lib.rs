@@ -32,6 +32,7 @@ mod handing;
 mod identity;
 mod inject;
 mod kernel;
+mod locks;
 mod mappings;
 mod maps;
 mod memory;

@@ -18,6 +18,10 @@ use crate::trace::Pid;
 /// What a fresh anonymous mapping has: rights and what may become rights, no reserve, accounted, (not) soft-dirty, tracked.
 const PLAIN: &[&str] = &["rd", "wr", "ex", "mr", "mw", "me", "nr", "ac", "sd", "um", "uw"];
 
+/// `MADV_GUARD_INSTALL` and `MADV_GUARD_REMOVE`, which `libc` does not have yet.
+pub(crate) const GUARD_INSTALL: u64 = 102;
+pub(crate) const GUARD_REMOVE: u64 = 103;
+
 /// Ranges that can be made again by a plain `mmap`, and whether without a reserve.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Remakable(Vec<(Range, bool)>);

@@ -69,6 +69,7 @@ pub(crate) struct Memory {
     runs: Vec<Run>,
     bytes: Vec<u8>,
     populated: Vec<Range>,
+    guards: Vec<Range>,
     page: u64,
 }
 
@@ -79,6 +80,7 @@ pub(crate) struct Work {
     changed: Vec<Changed>,
     /// Ranges of tracked mappings that are not tracked any more: mapped anew, or gone.
     pub(crate) renewed: Vec<Range>,
+    guards: Vec<Range>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +109,32 @@ fn overlap(one: &Range, other: &Range) -> Option<Range> {
     (both.start < both.end).then_some(both)
 }
 
+/// Appends a range to a sorted list, joining it with the last.
+fn append(ranges: &mut Vec<Range>, range: Range) {
+    match ranges.last_mut() {
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => ranges.push(range),
+    }
+}
+
+/// What of `these` is not in `those`; both are sorted.
+fn without(these: &[Range], those: &[Range]) -> Vec<Range> {
+    let mut left = Vec::new();
+    for range in these {
+        let mut at = range.start;
+        for other in those.iter().filter_map(|other| overlap(other, range)) {
+            if at < other.start {
+                left.push(at..other.start);
+            }
+            at = other.end;
+        }
+        if at < range.end {
+            left.push(at..range.end);
+        }
+    }
+    left
+}
+
 /// Joins sorted ranges with less than `gap` between them, within one area each.
 fn joined(ranges: impl Iterator<Item = (usize, Range)>, gap: u64) -> Vec<Range> {
     let mut joined: Vec<(usize, Range)> = Vec::new();
@@ -125,8 +153,14 @@ impl Memory {
     /// Copies what the process has of its own. Shared mappings and the kernel's pages are not memory's matter.
     pub(crate) fn take(access: &Access, maps: &[Map]) -> io::Result<Self> {
         let page = rustix::param::page_size() as u64;
-        let mut memory =
-            Self { areas: Vec::new(), runs: Vec::new(), bytes: Vec::new(), populated: Vec::new(), page };
+        let mut memory = Self {
+            areas: Vec::new(),
+            runs: Vec::new(),
+            bytes: Vec::new(),
+            populated: Vec::new(),
+            guards: Vec::new(),
+            page,
+        };
         for map in maps.iter().filter(|map| !map.shared && !map.kernels()) {
             memory.areas.push(Area { range: map.range.clone(), zeros: map.anonymous(), tracked: true });
         }
@@ -135,6 +169,9 @@ impl Memory {
             let area = memory.areas[index].clone();
             let mut regions = Vec::new();
             kernel::scan(&access.pagemap, &area.range, Ask::Contents, &mut regions)?;
+            for region in regions.iter().filter(|region| region.page().guard()) {
+                append(&mut memory.guards, region.start..region.end);
+            }
             for region in regions.iter().filter(|region| !region.page().nothing()) {
                 populated.push((index, region.start..region.end));
             }
@@ -153,7 +190,8 @@ impl Memory {
         let mut start = range.start;
         while start < range.end {
             let bytes = length(&(start..range.end)).min(READ_BYTES);
-            trace::read(access.pid, &access.mem, start, &mut buffer[..bytes])?;
+            trace::read(access.pid, &access.mem, start, &mut buffer[..bytes])
+                .map_err(|error| io::Error::new(error.kind(), format!("memory at {start:#x}: {error}")))?;
             for content in buffer[..bytes].chunks(page) {
                 if !skip_zeros || content != &ZEROS[..page] {
                     self.keep(start, content);
@@ -222,10 +260,18 @@ impl Memory {
                 work.changed.push(Changed { range: area.range.clone(), area: index, empty: false });
                 continue;
             }
-            let here = regions[next..].iter().take_while(|region| region.start < area.range.end);
-            for region in here {
-                let range = overlap(&(region.start..region.end), &area.range).expect("regions are sorted");
+            // All pages answer, so that one that did not is not mapped; should the kernel have left one out, it is made anew.
+            let mut at = area.range.start;
+            for region in regions[next..].iter().take_while(|region| region.start < area.range.end) {
+                let Some(range) = overlap(&(region.start.max(at)..region.end), &area.range) else { continue };
+                if at < range.start {
+                    append(&mut work.renewed, at..range.start);
+                }
+                at = range.end;
                 work.add(index, range, region);
+            }
+            if at < area.range.end {
+                append(&mut work.renewed, at..area.range.end);
             }
         }
         Ok(work)
@@ -242,6 +288,11 @@ impl Memory {
             work.changed.push(Changed { range, area: index, empty: true });
         }
         Ok(())
+    }
+
+    /// Which guards must be taken away, and which set, before the bytes are put back.
+    pub(crate) fn guards(&self, work: &Work) -> (Vec<Range>, Vec<Range>) {
+        (without(&work.guards, &self.guards), without(&self.guards, &work.guards))
     }
 
     /// Looks once more, because the processes were made to do something; what was mapped anew meanwhile is known already.
@@ -359,7 +410,8 @@ impl Memory {
         let mut at = region.start;
         while at < region.end {
             let bytes = length(&(at..region.end)).min(READ_BYTES);
-            let nothing = region.page().nothing();
+            let guard = region.page().guard();
+            let nothing = region.page().nothing() || guard;
             if !nothing {
                 buffer.resize(bytes, 0);
                 trace::read(access.pid, &access.mem, at, &mut buffer)?;
@@ -370,9 +422,10 @@ impl Memory {
                     Some(kept) => !nothing && kept == &buffer[index * page..][..page],
                     None if area.zeros => nothing || buffer[index * page..][..page] == ZEROS[..page],
                     // Not kept, of a file: it must not have become the process's own.
-                    None => !region.page().copied(),
+                    None => guard || !region.page().copied(),
                 };
-                if !same {
+                let guarded = self.guards.iter().any(|range| range.contains(&at));
+                if !same || guard != guarded {
                     differing.push(at);
                 }
                 at += self.page;
@@ -392,10 +445,11 @@ impl Work {
     fn add(&mut self, area: usize, range: Range, region: &Region) {
         let page = region.page();
         if !page.tracked() {
-            match self.renewed.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => self.renewed.push(range),
-            }
+            append(&mut self.renewed, range);
+            return;
+        }
+        if page.guard() {
+            append(&mut self.guards, range);
             return;
         }
         if !page.written() && !page.nothing() {

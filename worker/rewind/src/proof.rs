@@ -9,7 +9,7 @@ use crate::victim::Victim;
 use crate::{Baseline, Broken, Check, Refused, Rewound, Step, Unlike};
 
 /// Rewinds of the soak: each with its own mess, every byte compared.
-const SOAK: usize = 300;
+const SOAK: usize = 200;
 const SOAK_THREADS: usize = 2;
 
 fn back(baseline: &mut Baseline) -> Rewound {
@@ -99,6 +99,11 @@ fn a_heap_that_grew_or_shrank_ends_where_it_did() {
 #[test]
 fn open_files_are_where_and_what_they_were() {
     comes_back_from(&["files"]);
+}
+
+#[test]
+fn a_lock_that_was_lost_is_taken_again() {
+    comes_back_from(&["unlock"]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::handing;
 use crate::identity::{self, Difference, Identity, Obstacle};
 use crate::inject::{Caller, Gate};
 use crate::kernel::{self, Tracker, UFFD_FLAGS};
+use crate::locks::Locks;
 use crate::mappings::{self, Remakable};
 use crate::maps::{self, Change, Map};
 use crate::memory::{Access, Memory, Work, Written};
@@ -149,6 +150,7 @@ struct Process {
     signals: Dispositions,
     handle: OwnedFd,
     descriptors: Descriptors,
+    locks: Locks,
 }
 
 /// What was found about one process before anything was touched.
@@ -158,6 +160,7 @@ struct Found {
     new_threads: Vec<Pid>,
     signals: Shown,
     descriptors: descriptors::Work,
+    locked: bool,
 }
 
 /// All processes of a baseline.
@@ -410,6 +413,7 @@ impl Process {
             threads,
             signals,
             handle,
+            locks: Locks::take(pid, &locks()?, &descriptors)?,
             descriptors,
         })
     }
@@ -440,6 +444,7 @@ impl Process {
                 differences.push(Difference::Thread { tid: thread.tid, what: "its list of held futexes" });
             }
         }
+        self.locks.compare(pid, locks, differences);
         let pending = identity::pending(pid, tids)?;
         differences
             .extend(pending.into_iter().map(|(tid, signal)| Difference::PendingSignal { tid, signal }));
@@ -455,6 +460,7 @@ impl Process {
             new_threads: new_threads.into_iter().collect(),
             signals: now.identity.signals,
             descriptors: self.descriptors.compare(differences)?,
+            locked: self.locks.held(pid, locks),
         })
     }
 
@@ -479,6 +485,12 @@ impl Process {
     fn restore_mappings(&self, found: &mut Found) -> io::Result<()> {
         let mut caller = self.caller()?;
         mappings::restore(&mut caller, &found.changes, &self.maps, &self.remakable, self.heap_end)?;
+        let (remove, install) = self.memory.guards(&found.work);
+        for (advice, ranges) in [(mappings::GUARD_REMOVE, remove), (mappings::GUARD_INSTALL, install)] {
+            for range in ranges {
+                caller.call(&Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]))?;
+            }
+        }
         self.signals.restore(&mut caller, &self.access, found.signals)?;
         caller.end()?;
         for change in &found.changes {
@@ -516,15 +528,14 @@ impl Process {
 
     fn restore_descriptors(&self, found: &Found) -> io::Result<()> {
         let work = &found.descriptors;
-        if !work.close.is_empty() || !work.missing.is_empty() {
+        if !work.close.is_empty() || !work.missing.is_empty() || !found.locked {
             let mut caller = self.caller()?;
             handing::restore(&mut caller, &self.access, &self.handle, &self.descriptors, work)?;
-            caller.end()?;
             // Closing any descriptor of a file ends the process's locks on it.
-            let mut identity = self.identity.clone();
-            identity.add_locks(self.access.pid, &locks()?);
-            if identity != self.identity {
-                return Err(io::Error::other("a lock on a file was lost with a descriptor that was closed"));
+            self.locks.restore(&mut caller, &self.access, &locks()?)?;
+            caller.end()?;
+            if !self.locks.held(self.access.pid, &locks()?) {
+                return Err(io::Error::other("the locks on files are not those of the baseline"));
             }
         }
         self.descriptors.restore()
@@ -553,6 +564,10 @@ impl Process {
         differences.extend(
             changes.iter().map(|change| Difference::Mapping { pid, mapping: format!("{change:x?}") }),
         );
+        if !self.locks.held(pid, locks) {
+            let (was, is) = (format!("{:?}", self.locks), format!("{:?}", crate::locks::of(pid, locks)));
+            differences.push(Difference::Property { pid, what: "locks", was, is });
+        }
         self.descriptors.differing(differences)?;
         let pages = self.memory.differing(&self.access, PAGES_NAMED_MAX)?;
         differences.extend(pages.into_iter().map(|address| Difference::Memory { pid, address }));
