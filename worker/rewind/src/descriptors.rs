@@ -75,7 +75,8 @@ pub(crate) struct Work {
     pub(crate) missing: Vec<u32>,
 }
 
-fn numbers(pid: Pid) -> io::Result<BTreeSet<u32>> {
+/// The descriptors that a process has.
+pub(crate) fn numbers(pid: Pid) -> io::Result<BTreeSet<u32>> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd"))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
@@ -135,6 +136,12 @@ impl Descriptors {
         }
         work.close.extend(now);
         Ok(work)
+    }
+
+    /// The numbers of those that can have locks.
+    pub(crate) fn files(&self) -> impl Iterator<Item = u32> {
+        let files = self.all.iter().filter(|(_, descriptor)| descriptor.kind == Kind::File);
+        files.map(|(number, _)| *number)
     }
 
     /// What the open files have of their own, through our copies.

@@ -244,7 +244,7 @@ impl Files {
             let is = Entry::read(&self.tree.live.join(path))?;
             self.listing.get_mut(path).expect("what is made is of the listing").inode = is.inode;
         }
-        for path in work.dress.iter().filter(|path| self.listing.get(*path).is_some()) {
+        for path in work.dress.iter().filter(|path| self.listing.contains_key(*path)) {
             self.listing[path].dress(&self.tree.live.join(path))?;
         }
         Ok(())

@@ -160,8 +160,10 @@ impl Drop for Frozen {
         for (pid, tids) in &self.processes {
             if self.touched {
                 trace::kill(*pid);
-                // The ends are taken note of, so that no tracee lingers as a zombie of ours.
-                for tid in tids {
+                // Each end must be collected, or its parent would never hear of it. A first thread's end shows after all others', and a
+                // child of our own process is its starter's to collect.
+                let others = tids.iter().filter(|tid| *tid != pid);
+                for tid in others.chain(tids.get(pid).filter(|pid| !our_child(**pid))) {
                     let _ = trace::wait(*tid, STOP_LIMIT);
                 }
             } else {
@@ -203,6 +205,12 @@ fn threads(pid: Pid) -> io::Result<Vec<Pid>> {
 pub(crate) fn children(pid: Pid, tid: Pid) -> Vec<Pid> {
     let listed = fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
     listed.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+fn our_child(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+    parent == Some(rustix::process::getpid().as_raw_nonzero().get())
 }
 
 fn zombie(pid: Pid, tid: Pid) -> bool {

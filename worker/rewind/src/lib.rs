@@ -6,7 +6,7 @@
 //! ```text
 //!   Baseline::take     freeze ── look (may refuse: nothing touched) ── record ── arm ── run on
 //!   Baseline::rewind   freeze ── compare identities ─┬─ Differs: run on, or kill
-//!                                                    └─ touch ── threads, mappings, memory, descriptors, registers ── files
+//!                                                    └─ touch ── threads, mappings, descriptors, memory, registers ── files
 //!                                                              ── (compare every byte) ── run on
 //! ```
 //!
@@ -16,8 +16,13 @@
 //!   dead. An error, a panic and the death of the thread or of our whole process all lead to the second.
 //! - ptrace belongs to one thread, so each baseline has a thread of its own that does all of its work.
 //!
-//! Where the kernel is not as one might think: a page dropped with `MADV_DONTNEED` does not count as written (see `memory`); `PAGEMAP_SCAN` says
-//! that a range is tracked at all only with `WP_UNPOPULATED`; an interrupted call is restarted only from a signal stop (see `inject`).
+//! Where the kernel is not as one might think:
+//! - A page dropped with `MADV_DONTNEED` does not count as written (see `memory`).
+//! - `PAGEMAP_SCAN` says whether a range is tracked only with `WP_UNPOPULATED`, and may answer a range twice (see `kernel`).
+//! - An interrupted call is restarted only from a signal stop (see `inject`).
+//! - A thread that makes an injected call gets its rseq area written, so memory comes after the last such call.
+//! - Guards below stacks count as written and cannot be read (see `kernel`).
+//! - Reading `/proc/locks` waits some 10 ms for all processors (see `locks`).
 //!
 //! It builds on Groundhog (Alzayat et al., EuroSys 2023), CRIU's injected calls, and the kernel's userfaultfd and pagemap documentation.
 

@@ -3,9 +3,10 @@
 //! They belong to the process and the inode, not to a descriptor, and closing *any* descriptor of the file ends them: a server that drops a table
 //! loses its lock, and so does one of which we close a descriptor. A lock of the baseline is taken again through a descriptor of the baseline that leads
 //! to its inode; where none does, its loss is a difference. New locks go with the new descriptors; one on a file that the baseline has
-//! open is a difference. Locks of descriptions (`flock`, `OFD`) are in `identity`: compared, not put back.
+//! open is a difference. They are read from `fdinfo`: reading `/proc/locks` waits for all processors (about 10 ms). Locks of descriptions (`flock`, `OFD`) are in `identity`: compared, not put back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -17,7 +18,20 @@ use crate::memory::Access;
 use crate::signals::with_page;
 use crate::trace::Pid;
 
-/// The lines of `/proc/locks` that are a process's POSIX locks, without their numbers.
+/// The locks that the descriptors `numbers` hold, as lines of `/proc/locks`. A descriptor that is not there holds none.
+pub(crate) fn text(pid: Pid, numbers: impl Iterator<Item = u32>) -> String {
+    let mut text = String::new();
+    for number in numbers {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+        for lock in info.lines().filter_map(|line| line.strip_prefix("lock:")) {
+            text.push_str(lock.trim());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The lines that are a process's POSIX locks, without their numbers.
 pub(crate) fn of(pid: Pid, locks: &str) -> BTreeSet<String> {
     let pid = pid.to_string();
     let lines = locks.lines().filter_map(|line| line.split_once(": ")).map(|(_, lock)| lock.trim());

@@ -9,7 +9,7 @@ use crate::victim::Victim;
 use crate::{Baseline, Broken, Check, Refused, Rewound, Step, Unlike};
 
 /// Rewinds of the soak: each with its own mess, every byte compared.
-const SOAK: usize = 200;
+const SOAK: usize = 400;
 const SOAK_THREADS: usize = 2;
 
 fn back(baseline: &mut Baseline) -> Rewound {

@@ -20,7 +20,7 @@ use crate::handing;
 use crate::identity::{self, Difference, Identity, Obstacle};
 use crate::inject::{Caller, Gate};
 use crate::kernel::{self, Tracker, UFFD_FLAGS};
-use crate::locks::Locks;
+use crate::locks::{self, Locks};
 use crate::mappings::{self, Remakable};
 use crate::maps::{self, Change, Map};
 use crate::memory::{Access, Memory, Work, Written};
@@ -60,10 +60,10 @@ pub enum Step {
     Threads,
     /// The mappings, and what signals do.
     Mappings,
-    /// The memory.
-    Memory,
     /// The open files.
     Descriptors,
+    /// The memory.
+    Memory,
     /// The registers.
     Registers,
     /// The files of the trees.
@@ -181,6 +181,7 @@ struct FoundAll {
 struct Look {
     identity: Identity,
     maps: Vec<Map>,
+    locks: String,
 }
 
 fn handle(pid: Pid) -> io::Result<OwnedFd> {
@@ -192,15 +193,11 @@ fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a line of /proc/PID/maps that is not understood")
 }
 
-fn look(pid: Pid, locks: &str) -> io::Result<Look> {
+fn look(pid: Pid, locks: String) -> io::Result<Look> {
     let mut identity = Identity::read(pid)?;
-    identity.add_locks(pid, locks);
+    identity.add_locks(pid, &locks);
     let maps = maps::parse(&fs::read_to_string(format!("/proc/{pid}/maps"))?).ok_or_else(unreadable)?;
-    Ok(Look { identity, maps })
-}
-
-fn locks() -> io::Result<String> {
-    fs::read_to_string("/proc/locks")
+    Ok(Look { identity, maps, locks })
 }
 
 impl Stand {
@@ -230,10 +227,11 @@ impl Stand {
     }
 
     fn look_at(frozen: &Frozen) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
-        let locks = locks().map_err(Refused::Unreadable)?;
         let (mut looks, mut obstacles) = (BTreeMap::new(), Vec::new());
         for (&pid, tids) in &frozen.processes {
-            let look = look(pid, &locks).map_err(Refused::Unreadable)?;
+            let numbers = descriptors::numbers(pid).map_err(Refused::Unreadable)?;
+            let locks = locks::text(pid, numbers.into_iter());
+            let look = look(pid, locks).map_err(Refused::Unreadable)?;
             obstacles.extend(look.identity.obstacles(pid, &look.maps));
             let pending = identity::pending(pid, tids).map_err(Refused::Unreadable)?;
             obstacles
@@ -296,12 +294,10 @@ impl Stand {
         if !differences.is_empty() {
             return Err(Broken::Differs(differences));
         }
-        let locks = locks().map_err(Broken::Unreadable)?;
         let mut found = BTreeMap::new();
         for (&pid, process) in &self.processes {
-            let one = process
-                .compare(&frozen.processes[&pid], &locks, &mut differences)
-                .map_err(Broken::Unreadable)?;
+            let one =
+                process.compare(&frozen.processes[&pid], &mut differences).map_err(Broken::Unreadable)?;
             found.insert(pid, one);
         }
         let files = self.files.iter().map(|files| files.compare(&mut differences));
@@ -337,6 +333,13 @@ impl Stand {
         }
         watch.done(Step::Mappings);
         for (pid, process) in &self.processes {
+            if watch.doing(Step::Descriptors) {
+                process.restore_descriptors(&found[pid]).map_err(at(Step::Descriptors))?;
+            }
+        }
+        watch.done(Step::Descriptors);
+        // After the last injected call: each writes to its thread's rseq area when the thread changed its processor.
+        for (pid, process) in &self.processes {
             if watch.doing(Step::Memory) {
                 let written = process.restore_memory(&found[pid]).map_err(at(Step::Memory))?;
                 rewound.written.bytes += written.bytes;
@@ -344,12 +347,6 @@ impl Stand {
             }
         }
         watch.done(Step::Memory);
-        for (pid, process) in &self.processes {
-            if watch.doing(Step::Descriptors) {
-                process.restore_descriptors(&found[pid]).map_err(at(Step::Descriptors))?;
-            }
-        }
-        watch.done(Step::Descriptors);
         for thread in self.processes.values().flat_map(|process| &process.threads) {
             if watch.doing(Step::Registers) {
                 thread.restore().map_err(at(Step::Registers))?;
@@ -368,10 +365,9 @@ impl Stand {
 
     /// Everything that is not as in the baseline, byte by byte.
     fn differing(&self, frozen: &Frozen) -> io::Result<Vec<Difference>> {
-        let locks = locks()?;
         let mut differences = Vec::new();
         for (&pid, process) in &self.processes {
-            process.differing(&frozen.processes[&pid], &locks, &mut differences)?;
+            process.differing(&frozen.processes[&pid], &mut differences)?;
         }
         self.files.iter().try_for_each(|files| files.differing(&mut differences))?;
         Ok(differences)
@@ -400,7 +396,7 @@ impl Process {
         let remakable = Remakable::of(pid)?;
         let threads = tids.iter().map(|tid| Thread::take(*tid)).collect::<io::Result<_>>()?;
         memory.arm(&access, &tracker)?;
-        let Look { identity, maps } = look;
+        let Look { identity, maps, locks } = look;
         Ok(Self {
             access,
             tracker,
@@ -413,7 +409,7 @@ impl Process {
             threads,
             signals,
             handle,
-            locks: Locks::take(pid, &locks()?, &descriptors)?,
+            locks: Locks::take(pid, &locks, &descriptors)?,
             descriptors,
         })
     }
@@ -427,12 +423,7 @@ impl Process {
         Tracker::new(ours?)
     }
 
-    fn compare(
-        &self,
-        tids: &BTreeSet<Pid>,
-        locks: &str,
-        differences: &mut Vec<Difference>,
-    ) -> io::Result<Found> {
+    fn compare(&self, tids: &BTreeSet<Pid>, differences: &mut Vec<Difference>) -> io::Result<Found> {
         let pid = self.access.pid;
         let ended = registers::ended(self.threads.iter())?;
         differences.extend(ended.iter().map(|&tid| Difference::ThreadGone { pid, tid }));
@@ -444,12 +435,12 @@ impl Process {
                 differences.push(Difference::Thread { tid: thread.tid, what: "its list of held futexes" });
             }
         }
-        self.locks.compare(pid, locks, differences);
         let pending = identity::pending(pid, tids)?;
         differences
             .extend(pending.into_iter().map(|(tid, signal)| Difference::PendingSignal { tid, signal }));
-        let now = look(pid, locks)?;
+        let now = look(pid, self.locks_now())?;
         differences.extend(self.identity.differences(pid, &now.identity));
+        self.locks.compare(pid, &now.locks, differences);
         let work = self.memory.changes(&self.access)?;
         let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
         let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
@@ -460,7 +451,7 @@ impl Process {
             new_threads: new_threads.into_iter().collect(),
             signals: now.identity.signals,
             descriptors: self.descriptors.compare(differences)?,
-            locked: self.locks.held(pid, locks),
+            locked: self.locks.held(pid, &now.locks),
         })
     }
 
@@ -526,27 +517,26 @@ impl Process {
         Ok(written)
     }
 
+    fn locks_now(&self) -> String {
+        locks::text(self.access.pid, self.descriptors.files())
+    }
+
     fn restore_descriptors(&self, found: &Found) -> io::Result<()> {
         let work = &found.descriptors;
         if !work.close.is_empty() || !work.missing.is_empty() || !found.locked {
             let mut caller = self.caller()?;
             handing::restore(&mut caller, &self.access, &self.handle, &self.descriptors, work)?;
             // Closing any descriptor of a file ends the process's locks on it.
-            self.locks.restore(&mut caller, &self.access, &locks()?)?;
+            self.locks.restore(&mut caller, &self.access, &self.locks_now())?;
             caller.end()?;
-            if !self.locks.held(self.access.pid, &locks()?) {
+            if !self.locks.held(self.access.pid, &self.locks_now()) {
                 return Err(io::Error::other("the locks on files are not those of the baseline"));
             }
         }
         self.descriptors.restore()
     }
 
-    fn differing(
-        &self,
-        tids: &BTreeSet<Pid>,
-        locks: &str,
-        differences: &mut Vec<Difference>,
-    ) -> io::Result<()> {
+    fn differing(&self, tids: &BTreeSet<Pid>, differences: &mut Vec<Difference>) -> io::Result<()> {
         let pid = self.access.pid;
         for thread in &self.threads {
             let whats = thread.differing()?.into_iter();
@@ -555,7 +545,7 @@ impl Process {
         let known: BTreeSet<_> = self.threads.iter().map(|thread| thread.tid).collect();
         let new = tids.difference(&known);
         differences.extend(new.map(|&tid| Difference::Thread { tid, what: "that it exists" }));
-        let now = look(pid, locks)?;
+        let now = look(pid, self.locks_now())?;
         differences.extend(self.identity.differences(pid, &now.identity));
         if !self.signals.shown_as(now.identity.signals) {
             differences.push(Difference::Thread { tid: pid, what: "what its signals do" });
@@ -564,8 +554,8 @@ impl Process {
         differences.extend(
             changes.iter().map(|change| Difference::Mapping { pid, mapping: format!("{change:x?}") }),
         );
-        if !self.locks.held(pid, locks) {
-            let (was, is) = (format!("{:?}", self.locks), format!("{:?}", crate::locks::of(pid, locks)));
+        if !self.locks.held(pid, &now.locks) {
+            let (was, is) = (format!("{:?}", self.locks), format!("{:?}", locks::of(pid, &now.locks)));
             differences.push(Difference::Property { pid, what: "locks", was, is });
         }
         self.descriptors.differing(differences)?;
