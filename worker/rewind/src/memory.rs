@@ -290,6 +290,13 @@ impl Memory {
         Ok(())
     }
 
+    /// The page at `address` will be written before the bytes are put back.
+    pub(crate) fn add_page(&self, work: &mut Work, address: u64) {
+        let page = address & !(self.page - 1);
+        let area = self.areas.iter().position(|area| area.range.contains(&page));
+        work.changed.extend(area.map(|area| Changed { range: page..page + self.page, area, empty: false }));
+    }
+
     /// Which guards must be taken away, and which set, before the bytes are put back.
     pub(crate) fn guards(&self, work: &Work) -> (Vec<Range>, Vec<Range>) {
         (without(&work.guards, &self.guards), without(&self.guards, &work.guards))

@@ -489,6 +489,10 @@ impl Process {
                 self.memory.refill(&self.tracker, range, &mut found.work)?;
             }
         }
+        // Injected calls may move their thread to another processor, which the kernel writes down there after we looked.
+        if let Some(address) = trace::rseq(self.access.pid)? {
+            self.memory.add_page(&mut found.work, address);
+        }
         if !found.new_threads.is_empty() {
             // Ending, a thread writes to its process's memory: once more, for the pages that it wrote then.
             self.memory.add_changes(&self.access, &mut found.work)?;

@@ -212,6 +212,17 @@ pub(crate) fn pending(tid: Pid, queue: Queue) -> io::Result<Option<libc::c_int>>
     Ok((found > 0).then_some(info.si_signo))
 }
 
+/// Where a stopped thread's rseq area lies, if it has one: the kernel writes to it when the thread runs.
+pub(crate) fn rseq(tid: Pid) -> io::Result<Option<u64>> {
+    const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
+    // `struct ptrace_rseq_configuration`: the address comes first.
+    let mut configuration = [0u64; 3];
+    let bytes = size_of::<[u64; 3]>();
+    // SAFETY: the kernel writes at most the bytes that the third argument announces to the array.
+    checked(unsafe { libc::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, bytes, configuration.as_mut_ptr()) })?;
+    Ok(Some(configuration[0]).filter(|address| *address != 0))
+}
+
 /// One piece of another process's memory: where it begins and how many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
