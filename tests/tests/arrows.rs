@@ -11,6 +11,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("andon-proto", &[]),
     ("andon-core", &[]),
     ("andon-coordinator", &["andon-core", "andon-proto"]),
+    ("andon-rewind", &[]),
     ("andon-snapshot", &[]),
     ("andon-worker", &["andon-proto", "andon-snapshot"]),
     ("andon", &["andon-coordinator", "andon-proto", "andon-worker"]),

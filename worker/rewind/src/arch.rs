@@ -1,0 +1,28 @@
+//! What differs between processors: registers, how a system call is made, and how an interrupted one is made again.
+//!
+//! Each processor is one file with the same items; `native` is the one this was built for. The rest of the crate knows no register by
+//! name. A processor without a file builds, and [`crate::available`] says that it is not known.
+
+#[cfg(target_arch = "x86_64")]
+#[path = "arch/x86_64.rs"]
+pub(crate) mod native;
+
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "arch/unknown.rs"]
+pub(crate) mod native;
+
+/// A system call as it is put into another process: its number and its six arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) number: i64,
+    pub(crate) arguments: [u64; 6],
+}
+
+impl Call {
+    /// The call `number` with `arguments`; those that are not given are zero.
+    pub(crate) fn new<const N: usize>(number: libc::c_long, arguments: [u64; N]) -> Self {
+        let mut six = [0; 6];
+        six[..N].copy_from_slice(&arguments);
+        Self { number, arguments: six }
+    }
+}

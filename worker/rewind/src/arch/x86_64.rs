@@ -1,0 +1,135 @@
+//! x86-64: the general registers as `NT_PRSTATUS` lays them out, and the extended state as `NT_X86_XSTATE` does.
+//!
+//! Interrupted system calls. A frozen thread that sat in a call shows `orig_rax` ≥ 0 and in `rax` why the call ended. The kernel makes the
+//! call again by itself only if the thread is let go from a signal stop, and for `ERESTART_RESTARTBLOCK` only with the deadline that is still
+//! kept in the kernel: neither is true after a rewind. So [`Registers::settled`] makes the restart visible in the registers: back by the
+//! two bytes of `syscall`, the number in `rax` again, no call under way. A relative timeout then starts anew.
+//!
+//! `epoll_wait`, `rt_sigtimedwait`, `semtimedop` and the like end with `EINTR` when a thread is frozen, which a program could see; no signal
+//! came, so they are made again as well.
+
+use super::Call;
+
+/// Names `NT_PRSTATUS` as the kernel does.
+pub(crate) const GENERAL: libc::c_int = 1;
+/// `NT_X86_XSTATE`: floating point, vectors, protection keys and whatever else `xsave` keeps.
+pub(crate) const EXTENDED: libc::c_int = 0x202;
+/// The most that the extended state may take: 11 kB with AMX; room to spare.
+pub(crate) const EXTENDED_BYTES_MAX: usize = 32 * 1024;
+/// The instruction that makes a system call.
+pub(crate) const SYSCALL: &[u8] = &[0x0f, 0x05];
+/// Whether this file speaks of a processor that can be rewound.
+pub(crate) const KNOWN: bool = true;
+
+const WORDS: usize = 27;
+// Positions in `struct user_regs_struct`.
+const R10: usize = 7;
+const R9: usize = 8;
+const R8: usize = 9;
+const RAX: usize = 10;
+const RDX: usize = 12;
+const RSI: usize = 13;
+const RDI: usize = 14;
+const ORIG_RAX: usize = 15;
+const RIP: usize = 16;
+
+const NO_CALL: u64 = u64::MAX;
+const ERESTARTSYS: i64 = 512;
+const ERESTARTNOINTR: i64 = 513;
+const ERESTARTNOHAND: i64 = 514;
+const ERESTART_RESTARTBLOCK: i64 = 516;
+const EINTR: i64 = libc::EINTR as i64;
+
+/// Calls that answer `EINTR` although nothing but the freezing interrupted them (signal(7), "interrupted by a stop").
+const ENDS_IN_EINTR: &[i64] = &[
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_io_getevents,
+    libc::SYS_pause,
+    libc::SYS_rt_sigsuspend,
+];
+
+/// The general registers of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registers(pub(crate) [u64; WORDS]);
+
+impl Registers {
+    pub(crate) const EMPTY: Self = Self([0; WORDS]);
+
+    /// These registers, about to make `call` by the instruction at `gate`.
+    pub(crate) fn calling(mut self, gate: u64, call: &Call) -> Self {
+        self.0[RIP] = gate;
+        self.0[RAX] = call.number.cast_unsigned();
+        self.0[ORIG_RAX] = NO_CALL;
+        for (register, argument) in [RDI, RSI, RDX, R10, R8, R9].into_iter().zip(call.arguments) {
+            self.0[register] = argument;
+        }
+        self
+    }
+
+    /// What the call that just ended answered: negative is an error number.
+    pub(crate) fn answer(&self) -> i64 {
+        self.0[RAX].cast_signed()
+    }
+
+    /// These registers without a call under way: an interrupted one is about to be made again from its start.
+    pub(crate) fn settled(mut self) -> Self {
+        let number = self.0[ORIG_RAX].cast_signed();
+        if number < 0 {
+            return self;
+        }
+        if number == libc::SYS_restart_syscall && -self.answer() == ERESTART_RESTARTBLOCK {
+            // Somebody stopped this thread before us, and which call it was is known to the kernel alone.
+            self.0[RAX] = (-EINTR).cast_unsigned();
+            self.0[ORIG_RAX] = NO_CALL;
+            return self;
+        }
+        let again = match -self.answer() {
+            ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK => true,
+            EINTR => ENDS_IN_EINTR.contains(&number),
+            _ => false,
+        };
+        if again {
+            self.0[RIP] -= SYSCALL.len() as u64;
+            self.0[RAX] = self.0[ORIG_RAX];
+        }
+        self.0[ORIG_RAX] = NO_CALL;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_call(number: i64, answer: i64) -> Registers {
+        let mut registers = Registers::EMPTY;
+        registers.0[RIP] = 0x1002;
+        registers.0[RAX] = answer.cast_unsigned();
+        registers.0[ORIG_RAX] = number.cast_unsigned();
+        registers
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again_from_its_start() {
+        for error in [ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK] {
+            let settled = in_call(libc::SYS_poll, -error).settled();
+            assert_eq!((settled.0[RIP], settled.0[RAX]), (0x1000, libc::SYS_poll.cast_unsigned()));
+            assert_eq!(settled.0[ORIG_RAX], NO_CALL);
+        }
+        assert_eq!(in_call(libc::SYS_epoll_wait, -EINTR).settled().0[RIP], 0x1000);
+    }
+
+    #[test]
+    fn a_call_that_ended_keeps_its_answer() {
+        for (number, answer) in [(libc::SYS_read, 17), (libc::SYS_read, -EINTR), (libc::SYS_openat, -2)] {
+            let settled = in_call(number, answer).settled();
+            assert_eq!((settled.0[RIP], settled.answer()), (0x1002, answer));
+            assert_eq!(settled.settled(), settled, "settling twice changes nothing");
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Step 6: the open files of a process. Each is held by a copy of our own, so that it outlives a close, and known by kcmp(2) and not by number.
+//!
+//! What a file description has of its own comes back through our copy: place, flags, an eventfd's count, what waits in a pipe. Sockets must be
+//! empty in the baseline and are emptied; connections that wait at a listener are taken and closed. Descriptors that are new are closed by the
+//! process; one that is missing is handed to it over a socket pair that exists for that only.
+//!
+//! Not seen without a comparison: the close-on-exec flag. Not kept: what a peer outside the targets has been told. Refused: io_uring, memfd, and
+//! whatever has no name here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::{FileType, OFlags, SeekFrom};
+use rustix::net::RecvFlags;
+use rustix::net::sockopt;
+
+use crate::identity::{Difference, Obstacle};
+use crate::kernel;
+use crate::trace::Pid;
+
+/// More open files of one process are refused: each is held by us, too.
+const DESCRIPTORS_MAX: usize = 4096;
+const DRAIN_BYTES: usize = 64 * 1024;
+/// Connections at a listener, or packets at a socket, that are taken before giving up.
+const DRAIN_MAX: usize = 65_536;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// A file or folder; its place counts.
+    File,
+    /// A device, or the writing end of a pipe: nothing of it is ours to put back.
+    Plain,
+    /// The reading end, with what waits in it.
+    PipeEnd {
+        bytes: Vec<u8>,
+    },
+    Listener,
+    Socket,
+    Event {
+        count: u64,
+    },
+    /// What `fdinfo` shows must be the same.
+    Shown {
+        info: String,
+    },
+}
+
+/// One descriptor in the baseline.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) number: u32,
+    pub(crate) held: OwnedFd,
+    pub(crate) close_on_exec: bool,
+    kind: Kind,
+    flags: OFlags,
+    place: Option<u64>,
+}
+
+/// All descriptors of one process in the baseline.
+#[derive(Debug)]
+pub(crate) struct Descriptors {
+    pid: Pid,
+    pub(crate) all: BTreeMap<u32, Descriptor>,
+}
+
+/// What a rewind does to them.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// To be closed: new, or in the place of one that is missing.
+    pub(crate) close: Vec<u32>,
+    /// To be handed back.
+    pub(crate) missing: Vec<u32>,
+}
+
+/// The descriptors that a process has.
+pub(crate) fn numbers(pid: Pid) -> io::Result<BTreeSet<u32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn info(pid: Pid, number: u32) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))
+}
+
+/// The lines that tell of the thing itself, in an order of their own.
+fn shown(info: &str) -> String {
+    let common = ["pos:", "flags:", "mnt_id:", "ino:", "lock:"];
+    let mut lines: Vec<_> =
+        info.lines().filter(|line| !common.iter().any(|name| line.starts_with(name))).collect();
+    lines.sort_unstable();
+    lines.join("; ")
+}
+
+fn field(info: &str, name: &str) -> Option<u64> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name))?.trim();
+    u64::from_str_radix(value, 16).ok()
+}
+
+impl Descriptors {
+    /// Holds all of a stopped process, and says what forbids it.
+    pub(crate) fn take(pid: Pid, handle: &OwnedFd, obstacles: &mut Vec<Obstacle>) -> io::Result<Self> {
+        let mut all = BTreeMap::new();
+        let numbers = numbers(pid)?;
+        if numbers.len() > DESCRIPTORS_MAX {
+            let what = format!("one of {}: at most {DESCRIPTORS_MAX} are held", numbers.len());
+            obstacles.push(Obstacle::Descriptor { pid, number: 0, what });
+            return Ok(Self { pid, all });
+        }
+        for number in numbers {
+            match Descriptor::take(pid, handle, number)? {
+                Ok(descriptor) => drop(all.insert(number, descriptor)),
+                Err(what) => obstacles.push(Obstacle::Descriptor { pid, number, what }),
+            }
+        }
+        Ok(Self { pid, all })
+    }
+
+    /// What is to be done, and what cannot be. Touches nothing.
+    pub(crate) fn compare(&self, differences: &mut Vec<Difference>) -> io::Result<Work> {
+        let pid = self.pid;
+        let mut now = numbers(pid)?;
+        let mut work = Work::default();
+        for (&number, descriptor) in &self.all {
+            let there = now.remove(&number);
+            let same = there && kernel::same_file(pid, number, descriptor.held.as_fd())?;
+            if !same {
+                work.missing.push(number);
+                work.close.extend(there.then_some(number));
+            }
+            if let Some(what) = descriptor.lost(pid, same)? {
+                differences.push(Difference::Descriptor { pid, number, what });
+            }
+        }
+        work.close.extend(now);
+        Ok(work)
+    }
+
+    /// The numbers of those that can have locks.
+    pub(crate) fn files(&self) -> impl Iterator<Item = u32> {
+        let files = self.all.iter().filter(|(_, descriptor)| descriptor.kind == Kind::File);
+        files.map(|(number, _)| *number)
+    }
+
+    /// What the open files have of their own, through our copies.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        self.all.values().try_for_each(|descriptor| descriptor.restore(self.pid))
+    }
+
+    pub(crate) fn differing(&self, differences: &mut Vec<Difference>) -> io::Result<()> {
+        let pid = self.pid;
+        let work = self.compare(differences)?;
+        for number in work.close.into_iter().chain(work.missing) {
+            differences.push(Difference::Descriptor {
+                pid,
+                number,
+                what: "is new, missing or another".to_owned(),
+            });
+        }
+        for (&number, descriptor) in &self.all {
+            let what = descriptor.differing(pid)?;
+            differences.extend(what.map(|what| Difference::Descriptor { pid, number, what }));
+        }
+        Ok(())
+    }
+}
+
+impl Descriptor {
+    fn take(pid: Pid, handle: &OwnedFd, number: u32) -> io::Result<Result<Self, String>> {
+        let name = fs::read_link(format!("/proc/{pid}/fd/{number}"))?;
+        let name = name.to_string_lossy().into_owned();
+        let held = kernel::copy_descriptor(handle.as_fd(), number)?;
+        let info = info(pid, number)?;
+        let kind = match kind(&held, &name, &info)? {
+            Ok(kind) => kind,
+            Err(what) => return Ok(Err(what)),
+        };
+        let place = match kind {
+            Kind::File => Some(rustix::fs::tell(&held)?),
+            _ => None,
+        };
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or_default();
+        let close_on_exec = OFlags::from_bits_retain(flags).contains(OFlags::CLOEXEC);
+        let flags = rustix::fs::fcntl_getfl(&held)?;
+        Ok(Ok(Self { number, held, close_on_exec, kind, flags, place }))
+    }
+
+    /// Device and inode as `/proc/locks` writes them.
+    pub(crate) fn inode(&self) -> io::Result<String> {
+        let status = rustix::fs::fstat(&self.held)?;
+        let (major, minor) = (rustix::fs::major(status.st_dev), rustix::fs::minor(status.st_dev));
+        Ok(format!("{major:02x}:{minor:02x}:{}", status.st_ino))
+    }
+
+    /// Why it cannot be put back.
+    fn lost(&self, pid: Pid, same: bool) -> io::Result<Option<String>> {
+        match &self.kind {
+            Kind::Shown { .. } if !same => Ok(Some("is gone or another".to_owned())),
+            Kind::Shown { info: was } => {
+                let now = shown(&info(pid, self.number)?);
+                Ok((now != *was).then(|| format!("was {was}, is {now}")))
+            }
+            Kind::Socket => {
+                let mut byte = [0];
+                let peeked = rustix::net::recv(&self.held, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+                let open = match peeked {
+                    Ok((bytes, _)) => bytes > 0 || !streams(&self.held)?,
+                    // Nothing to read, or a socket that is not connected, as it was.
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOTCONN | rustix::io::Errno::INVAL) => {
+                        true
+                    }
+                    Err(_) => false,
+                };
+                Ok((!open).then(|| "its peer is gone".to_owned()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn restore(&self, pid: Pid) -> io::Result<()> {
+        if rustix::fs::fcntl_getfl(&self.held)? != self.flags {
+            rustix::fs::fcntl_setfl(&self.held, self.flags)?;
+        }
+        match &self.kind {
+            Kind::File => {
+                if let Some(place) =
+                    self.place.filter(|place| rustix::fs::tell(&self.held).ok() != Some(*place))
+                {
+                    rustix::fs::seek(&self.held, SeekFrom::Start(place))?;
+                }
+                Ok(())
+            }
+            Kind::PipeEnd { bytes } => set_pipe(&self.held, bytes),
+            Kind::Listener => drain_listener(&self.held),
+            Kind::Socket => drain_socket(&self.held),
+            Kind::Event { count } => set_event(pid, self.number, &self.held, *count),
+            Kind::Plain | Kind::Shown { .. } => Ok(()),
+        }
+    }
+
+    fn differing(&self, pid: Pid) -> io::Result<Option<String>> {
+        if let Some(place) = self.place.filter(|place| rustix::fs::tell(&self.held).ok() != Some(*place)) {
+            return Ok(Some(format!("is not at {place}")));
+        }
+        let info = info(pid, self.number)?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or_default();
+        if OFlags::from_bits_retain(flags).contains(OFlags::CLOEXEC) != self.close_on_exec {
+            return Ok(Some("closes on exec, or no longer does".to_owned()));
+        }
+        if rustix::fs::fcntl_getfl(&self.held)? != self.flags {
+            return Ok(Some("has other flags".to_owned()));
+        }
+        match &self.kind {
+            Kind::Event { count } if field(&info, "eventfd-count:") != Some(*count) => {
+                Ok(Some(format!("does not count {count}")))
+            }
+            Kind::PipeEnd { bytes } if peek_pipe(&self.held)?.as_ref() != Some(bytes) => {
+                Ok(Some("holds other bytes".to_owned()))
+            }
+            Kind::Socket if rustix::io::ioctl_fionread(&self.held).unwrap_or(0) > 0 => {
+                Ok(Some("holds bytes".to_owned()))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn streams(held: &OwnedFd) -> io::Result<bool> {
+    Ok(sockopt::socket_type(held)? != rustix::net::SocketType::DGRAM)
+}
+
+/// What it is; or why it cannot be put back.
+fn kind(held: &OwnedFd, name: &str, info: &str) -> io::Result<Result<Kind, String>> {
+    if let Some(anonymous) = name.strip_prefix("anon_inode:") {
+        return Ok(match anonymous.trim_matches(['[', ']']) {
+            "eventfd" => {
+                field(info, "eventfd-count:").map(|count| Kind::Event { count }).ok_or("eventfd".to_owned())
+            }
+            "eventpoll" | "signalfd" | "inotify" => Ok(Kind::Shown { info: shown(info) }),
+            "timerfd" if !info.contains("it_value: (0, 0)") => Err("an armed timerfd".to_owned()),
+            "timerfd" => Ok(Kind::Shown { info: shown(info) }),
+            other => Err(other.to_owned()),
+        });
+    }
+    if name.starts_with("/memfd:") {
+        return Ok(Err("a memfd: its content is not kept".to_owned()));
+    }
+    let waiting = || rustix::io::ioctl_fionread(held).unwrap_or(0) > 0;
+    let status = rustix::fs::fstat(held)?;
+    Ok(match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile | FileType::Directory => Ok(Kind::File),
+        FileType::CharacterDevice => Ok(Kind::Plain),
+        FileType::Fifo if rustix::fs::fcntl_getfl(held)?.contains(OFlags::WRONLY) => Ok(Kind::Plain),
+        FileType::Fifo => {
+            let bytes = peek_pipe(held)?;
+            bytes
+                .map(|bytes| Kind::PipeEnd { bytes })
+                .ok_or("a pipe whose bytes cannot be looked at".to_owned())
+        }
+        FileType::Socket if sockopt::socket_acceptconn(held)? => Ok(Kind::Listener),
+        FileType::Socket if waiting() => Err("a socket with bytes in it".to_owned()),
+        FileType::Socket => Ok(Kind::Socket),
+        _ => Err(format!("of a kind that is not known: {name}")),
+    })
+}
+
+fn ready(held: &OwnedFd) -> io::Result<bool> {
+    let mut polled = [rustix::event::PollFd::new(held, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(rustix::event::poll(&mut polled, Some(&now))? > 0
+        && polled[0].revents().contains(rustix::event::PollFlags::IN))
+}
+
+/// What waits in a pipe, left there (tee(2)). `None` if not all could be seen.
+fn peek_pipe(held: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let waiting = usize::try_from(rustix::io::ioctl_fionread(held)?).unwrap_or(usize::MAX);
+    if waiting == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let (out, into) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::pipe::fcntl_setpipe_size(&into, rustix::pipe::fcntl_getpipe_size(held)?)?;
+    let seen = rustix::pipe::tee(held, &into, waiting, rustix::pipe::SpliceFlags::NONBLOCK)?;
+    let mut bytes = vec![0; seen];
+    let mut at = 0;
+    while at < seen {
+        at += rustix::io::read(&out, &mut bytes[at..])?;
+    }
+    Ok((seen == waiting).then_some(bytes))
+}
+
+/// Nobody else reads while the processes stand still, so what is said to be there can be read without blocking.
+fn set_pipe(held: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    if peek_pipe(held)?.is_some_and(|now| now == bytes) {
+        return Ok(());
+    }
+    let mut buffer = Vec::new();
+    loop {
+        let waiting = usize::try_from(rustix::io::ioctl_fionread(held)?).unwrap_or(usize::MAX);
+        if waiting == 0 {
+            break;
+        }
+        buffer.resize(waiting.min(DRAIN_BYTES), 0);
+        rustix::io::read(held, &mut buffer)?;
+    }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    // Another writing end of the same pipe, for a moment.
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let mut writer = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    writer.write_all(bytes)
+}
+
+fn drain_listener(held: &OwnedFd) -> io::Result<()> {
+    for _ in 0..DRAIN_MAX {
+        if !ready(held)? {
+            return Ok(());
+        }
+        drop(rustix::net::accept(held));
+    }
+    Err(io::Error::other("connections come faster than they are closed"))
+}
+
+fn drain_socket(held: &OwnedFd) -> io::Result<()> {
+    let mut buffer = vec![0; DRAIN_BYTES];
+    for _ in 0..DRAIN_MAX {
+        match rustix::net::recv(held, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) if streams(held)? => return Err(io::Error::other("the peer of a socket is gone")),
+            Ok(_) => {}
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOTCONN | rustix::io::Errno::INVAL) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::other("a socket fills faster than it is emptied"))
+}
+
+fn set_event(pid: Pid, number: u32, held: &OwnedFd, count: u64) -> io::Result<()> {
+    let now = field(&info(pid, number)?, "eventfd-count:");
+    if now == Some(count) {
+        return Ok(());
+    }
+    // A semaphore gives one at a time, so: until nothing is left.
+    for _ in 0..DRAIN_MAX {
+        if !ready(held)? {
+            rustix::io::write(held, &count.to_ne_bytes())?;
+            return Ok(());
+        }
+        rustix::io::read(held, &mut [0; 8])?;
+    }
+    Err(io::Error::other("an eventfd that does not empty"))
+}

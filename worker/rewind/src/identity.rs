@@ -1,0 +1,238 @@
+//! Step 2: what a process is besides its memory, and whether that can be given back.
+//!
+//! Read from `/proc` while the process stands still. Some of it forbids a baseline ([`Obstacle`]); the rest must be the same when a rewind begins,
+//! for nothing here is restored ([`Difference`]). Nothing is touched.
+//!
+//! Not seen: the values of armed timers, resource limits, namespaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+
+use crate::maps::Map;
+use crate::signals::Shown;
+use crate::trace::{self, Pid, Queue};
+
+/// Why a process cannot be rewound.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// Writable memory that others may share.
+    #[error("process {pid} shares writable memory: {mapping}")]
+    SharedMemory {
+        /// Which process.
+        pid: Pid,
+        /// The mapping, by address and name.
+        mapping: String,
+    },
+    /// Native asynchronous input and output: completions outlive what is put back.
+    #[error("process {pid} has a context for native AIO")]
+    Aio {
+        /// Which process.
+        pid: Pid,
+    },
+    /// A descriptor whose state cannot be put back.
+    #[error("process {pid} has descriptor {number}: {what}")]
+    Descriptor {
+        /// Which process.
+        pid: Pid,
+        /// Its number.
+        number: u32,
+        /// What it is, and why that is an obstacle.
+        what: String,
+    },
+    /// A signal waits to be delivered.
+    #[error("signal {signal} is pending for thread {tid}")]
+    PendingSignal {
+        /// Which thread.
+        tid: Pid,
+        /// Which signal.
+        signal: i32,
+    },
+    /// A timer that may fire: what is left of it is not kept.
+    #[error("process {pid} has timers of its own (timer_create)")]
+    Timers {
+        /// Which process.
+        pid: Pid,
+    },
+}
+
+/// What is not as in the baseline and is not put back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Difference {
+    /// A process of the baseline is gone.
+    #[error("process {0} is gone")]
+    ProcessGone(Pid),
+    /// A process that the baseline does not have.
+    #[error("process {0} is new")]
+    ProcessNew(Pid),
+    /// A thread of the baseline is gone.
+    #[error("thread {tid} of process {pid} is gone")]
+    ThreadGone {
+        /// Its process.
+        pid: Pid,
+        /// The thread.
+        tid: Pid,
+    },
+    /// A thread's state that is not put back, or is not as it should be.
+    #[error("thread {tid}: {what} differs")]
+    Thread {
+        /// Which thread.
+        tid: Pid,
+        /// What of it.
+        what: &'static str,
+    },
+    /// A signal waits to be delivered.
+    #[error("signal {signal} is pending for thread {tid}")]
+    PendingSignal {
+        /// Which thread.
+        tid: Pid,
+        /// Which signal.
+        signal: i32,
+    },
+    /// A property of a process: credentials, dispositions, folder, timers, locks.
+    #[error("process {pid}: {what} was {was}, is {is}")]
+    Property {
+        /// Which process.
+        pid: Pid,
+        /// Which property.
+        what: &'static str,
+        /// In the baseline.
+        was: String,
+        /// Now.
+        is: String,
+    },
+    /// A mapping that cannot be made again.
+    #[error("process {pid}: mapping {mapping}")]
+    Mapping {
+        /// Which process.
+        pid: Pid,
+        /// Which one, and what about it.
+        mapping: String,
+    },
+    /// Bytes of memory (only after a comparison).
+    #[error("process {pid}: memory at {address:#x}")]
+    Memory {
+        /// Which process.
+        pid: Pid,
+        /// The page.
+        address: u64,
+    },
+    /// A descriptor that cannot be put back, or is not as it should be.
+    #[error("process {pid}: descriptor {number}: {what}")]
+    Descriptor {
+        /// Which process.
+        pid: Pid,
+        /// Its number.
+        number: u32,
+        /// What about it.
+        what: String,
+    },
+    /// A file (only after a comparison).
+    #[error("file {path}: {what}")]
+    File {
+        /// Its path in the live tree.
+        path: String,
+        /// What about it.
+        what: String,
+    },
+}
+
+/// Lines of `/proc/PID/status` that must stay: who the process is and what it may.
+const STATUS: &[&str] = &[
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+];
+const LINKS: &[&str] = &["cwd", "root", "exe"];
+
+/// What must be the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    properties: BTreeMap<&'static str, String>,
+    /// Put back by [`crate::signals`], and so not compared.
+    pub(crate) signals: Shown,
+}
+
+impl Identity {
+    pub(crate) fn read(pid: Pid) -> io::Result<Self> {
+        let mut properties = BTreeMap::new();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        for line in status.lines() {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            if let Some(name) = STATUS.iter().find(|known| **known == name) {
+                properties.insert(*name, value.trim().to_owned());
+            }
+        }
+        for link in LINKS {
+            let target = fs::read_link(format!("/proc/{pid}/{link}"))?;
+            properties.insert(*link, target.to_string_lossy().into_owned());
+        }
+        // Absent where the kernel has no checkpoint support.
+        let timers = fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default();
+        properties.insert("timers", timers);
+        Ok(Self { properties, signals: Shown::parse(&status) })
+    }
+
+    /// A filter looks at the process's system calls.
+    pub(crate) fn filtered(&self) -> bool {
+        self.properties.get("Seccomp").is_some_and(|mode| mode != "0")
+    }
+
+    /// Locks of open files (`flock`), by line of `/proc/locks` without its number: the whole list, for the file is one for all.
+    pub(crate) fn add_locks(&mut self, pid: Pid, locks: &str) {
+        let pid = pid.to_string();
+        let own: BTreeSet<_> = locks
+            .lines()
+            .filter(|line| line.split_whitespace().nth(4) == Some(&pid))
+            .filter(|line| line.split_whitespace().nth(1) != Some("POSIX"))
+            .map(|line| line.split_once(": ").map_or(line, |(_, lock)| lock))
+            .collect();
+        self.properties.insert("locks", own.into_iter().collect::<Vec<_>>().join("; "));
+    }
+
+    pub(crate) fn differences(&self, pid: Pid, now: &Self) -> Vec<Difference> {
+        let names: BTreeSet<_> = self.properties.keys().chain(now.properties.keys()).collect();
+        let of = |identity: &Self, name| identity.properties.get(name).cloned().unwrap_or_default();
+        let differing =
+            names.into_iter().filter(|name| self.properties.get(*name) != now.properties.get(*name));
+        differing
+            .map(|what| Difference::Property { pid, what, was: of(self, what), is: of(now, what) })
+            .collect()
+    }
+
+    /// What forbids a baseline, as far as status and mappings tell.
+    pub(crate) fn obstacles(&self, pid: Pid, maps: &[Map]) -> Vec<Obstacle> {
+        let mut obstacles = Vec::new();
+        for map in maps {
+            if map.name.starts_with("/[aio]") {
+                obstacles.push(Obstacle::Aio { pid });
+            } else if map.shared && map.rights.write {
+                let mapping = format!("{:#x}-{:#x} {}", map.range.start, map.range.end, map.name);
+                obstacles.push(Obstacle::SharedMemory { pid, mapping });
+            }
+        }
+        if self.properties.get("timers").is_some_and(|timers| !timers.is_empty()) {
+            obstacles.push(Obstacle::Timers { pid });
+        }
+        obstacles
+    }
+}
+
+/// Signals that wait for a stopped process or its threads.
+pub(crate) fn pending(pid: Pid, tids: &BTreeSet<Pid>) -> io::Result<Vec<(Pid, i32)>> {
+    let mut pending = Vec::new();
+    pending.extend(trace::pending(pid, Queue::Process)?.map(|signal| (pid, signal)));
+    for &tid in tids {
+        pending.extend(trace::pending(tid, Queue::Thread)?.map(|signal| (tid, signal)));
+    }
+    Ok(pending)
+}

@@ -1,0 +1,95 @@
+//! A system call made by another process on our behalf.
+//!
+//! A stopped thread lends its registers: they are saved, set to a `syscall` instruction that the process has anyway (in its vdso), and put
+//! back. The thread stops at the call's entry and exit (`PTRACE_SYSCALL`), so no signal is needed, and all signals are blocked meanwhile:
+//! single steps, which some do this with, would reset a disposition of `SIGTRAP`. What is put back is the *settled* state: an interrupted
+//! call is made again from its start, for the kernel would not restart it from the stop where an injected call leaves the thread.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::arch::Call;
+use crate::arch::native::{Registers, SYSCALL};
+use crate::maps::Map;
+use crate::trace::{self, Pid, STOP_LIMIT, Stop};
+
+/// All signals.
+const EVERY_SIGNAL: u64 = u64::MAX;
+/// The vdso is two pages; a longer one is not searched.
+const VDSO_BYTES_MAX: u64 = 64 * 1024;
+/// Error numbers are answered as their negatives, down to this.
+const ERRNO_MAX: i64 = 4095;
+
+/// Where in a process a system call instruction lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gate(u64);
+
+impl Gate {
+    /// Looks it up in the vdso.
+    pub(crate) fn find(maps: &[Map], mem: &File) -> io::Result<Self> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "no system call instruction in the vdso");
+        let vdso = maps.iter().find(|map| map.name == "[vdso]").ok_or_else(none)?;
+        let bytes = (vdso.range.end - vdso.range.start).min(VDSO_BYTES_MAX);
+        let mut code = vec![0; usize::try_from(bytes).map_err(|_| none())?];
+        mem.read_exact_at(&mut code, vdso.range.start)?;
+        let at = code.windows(SYSCALL.len()).position(|window| window == SYSCALL).ok_or_else(none)?;
+        Ok(Self(vdso.range.start + at as u64))
+    }
+}
+
+/// A stopped thread that makes calls for us. Its process must be marked as touched: between two calls its registers are ours.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    tid: Pid,
+    gate: Gate,
+    own: Registers,
+    own_blocked: u64,
+}
+
+impl Caller {
+    pub(crate) fn new(tid: Pid, gate: Gate) -> io::Result<Self> {
+        let (own, own_blocked) = (trace::registers(tid)?.settled(), trace::blocked(tid)?);
+        trace::set_blocked(tid, EVERY_SIGNAL)?;
+        Ok(Self { tid, gate, own, own_blocked })
+    }
+
+    /// Makes one call and says what it answered.
+    pub(crate) fn call(&mut self, call: &Call) -> io::Result<u64> {
+        trace::set_registers(self.tid, &self.own.calling(self.gate.0, call))?;
+        for _ in ["entry", "exit"] {
+            trace::go_on_to_call(self.tid)?;
+            match trace::wait(self.tid, STOP_LIMIT)? {
+                Some(Stop::Call) => {}
+                Some(other) => {
+                    return Err(io::Error::other(format!(
+                        "thread {}: {other:?} instead of a call",
+                        self.tid
+                    )));
+                }
+                None => return Err(io::Error::new(io::ErrorKind::TimedOut, "an injected call does not end")),
+            }
+        }
+        let answer = trace::registers(self.tid)?.answer();
+        if (-ERRNO_MAX..0).contains(&answer) {
+            return Err(io::Error::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EINVAL)));
+        }
+        Ok(answer.cast_unsigned())
+    }
+
+    /// The thread has its own registers and signals again.
+    pub(crate) fn end(self) -> io::Result<()> {
+        trace::set_registers(self.tid, &self.own)?;
+        trace::set_blocked(self.tid, self.own_blocked)
+    }
+
+    /// The thread ends itself, and with it this.
+    pub(crate) fn exit(self) -> io::Result<()> {
+        trace::set_registers(self.tid, &self.own.calling(self.gate.0, &Call::new(libc::SYS_exit, [0])))?;
+        trace::go_on(self.tid, 0)?;
+        match trace::wait(self.tid, STOP_LIMIT)? {
+            Some(Stop::Gone) => Ok(()),
+            other => Err(io::Error::other(format!("thread {}: {other:?} instead of its end", self.tid))),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! In-place rollback of live processes: frozen, put back to what they were at a baseline, and let go again, within milliseconds.
+//!
+//! The crate is given process ids and pairs of folders. It knows nothing of lanes, containers, engines or the farm, and it is the only one with
+//! `unsafe`, each block with its argument. Linux only; [`available`] says why not elsewhere.
+//!
+//! ```text
+//!   Baseline::take     freeze ── look (may refuse: nothing touched) ── record ── arm ── run on
+//!   Baseline::rewind   freeze ── compare identities ─┬─ Differs: run on, or kill
+//!                                                    └─ touch ── threads, mappings, descriptors, memory, registers ── files
+//!                                                              ── (compare every byte) ── run on
+//! ```
+//!
+//! Invariants:
+//! - All processes of all targets are frozen before the first is looked at, and all are put back before the first runs on.
+//! - Until everything was compared nothing is touched. After the first touch there are two ends: everything is put back, or the processes are
+//!   dead. An error, a panic and the death of the thread or of our whole process all lead to the second.
+//! - ptrace belongs to one thread, so each baseline has a thread of its own that does all of its work.
+//!
+//! Where the kernel is not as one might think:
+//! - A page dropped with `MADV_DONTNEED` does not count as written (see `memory`).
+//! - `PAGEMAP_SCAN` says whether a range is tracked only with `WP_UNPOPULATED`, and may answer a range twice (see `kernel`).
+//! - An interrupted call is restarted only from a signal stop (see `inject`).
+//! - A thread that makes an injected call gets its rseq area written, so memory comes after the last such call.
+//! - Guards below stacks count as written and cannot be read (see `kernel`).
+//! - Reading `/proc/locks` waits some 10 ms for all processors (see `locks`).
+//!
+//! It builds on Groundhog (Alzayat et al., EuroSys 2023), CRIU's injected calls, and the kernel's userfaultfd and pagemap documentation.
+
+mod arch;
+mod available;
+mod baseline;
+mod descriptors;
+mod error;
+mod files;
+mod freeze;
+mod handing;
+mod identity;
+mod inject;
+mod kernel;
+mod locks;
+mod mappings;
+mod maps;
+mod memory;
+mod registers;
+mod signals;
+mod stand;
+mod trace;
+
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod victim;
+
+pub use available::{Facts, Lack, Unavailable, available};
+pub use baseline::Baseline;
+pub use error::{Broken, Refused};
+pub use files::Tree;
+pub use freeze::Unfreezable;
+pub use identity::{Difference, Obstacle};
+pub use memory::Written;
+pub use stand::{Check, Rewound, Step, Taken, Unlike};
+pub use trace::Pid;
+
+/// A tree of processes that is rewound: the root with all its descendants and all their threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The process at the top, as our own pid namespace numbers it.
+    pub root: Pid,
+    /// The folders that are put back with it.
+    pub trees: Vec<Tree>,
+}

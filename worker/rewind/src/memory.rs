@@ -1,0 +1,473 @@
+//! Step 3: the bytes of a process's private memory, which of them changed, and how they come back.
+//!
+//! The baseline keeps the pages that the process had of its own and that are not all zeros; a page of an anonymous mapping that is not kept is
+//! zeros, a page of a private file mapping that is not kept is the file's (there, pages of zeros are kept).
+//!
+//! What changed is what the page map says: written since it was protected, or nothing there any more (`MADV_DONTNEED` leaves neither a page nor
+//! a mark, and such a page does not count as written). Both are read in one pass over the whole address space. A range that was unmapped and
+//! mapped anew, or moved, is no longer tracked: also said in that pass.
+//!
+//! Only populated stretches are protected, with small gaps between them: a mark on every page of a reserved terabyte would need its page tables.
+//! An unprotected page that is merely read later counts as written; it is then zeroed or dropped in vain, which costs time only.
+
+use std::fs::File;
+use std::io;
+
+use crate::kernel::{self, Ask, Range, Region, Tracker};
+use crate::maps::Map;
+use crate::trace::{self, Pid, Piece};
+
+/// So many bytes are read at a time.
+const READ_BYTES: usize = 1 << 20;
+/// Mappings that the kernel does not track (the page of `getrandom`'s vdso) are always written back; larger ones are refused.
+const ALWAYS_BYTES_MAX: u64 = 256 * 1024;
+/// Gaps between populated pages that are protected with them, in bytes.
+const PROTECT_GAP: u64 = 2 << 20;
+/// Gaps between changed pages that are protected again with them, in bytes.
+const REPROTECT_GAP: u64 = 64 * 1024;
+/// From so many bytes on, pages that must be zero are dropped by the process instead of being written: an injected call costs about 20 µs.
+const DROP_BYTES_MIN: u64 = 128 * 1024;
+static ZEROS: [u8; DROP_BYTES_MIN as usize] = [0; DROP_BYTES_MIN as usize];
+
+/// How to reach a process's memory.
+#[derive(Debug)]
+pub(crate) struct Access {
+    pub(crate) pid: Pid,
+    pub(crate) mem: File,
+    pub(crate) pagemap: File,
+}
+
+impl Access {
+    /// Opened while the process stands still: after an exec these still lead to the old memory.
+    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
+        let mem = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        Ok(Self { pid, mem, pagemap: File::open(format!("/proc/{pid}/pagemap"))? })
+    }
+}
+
+/// Pages beside one another that are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    range: Range,
+    /// Where in the bytes.
+    at: usize,
+}
+
+/// A mapping whose bytes are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Area {
+    range: Range,
+    /// What is not kept is zeros; otherwise it is a file's.
+    zeros: bool,
+    tracked: bool,
+}
+
+/// The memory of one process in its baseline.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    areas: Vec<Area>,
+    runs: Vec<Run>,
+    bytes: Vec<u8>,
+    populated: Vec<Range>,
+    guards: Vec<Range>,
+    page: u64,
+}
+
+/// What a rewind does to the memory, found before anything is touched.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// Ranges whose content is no longer the baseline's.
+    changed: Vec<Changed>,
+    /// Ranges of tracked mappings that are not tracked any more: mapped anew, or gone.
+    pub(crate) renewed: Vec<Range>,
+    guards: Vec<Range>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Changed {
+    range: Range,
+    area: usize,
+    /// There is nothing: only what is kept must be written.
+    empty: bool,
+}
+
+/// What writing back did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes written into the processes.
+    pub bytes: u64,
+    /// Bytes that the processes dropped because the baseline has nothing there.
+    pub dropped: u64,
+}
+
+fn length(range: &Range) -> usize {
+    usize::try_from(range.end - range.start).expect("an address range of this machine fits its usize")
+}
+
+fn overlap(one: &Range, other: &Range) -> Option<Range> {
+    let both = one.start.max(other.start)..one.end.min(other.end);
+    (both.start < both.end).then_some(both)
+}
+
+/// Appends a range to a sorted list, joining it with the last.
+fn append(ranges: &mut Vec<Range>, range: Range) {
+    match ranges.last_mut() {
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => ranges.push(range),
+    }
+}
+
+/// What of `these` is not in `those`; both are sorted.
+fn without(these: &[Range], those: &[Range]) -> Vec<Range> {
+    let mut left = Vec::new();
+    for range in these {
+        let mut at = range.start;
+        for other in those.iter().filter_map(|other| overlap(other, range)) {
+            if at < other.start {
+                left.push(at..other.start);
+            }
+            at = other.end;
+        }
+        if at < range.end {
+            left.push(at..range.end);
+        }
+    }
+    left
+}
+
+/// Joins sorted ranges with less than `gap` between them, within one area each.
+fn joined(ranges: impl Iterator<Item = (usize, Range)>, gap: u64) -> Vec<Range> {
+    let mut joined: Vec<(usize, Range)> = Vec::new();
+    for (area, range) in ranges {
+        match joined.last_mut() {
+            Some((last_area, last)) if *last_area == area && range.start <= last.end + gap => {
+                last.end = last.end.max(range.end);
+            }
+            _ => joined.push((area, range)),
+        }
+    }
+    joined.into_iter().map(|(_, range)| range).collect()
+}
+
+impl Memory {
+    /// Copies what the process has of its own. Shared mappings and the kernel's pages are not memory's matter.
+    pub(crate) fn take(access: &Access, maps: &[Map]) -> io::Result<Self> {
+        let page = rustix::param::page_size() as u64;
+        let mut memory = Self {
+            areas: Vec::new(),
+            runs: Vec::new(),
+            bytes: Vec::new(),
+            populated: Vec::new(),
+            guards: Vec::new(),
+            page,
+        };
+        for map in maps.iter().filter(|map| !map.shared && !map.kernels()) {
+            memory.areas.push(Area { range: map.range.clone(), zeros: map.anonymous(), tracked: true });
+        }
+        let mut populated = Vec::new();
+        for index in 0..memory.areas.len() {
+            let area = memory.areas[index].clone();
+            let mut regions = Vec::new();
+            kernel::scan(&access.pagemap, &area.range, Ask::Contents, &mut regions)?;
+            for region in regions.iter().filter(|region| region.page().guard()) {
+                append(&mut memory.guards, region.start..region.end);
+            }
+            for region in regions.iter().filter(|region| !region.page().nothing()) {
+                populated.push((index, region.start..region.end));
+            }
+            for region in regions.iter().filter(|region| region.page().own()) {
+                memory.copy(access, &(region.start..region.end), area.zeros)?;
+            }
+        }
+        memory.populated = joined(populated.into_iter(), PROTECT_GAP);
+        memory.bytes.shrink_to_fit();
+        Ok(memory)
+    }
+
+    fn copy(&mut self, access: &Access, range: &Range, skip_zeros: bool) -> io::Result<()> {
+        let page = usize::try_from(self.page).expect("a page is small");
+        let mut buffer = vec![0; length(range).min(READ_BYTES)];
+        let mut start = range.start;
+        while start < range.end {
+            let bytes = length(&(start..range.end)).min(READ_BYTES);
+            trace::read(access.pid, &access.mem, start, &mut buffer[..bytes])
+                .map_err(|error| io::Error::new(error.kind(), format!("memory at {start:#x}: {error}")))?;
+            for content in buffer[..bytes].chunks(page) {
+                if !skip_zeros || content != &ZEROS[..page] {
+                    self.keep(start, content);
+                }
+                start += self.page;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, start: u64, content: &[u8]) {
+        let end = start + self.page;
+        match self.runs.last_mut() {
+            Some(run) if run.range.end == start => run.range.end = end,
+            _ => self.runs.push(Run { range: start..end, at: self.bytes.len() }),
+        }
+        self.bytes.extend_from_slice(content);
+    }
+
+    /// How many bytes are kept for this baseline.
+    pub(crate) fn kept(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Begins to note writes. Fails where a mapping of size cannot be tracked.
+    pub(crate) fn arm(&mut self, access: &Access, tracker: &Tracker) -> io::Result<()> {
+        for index in 0..self.areas.len() {
+            let range = self.areas[index].range.clone();
+            if let Err(error) = tracker.register(&range) {
+                if range.end - range.start > ALWAYS_BYTES_MAX {
+                    return Err(error);
+                }
+                self.areas[index].tracked = false;
+                // Zeros count here: nothing will say whether the pages are still zeros.
+                self.forget(&range);
+                self.copy(access, &range, false)?;
+            }
+        }
+        self.runs.sort_by_key(|run| run.range.start);
+        for range in &self.populated {
+            let area = self.areas.iter().find(|area| overlap(&area.range, range).is_some());
+            if area.is_some_and(|area| area.tracked) {
+                tracker.protect(range)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, range: &Range) {
+        self.runs.retain(|run| overlap(&run.range, range).is_none());
+    }
+
+    /// Finds what changed. Nothing is touched.
+    pub(crate) fn changes(&self, access: &Access) -> io::Result<Work> {
+        let mut regions = Vec::new();
+        if let (Some(first), Some(last)) = (self.areas.first(), self.areas.last()) {
+            kernel::scan(&access.pagemap, &(first.range.start..last.range.end), Ask::Changes, &mut regions)?;
+        }
+        let mut work = Work::default();
+        let mut next = 0;
+        for (index, area) in self.areas.iter().enumerate() {
+            while regions.get(next).is_some_and(|region| region.end <= area.range.start) {
+                next += 1;
+            }
+            if !area.tracked {
+                work.changed.push(Changed { range: area.range.clone(), area: index, empty: false });
+                continue;
+            }
+            // All pages answer, so that one that did not is not mapped; should the kernel have left one out, it is made anew.
+            let mut at = area.range.start;
+            for region in regions[next..].iter().take_while(|region| region.start < area.range.end) {
+                let Some(range) = overlap(&(region.start.max(at)..region.end), &area.range) else { continue };
+                if at < range.start {
+                    append(&mut work.renewed, at..range.start);
+                }
+                at = range.end;
+                work.add(index, range, region);
+            }
+            if at < area.range.end {
+                append(&mut work.renewed, at..area.range.end);
+            }
+        }
+        Ok(work)
+    }
+
+    /// Lets what was mapped anew be filled: it is tracked again, and there is nothing in it yet.
+    pub(crate) fn refill(&self, tracker: &Tracker, range: &Range, work: &mut Work) -> io::Result<()> {
+        for (index, area) in self.areas.iter().enumerate() {
+            let Some(range) = overlap(&area.range, range) else { continue };
+            if area.tracked {
+                tracker.register(&range)?;
+            }
+            work.changed.retain(|changed| overlap(&changed.range, &range).is_none());
+            work.changed.push(Changed { range, area: index, empty: true });
+        }
+        Ok(())
+    }
+
+    /// The page at `address` will be written before the bytes are put back.
+    pub(crate) fn add_page(&self, work: &mut Work, address: u64) {
+        let page = address & !(self.page - 1);
+        let area = self.areas.iter().position(|area| area.range.contains(&page));
+        work.changed.extend(area.map(|area| Changed { range: page..page + self.page, area, empty: false }));
+    }
+
+    /// Which guards must be taken away, and which set, before the bytes are put back.
+    pub(crate) fn guards(&self, work: &Work) -> (Vec<Range>, Vec<Range>) {
+        (without(&work.guards, &self.guards), without(&self.guards, &work.guards))
+    }
+
+    /// Looks once more, because the processes were made to do something; what was mapped anew meanwhile is known already.
+    pub(crate) fn add_changes(&self, access: &Access, work: &mut Work) -> io::Result<()> {
+        let refilled: Vec<_> = work.renewed.clone();
+        let mut again = self.changes(access)?;
+        again
+            .changed
+            .retain(|changed| !refilled.iter().any(|range| overlap(range, &changed.range).is_some()));
+        work.changed.append(&mut again.changed);
+        Ok(())
+    }
+
+    /// Puts the bytes back. `drop` makes the process drop a range (`MADV_DONTNEED`); it answers false if that mapping cannot.
+    pub(crate) fn restore(
+        &self,
+        access: &Access,
+        work: &Work,
+        mut drop: impl FnMut(&Range) -> io::Result<bool>,
+    ) -> io::Result<Written> {
+        let mut written = Written::default();
+        let (mut pieces, mut contents) = (Vec::new(), Vec::new());
+        for changed in &work.changed {
+            let mut at = changed.range.start;
+            let first = self.runs.partition_point(|run| run.range.end <= at);
+            let runs = self.runs[first..].iter().take_while(|run| run.range.start < changed.range.end);
+            let kept: Vec<_> = runs.collect();
+            for run in &kept {
+                let both = overlap(&run.range, &changed.range).expect("runs that reach into the range");
+                self.bare(&(at..both.start), changed, &mut written, &mut drop, &mut pieces, &mut contents)?;
+                let from = run.at + length(&(run.range.start..both.start));
+                pieces.push(Piece { start: both.start, bytes: length(&both) });
+                contents.push(&self.bytes[from..from + length(&both)]);
+                at = both.end;
+            }
+            self.bare(
+                &(at..changed.range.end),
+                changed,
+                &mut written,
+                &mut drop,
+                &mut pieces,
+                &mut contents,
+            )?;
+        }
+        written.bytes = pieces.iter().map(|piece| piece.bytes as u64).sum();
+        trace::write(access.pid, &access.mem, &pieces, &contents)?;
+        Ok(written)
+    }
+
+    /// A changed range of which nothing is kept: zeros, or a file's pages.
+    fn bare(
+        &self,
+        range: &Range,
+        changed: &Changed,
+        written: &mut Written,
+        drop: &mut impl FnMut(&Range) -> io::Result<bool>,
+        pieces: &mut Vec<Piece>,
+        contents: &mut Vec<&[u8]>,
+    ) -> io::Result<()> {
+        if range.is_empty() || changed.empty {
+            return Ok(());
+        }
+        let zeros = self.areas[changed.area].zeros;
+        if (!zeros || range.end - range.start >= DROP_BYTES_MIN) && drop(range)? {
+            written.dropped += range.end - range.start;
+            return Ok(());
+        }
+        if !zeros {
+            return Err(io::Error::other(format!("pages of a file at {:#x} cannot be dropped", range.start)));
+        }
+        let mut start = range.start;
+        while start < range.end {
+            let bytes = length(&(start..range.end)).min(ZEROS.len());
+            pieces.push(Piece { start, bytes });
+            contents.push(&ZEROS[..bytes]);
+            start += bytes as u64;
+        }
+        Ok(())
+    }
+
+    /// Notes writes again, after [`Memory::restore`] and before the process runs.
+    pub(crate) fn rearm(&self, tracker: &Tracker, work: &Work) -> io::Result<()> {
+        let mut changed: Vec<_> =
+            work.changed.iter().filter(|changed| self.areas[changed.area].tracked).collect();
+        changed.sort_by_key(|changed| changed.range.start);
+        let ranges = changed.into_iter().map(|changed| (changed.area, changed.range.clone()));
+        joined(ranges, REPROTECT_GAP).iter().try_for_each(|range| tracker.protect(range))
+    }
+
+    /// Compares every byte, however it is tracked: the first addresses of pages that differ, at most `most`.
+    pub(crate) fn differing(&self, access: &Access, most: usize) -> io::Result<Vec<u64>> {
+        let mut differing = Vec::new();
+        for area in &self.areas {
+            let mut regions = Vec::new();
+            kernel::scan(&access.pagemap, &area.range, Ask::Contents, &mut regions)?;
+            for region in regions {
+                self.compare(access, area, &region, &mut differing)?;
+                if differing.len() >= most {
+                    return Ok(differing);
+                }
+            }
+        }
+        Ok(differing)
+    }
+
+    fn compare(
+        &self,
+        access: &Access,
+        area: &Area,
+        region: &Region,
+        differing: &mut Vec<u64>,
+    ) -> io::Result<()> {
+        let page = usize::try_from(self.page).expect("a page is small");
+        let mut buffer = Vec::new();
+        let mut at = region.start;
+        while at < region.end {
+            let bytes = length(&(at..region.end)).min(READ_BYTES);
+            let guard = region.page().guard();
+            let nothing = region.page().nothing() || guard;
+            if !nothing {
+                buffer.resize(bytes, 0);
+                trace::read(access.pid, &access.mem, at, &mut buffer)?;
+            }
+            for index in 0..bytes / page {
+                let kept = self.kept_page(at);
+                let same = match kept {
+                    Some(kept) => !nothing && kept == &buffer[index * page..][..page],
+                    None if area.zeros => nothing || buffer[index * page..][..page] == ZEROS[..page],
+                    // Not kept, of a file: it must not have become the process's own.
+                    None => guard || !region.page().copied(),
+                };
+                let guarded = self.guards.iter().any(|range| range.contains(&at));
+                if !same || guard != guarded {
+                    differing.push(at);
+                }
+                at += self.page;
+            }
+        }
+        Ok(())
+    }
+
+    fn kept_page(&self, at: u64) -> Option<&[u8]> {
+        let run = self.runs.get(self.runs.partition_point(|run| run.range.end <= at))?;
+        let from = run.at + length(&(run.range.start..at.max(run.range.start)));
+        (run.range.start <= at).then(|| &self.bytes[from..][..usize::try_from(self.page).unwrap_or_default()])
+    }
+}
+
+impl Work {
+    fn add(&mut self, area: usize, range: Range, region: &Region) {
+        let page = region.page();
+        if !page.tracked() {
+            append(&mut self.renewed, range);
+            return;
+        }
+        if page.guard() {
+            append(&mut self.guards, range);
+            return;
+        }
+        if !page.written() && !page.nothing() {
+            return;
+        }
+        let empty = page.nothing();
+        match self.changed.last_mut() {
+            Some(last) if last.area == area && last.range.end == range.start && last.empty == empty => {
+                last.range.end = range.end;
+            }
+            _ => self.changed.push(Changed { range, area, empty }),
+        }
+    }
+}

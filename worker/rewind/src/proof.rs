@@ -1,0 +1,246 @@
+//! What the crate promises, on real processes. Nothing here is skipped: a machine that cannot rewind fails.
+
+use std::time::Duration;
+
+use crate::freeze::Frozen;
+use crate::identity::{Difference, Obstacle};
+use crate::stand::Trouble;
+use crate::victim::Victim;
+use crate::{Baseline, Broken, Check, Refused, Rewound, Step, Unlike};
+
+/// Rewinds of the soak: each with its own mess, every byte compared.
+const SOAK: usize = 400;
+const SOAK_THREADS: usize = 2;
+
+fn back(baseline: &mut Baseline) -> Rewound {
+    baseline.rewind(Check::Bytes, Unlike::Kill).unwrap()
+}
+
+/// One mess, and the way back.
+fn comes_back_from(requests: &[&str]) -> Rewound {
+    let mut victim = Victim::busy();
+    let before = victim.say("state");
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    for request in requests {
+        assert_ne!(victim.say(request), before, "{request} changes something");
+    }
+    let rewound = back(&mut baseline);
+    assert_eq!(victim.say("state"), before);
+    // And a second time: the tracking was put back as well.
+    for request in requests {
+        victim.say(request);
+    }
+    back(&mut baseline);
+    assert_eq!(victim.say("state"), before);
+    rewound
+}
+
+#[test]
+fn frozen_threads_stand_still_and_thawed_ones_run() {
+    let mut victim = Victim::busy();
+    for _ in 0..50 {
+        let frozen = Frozen::freeze(&[victim.pid()]).unwrap();
+        assert_eq!(frozen.threads().count(), 9);
+        for (pid, tid) in frozen.threads() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap();
+            assert!(stat.contains(") t "), "{stat}");
+        }
+        frozen.thaw().unwrap();
+        victim.say("state");
+    }
+    let counted = victim.counted();
+    while victim.counted() == counted {}
+}
+
+#[test]
+fn letting_go_of_touched_processes_kills_them() {
+    let (spared, doomed) = (Victim::busy(), Victim::busy());
+    drop(Frozen::freeze(&[spared.pid()]).unwrap());
+    let mut frozen = Frozen::freeze(&[doomed.pid()]).unwrap();
+    frozen.touch();
+    drop(frozen);
+    assert!(doomed.killed());
+    let mut spared = spared;
+    spared.say("state");
+}
+
+#[test]
+fn a_quiet_process_is_as_it_was() {
+    let mut victim = Victim::quiet();
+    let before = victim.say("state");
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    // Its first threads come with the mess, and with them a signal handler of the C library.
+    assert_ne!(victim.say("threads 3"), before);
+    assert_eq!(back(&mut baseline).threads, 3);
+    assert_eq!(victim.say("state"), before);
+}
+
+#[test]
+fn a_moved_mapping_comes_back() {
+    assert!(comes_back_from(&["move"]).mappings > 0);
+}
+
+#[test]
+fn a_range_that_was_mapped_anew_at_the_same_place_is_found() {
+    assert!(comes_back_from(&["again"]).mappings > 0);
+}
+
+#[test]
+fn dropped_pages_come_back() {
+    comes_back_from(&["drop"]);
+}
+
+#[test]
+fn a_heap_that_grew_or_shrank_ends_where_it_did() {
+    comes_back_from(&["heap"]);
+    comes_back_from(&["shrink"]);
+}
+
+#[test]
+fn open_files_are_where_and_what_they_were() {
+    comes_back_from(&["files"]);
+}
+
+#[test]
+fn a_lock_that_was_lost_is_taken_again() {
+    comes_back_from(&["unlock"]);
+}
+
+#[test]
+fn new_threads_end() {
+    assert_eq!(comes_back_from(&["threads 5"]).threads, 5);
+}
+
+#[test]
+fn hundreds_of_rewinds_of_a_busy_process_are_exact() {
+    let soak = |which: usize| {
+        let mut victim = Victim::busy();
+        victim.say(&format!("mess {which}"));
+        let before = victim.say("state");
+        let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+        let mut took: Vec<_> = (0..SOAK / SOAK_THREADS)
+            .map(|round| {
+                for part in 0..round % 4 {
+                    victim.say(&format!("mess {}", round * 10 + part + which * 1000));
+                }
+                let rewound = back(&mut baseline);
+                assert_eq!(victim.say("state"), before, "round {round}");
+                if round == 50 {
+                    eprintln!("{rewound:?}");
+                }
+                rewound.took()
+            })
+            .collect();
+        took.sort_unstable();
+        took[took.len() / 2]
+    };
+    let medians: Vec<Duration> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SOAK_THREADS).map(|which| scope.spawn(move || soak(which))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    eprintln!("median with every byte compared: {medians:?}");
+}
+
+#[test]
+fn all_targets_go_back_together() {
+    let mut victims = [Victim::busy(), Victim::quiet()];
+    let before: Vec<_> = victims.iter_mut().map(|victim| victim.say("state")).collect();
+    let mut baseline = Baseline::take(&victims.each_ref().map(Victim::target)).unwrap();
+    for victim in &mut victims {
+        victim.say("mess 4");
+    }
+    back(&mut baseline);
+    let after: Vec<_> = victims.iter_mut().map(|victim| victim.say("state")).collect();
+    assert_eq!(after, before);
+}
+
+/// What a process that did `request` is refused for.
+fn refused(request: &str) -> Vec<Obstacle> {
+    let mut victim = Victim::busy();
+    assert_ne!(victim.say(request), "none", "this machine lacks what {request} needs");
+    let refused = Baseline::take(&[victim.target()]).unwrap_err();
+    victim.say("state");
+    match refused {
+        Refused::Obstacles(obstacles) => obstacles,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_cannot_be_put_back_is_refused_by_name() {
+    assert!(matches!(refused("shared")[..], [Obstacle::SharedMemory { .. }]));
+    let [Obstacle::Descriptor { what, .. }] = &refused("uring")[..] else { panic!("io_uring alone") };
+    assert_eq!(what, "io_uring");
+    assert!(matches!(refused("timer")[..], [Obstacle::Timers { .. }]));
+    assert!(matches!(refused("pend")[..], [Obstacle::PendingSignal { signal: libc::SIGUSR2, .. }]));
+}
+
+/// How a process that did `request` since its baseline differs. It runs on.
+fn differs(request: &str) -> Vec<Difference> {
+    let mut victim = Victim::busy();
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    victim.say(request);
+    let broken = baseline.rewind(Check::Identity, Unlike::RunOn).unwrap_err();
+    victim.say("state");
+    match broken {
+        Broken::Differs(differences) => differences,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_is_not_put_back_is_found_before_anything_is_touched() {
+    let property = |differences: &[Difference], name| {
+        differences.iter().any(|it| matches!(it, Difference::Property { what, .. } if *what == name))
+    };
+    assert!(matches!(differs("child")[..], [Difference::ProcessNew(_)]));
+    assert!(matches!(differs("pend")[..], [Difference::PendingSignal { .. }]));
+    assert!(property(&differs("umask"), "cwd"));
+    assert!(property(&differs("timer"), "timers"));
+    assert!(property(&differs("lock"), "locks"));
+}
+
+#[test]
+fn a_signal_that_was_ignored_since_is_caught_or_not_as_before() {
+    let mut victim = Victim::busy();
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    victim.say("handler");
+    back(&mut baseline);
+}
+
+#[test]
+fn each_step_that_is_left_out_is_found_by_the_comparison() {
+    for step in [Step::Threads, Step::Mappings, Step::Memory, Step::Descriptors, Step::Registers] {
+        let mut victim = Victim::busy();
+        let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+        victim.say("mess 3");
+        victim.say("files");
+        victim.say("threads 2");
+        victim.say("heap");
+        let broken = baseline.order(Check::Bytes, Unlike::Kill, Some(Trouble::Skip(step)));
+        assert!(matches!(broken, Err(Broken::Inexact(_) | Broken::Killed { .. })), "{step}: {broken:?}");
+        assert!(victim.killed(), "{step}");
+    }
+}
+
+#[test]
+fn a_supervisor_that_dies_leaves_nothing_half_done() {
+    for step in [Step::Threads, Step::Mappings, Step::Memory, Step::Registers, Step::Compare] {
+        let mut victim = Victim::busy();
+        let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+        victim.say("mess 5");
+        let broken = baseline.order(Check::Bytes, Unlike::RunOn, Some(Trouble::DieAfter(step)));
+        assert!(matches!(broken, Err(Broken::Gone)), "{step}: {broken:?}");
+        assert!(victim.killed(), "{step}");
+    }
+}
+
+#[test]
+fn a_supervisor_that_dies_before_touching_leaves_the_process_running() {
+    let mut victim = Victim::busy();
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    let messed = victim.say("mess 6");
+    let broken = baseline.order(Check::Bytes, Unlike::RunOn, Some(Trouble::DieAfter(Step::Identity)));
+    assert!(matches!(broken, Err(Broken::Gone)));
+    assert_eq!(victim.say("state"), messed);
+}

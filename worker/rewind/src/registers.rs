@@ -1,0 +1,88 @@
+//! Step 5: each thread's registers, extended state and blocked signals; and which threads there are.
+//!
+//! What is kept is the settled state (see the arch file): a thread that waited in a system call makes it again from its start. Threads are known by
+//! pidfds, not by number: a number may be another thread's by now.
+//!
+//! Not kept, for the kernel shows it to nobody or a thread does not change it in practice: the alternate signal stack, the thread's name, its
+//! affinity and priority. The robust list and where it lies are compared.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::arch::native::Registers;
+use crate::kernel;
+use crate::trace::{self, Pid};
+
+/// One thread in the baseline.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) tid: Pid,
+    handle: OwnedFd,
+    general: Registers,
+    extended: Vec<u8>,
+    blocked: u64,
+    robust_list: u64,
+}
+
+/// Where the kernel will look for the futexes that a thread holds when it ends.
+fn robust_list(tid: Pid) -> io::Result<u64> {
+    let (mut head, mut bytes) = (0u64, 0usize);
+    // SAFETY: get_robust_list(2) writes one pointer and one size to where the two point; both live.
+    let answer = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut bytes) };
+    if answer == 0 { Ok(head) } else { Err(io::Error::last_os_error()) }
+}
+
+impl Thread {
+    /// Notes a stopped thread, and settles it.
+    pub(crate) fn take(tid: Pid) -> io::Result<Self> {
+        let general = trace::settle(tid)?;
+        Ok(Self {
+            tid,
+            handle: kernel::thread_handle(tid)?,
+            general,
+            extended: trace::extended(tid)?,
+            blocked: trace::blocked(tid)?,
+            robust_list: robust_list(tid)?,
+        })
+    }
+
+    /// Whether the kernel still knows the same list of held futexes.
+    pub(crate) fn keeps_its_list(&self) -> io::Result<bool> {
+        Ok(robust_list(self.tid)? == self.robust_list)
+    }
+
+    /// Puts the stopped thread back.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        trace::set_registers(self.tid, &self.general)?;
+        trace::set_extended(self.tid, &self.extended)?;
+        trace::set_blocked(self.tid, self.blocked)
+    }
+
+    /// What of the stopped thread is not as in the baseline.
+    pub(crate) fn differing(&self) -> io::Result<Vec<&'static str>> {
+        let mut differing = Vec::new();
+        if trace::registers(self.tid)? != self.general {
+            differing.push("registers");
+        }
+        if trace::extended(self.tid)? != self.extended {
+            differing.push("extended state");
+        }
+        if trace::blocked(self.tid)? != self.blocked {
+            differing.push("blocked signals");
+        }
+        Ok(differing)
+    }
+}
+
+/// Those of `threads` that have ended.
+pub(crate) fn ended<'a>(threads: impl Iterator<Item = &'a Thread>) -> io::Result<Vec<Pid>> {
+    let threads: Vec<_> = threads.collect();
+    let mut polled: Vec<_> =
+        threads.iter().map(|thread| PollFd::new(&thread.handle, PollFlags::IN)).collect();
+    poll(&mut polled, Some(&rustix::event::Timespec::default()))?;
+    let ended = threads.iter().zip(&polled).filter(|(_, polled)| !polled.revents().is_empty());
+    Ok(ended.map(|(thread, _)| thread.tid).collect())
+}

@@ -1,0 +1,594 @@
+//! The order of the steps: taking a baseline and going back to it. Runs on the baseline's thread.
+//!
+//! Here is decided what counts as a difference and when the processes are touched; how each thing is looked at and put back is told in the file
+//! of its step. See the picture in the crate's header.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::Target;
+use crate::arch::Call;
+use crate::descriptors::{self, Descriptors};
+use crate::error::{Broken, Refused};
+use crate::files::{self, Files};
+use crate::freeze::Frozen;
+use crate::handing;
+use crate::identity::{self, Difference, Identity, Obstacle};
+use crate::inject::{Caller, Gate};
+use crate::kernel::{self, Tracker, UFFD_FLAGS};
+use crate::locks::{self, Locks};
+use crate::mappings::{self, Remakable};
+use crate::maps::{self, Change, Map};
+use crate::memory::{Access, Memory, Work, Written};
+use crate::registers::{self, Thread};
+use crate::signals::{Dispositions, Shown};
+use crate::trace::{self, Pid};
+
+/// At most so many differing pages of a process are named.
+const PAGES_NAMED_MAX: usize = 16;
+
+/// How thoroughly a rewind makes sure of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// The identities before, as always.
+    Identity,
+    /// Also every byte, register and mapping afterwards, while all stand still.
+    Bytes,
+}
+
+/// What becomes of processes that cannot be rewound and have not been touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlike {
+    /// They run on as they are.
+    RunOn,
+    /// They are killed.
+    Kill,
+}
+
+/// The steps of a rewind, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// All threads stop.
+    Freeze,
+    /// Everything is compared that must be the same.
+    Identity,
+    /// Threads that are new end.
+    Threads,
+    /// The mappings, and what signals do.
+    Mappings,
+    /// The open files.
+    Descriptors,
+    /// The memory.
+    Memory,
+    /// The registers.
+    Registers,
+    /// The files of the trees.
+    Files,
+    /// Every byte is compared.
+    Compare,
+    /// All threads run.
+    RunOn,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Freeze => "freezing",
+            Self::Identity => "comparing identities",
+            Self::Threads => "ending new threads",
+            Self::Mappings => "restoring mappings",
+            Self::Memory => "restoring memory",
+            Self::Descriptors => "restoring descriptors",
+            Self::Registers => "restoring registers",
+            Self::Files => "restoring files",
+            Self::Compare => "comparing bytes",
+            Self::RunOn => "running on",
+        })
+    }
+}
+
+/// What goes wrong on purpose, in tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "only tests make trouble")]
+pub(crate) enum Trouble {
+    /// The thread panics when this step is done.
+    DieAfter(Step),
+    /// The step is left out.
+    Skip(Step),
+}
+
+/// What taking a baseline came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// How long the processes stood still.
+    pub took: Duration,
+    /// How many processes.
+    pub processes: usize,
+    /// How many threads.
+    pub threads: usize,
+    /// Bytes of memory that are kept for it.
+    pub kept: u64,
+}
+
+/// What a rewind came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewound {
+    /// How long each step took, in their order.
+    pub steps: Vec<(Step, Duration)>,
+    /// What was written to memory.
+    pub written: Written,
+    /// How many changes to mappings.
+    pub mappings: usize,
+    /// How many threads were ended.
+    pub threads: usize,
+    /// How many files got their bytes back.
+    pub files: usize,
+}
+
+impl Rewound {
+    /// From the first stop until the last thread ran.
+    pub fn took(&self) -> Duration {
+        self.steps.iter().map(|(_, took)| *took).sum()
+    }
+}
+
+/// One process in the baseline.
+struct Process {
+    access: Access,
+    tracker: Tracker,
+    gate: Gate,
+    identity: Identity,
+    maps: Vec<Map>,
+    remakable: Remakable,
+    heap_end: u64,
+    memory: Memory,
+    threads: Vec<Thread>,
+    signals: Dispositions,
+    handle: OwnedFd,
+    descriptors: Descriptors,
+    locks: Locks,
+}
+
+/// What was found about one process before anything was touched.
+struct Found {
+    work: Work,
+    changes: Vec<Change>,
+    new_threads: Vec<Pid>,
+    signals: Shown,
+    descriptors: descriptors::Work,
+    locked: bool,
+}
+
+/// All processes of a baseline.
+pub(crate) struct Stand {
+    roots: Vec<Pid>,
+    parents: BTreeMap<Pid, Pid>,
+    processes: BTreeMap<Pid, Process>,
+    files: Vec<Files>,
+}
+
+/// What was found about everything.
+struct FoundAll {
+    processes: BTreeMap<Pid, Found>,
+    files: Vec<files::Work>,
+}
+
+/// What of a process is read before it is decided whether there can be a baseline.
+struct Look {
+    identity: Identity,
+    maps: Vec<Map>,
+    locks: String,
+}
+
+fn handle(pid: Pid) -> io::Result<OwnedFd> {
+    let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?)
+}
+
+fn unreadable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a line of /proc/PID/maps that is not understood")
+}
+
+fn look(pid: Pid, locks: String) -> io::Result<Look> {
+    let mut identity = Identity::read(pid)?;
+    identity.add_locks(pid, &locks);
+    let maps = maps::parse(&fs::read_to_string(format!("/proc/{pid}/maps"))?).ok_or_else(unreadable)?;
+    Ok(Look { identity, maps, locks })
+}
+
+impl Stand {
+    pub(crate) fn take(targets: &[Target]) -> Result<(Self, Taken), Refused> {
+        let begun = Instant::now();
+        let roots: Vec<_> = targets.iter().map(|target| target.root).collect();
+        let mut frozen = Frozen::freeze(&roots)?;
+        let looks = Self::look_at(&frozen)?;
+        frozen.touch();
+        let mut processes = BTreeMap::new();
+        for (pid, (look, handle, descriptors)) in looks {
+            let tids = &frozen.processes[&pid];
+            let process = Process::take(pid, tids, look, handle, descriptors).map_err(Refused::Killed)?;
+            processes.insert(pid, process);
+        }
+        let trees = targets.iter().flat_map(|target| &target.trees);
+        let files = trees.map(Files::take).collect::<io::Result<Vec<_>>>().map_err(Refused::Killed)?;
+        let parents = frozen.parents.clone();
+        let taken = Taken {
+            took: begun.elapsed(),
+            processes: processes.len(),
+            threads: frozen.threads().count(),
+            kept: processes.values().map(|process| process.memory.kept()).sum(),
+        };
+        frozen.thaw().map_err(Refused::Killed)?;
+        Ok((Self { roots, parents, processes, files }, taken))
+    }
+
+    fn look_at(frozen: &Frozen) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
+        let (mut looks, mut obstacles) = (BTreeMap::new(), Vec::new());
+        for (&pid, tids) in &frozen.processes {
+            let numbers = descriptors::numbers(pid).map_err(Refused::Unreadable)?;
+            let locks = locks::text(pid, numbers.into_iter());
+            let look = look(pid, locks).map_err(Refused::Unreadable)?;
+            obstacles.extend(look.identity.obstacles(pid, &look.maps));
+            let pending = identity::pending(pid, tids).map_err(Refused::Unreadable)?;
+            obstacles
+                .extend(pending.into_iter().map(|(tid, signal)| Obstacle::PendingSignal { tid, signal }));
+            let handle = handle(pid).map_err(Refused::Unreadable)?;
+            let descriptors = Descriptors::take(pid, &handle, &mut obstacles).map_err(Refused::Unreadable)?;
+            looks.insert(pid, (look, handle, descriptors));
+        }
+        if obstacles.is_empty() { Ok(looks) } else { Err(Refused::Obstacles(obstacles)) }
+    }
+
+    pub(crate) fn rewind(
+        &mut self,
+        check: Check,
+        unlike: Unlike,
+        trouble: Option<Trouble>,
+    ) -> Result<Rewound, Broken> {
+        let mut watch = Watch::new(trouble);
+        let mut frozen = Frozen::freeze(&self.roots)?;
+        watch.done(Step::Freeze);
+        let found = match self.compare(&frozen) {
+            Ok(found) => found,
+            Err(broken) => {
+                if unlike == Unlike::Kill {
+                    frozen.touch();
+                }
+                return Err(broken);
+            }
+        };
+        watch.done(Step::Identity);
+        frozen.touch();
+        let mut rewound =
+            Rewound { steps: Vec::new(), written: Written::default(), mappings: 0, threads: 0, files: 0 };
+        self.restore(&mut frozen, found, &mut watch, &mut rewound)?;
+        if check == Check::Bytes {
+            let differences =
+                self.differing(&frozen).map_err(|source| Broken::Killed { step: Step::Compare, source })?;
+            if !differences.is_empty() {
+                return Err(Broken::Inexact(differences));
+            }
+            watch.done(Step::Compare);
+        }
+        frozen.thaw().map_err(|source| Broken::Killed { step: Step::RunOn, source })?;
+        watch.done(Step::RunOn);
+        rewound.steps = watch.steps;
+        Ok(rewound)
+    }
+
+    /// Everything that must be the same, of all processes. Touches nothing.
+    fn compare(&self, frozen: &Frozen) -> Result<FoundAll, Broken> {
+        let mut differences = Vec::new();
+        let is: BTreeSet<_> = frozen.processes.keys().copied().collect();
+        let was: BTreeSet<_> = self.processes.keys().copied().collect();
+        differences.extend(was.difference(&is).map(|pid| Difference::ProcessGone(*pid)));
+        differences.extend(is.difference(&was).map(|pid| Difference::ProcessNew(*pid)));
+        if differences.is_empty() && self.parents != frozen.parents {
+            let (was, is) = (format!("{:?}", self.parents), format!("{:?}", frozen.parents));
+            differences.push(Difference::Property { pid: self.roots[0], what: "parents", was, is });
+        }
+        if !differences.is_empty() {
+            return Err(Broken::Differs(differences));
+        }
+        let mut found = BTreeMap::new();
+        for (&pid, process) in &self.processes {
+            let one =
+                process.compare(&frozen.processes[&pid], &mut differences).map_err(Broken::Unreadable)?;
+            found.insert(pid, one);
+        }
+        let files = self.files.iter().map(|files| files.compare(&mut differences));
+        let files = files.collect::<io::Result<_>>().map_err(Broken::Unreadable)?;
+        if !differences.is_empty() {
+            return Err(Broken::Differs(differences));
+        }
+        Ok(FoundAll { processes: found, files })
+    }
+
+    fn restore(
+        &mut self,
+        frozen: &mut Frozen,
+        FoundAll { processes: mut found, files }: FoundAll,
+        watch: &mut Watch,
+        rewound: &mut Rewound,
+    ) -> Result<(), Broken> {
+        let at = |step| move |source| Broken::Killed { step, source };
+        for (pid, process) in &self.processes {
+            let Some(one) = found.get_mut(pid) else { continue };
+            rewound.threads += one.new_threads.len();
+            rewound.mappings += one.changes.len();
+            if watch.doing(Step::Threads) {
+                process.end_threads(one, frozen).map_err(at(Step::Threads))?;
+            }
+        }
+        watch.done(Step::Threads);
+        for (pid, process) in &self.processes {
+            let Some(one) = found.get_mut(pid) else { continue };
+            if watch.doing(Step::Mappings) {
+                process.restore_mappings(one).map_err(at(Step::Mappings))?;
+            }
+        }
+        watch.done(Step::Mappings);
+        for (pid, process) in &self.processes {
+            if watch.doing(Step::Descriptors) {
+                process.restore_descriptors(&found[pid]).map_err(at(Step::Descriptors))?;
+            }
+        }
+        watch.done(Step::Descriptors);
+        // After the last injected call: each writes to its thread's rseq area when the thread changed its processor.
+        for (pid, process) in &self.processes {
+            if watch.doing(Step::Memory) {
+                let written = process.restore_memory(&found[pid]).map_err(at(Step::Memory))?;
+                rewound.written.bytes += written.bytes;
+                rewound.written.dropped += written.dropped;
+            }
+        }
+        watch.done(Step::Memory);
+        for thread in self.processes.values().flat_map(|process| &process.threads) {
+            if watch.doing(Step::Registers) {
+                thread.restore().map_err(at(Step::Registers))?;
+            }
+        }
+        watch.done(Step::Registers);
+        for (tree, work) in self.files.iter_mut().zip(&files) {
+            if watch.doing(Step::Files) {
+                tree.restore(work).map_err(at(Step::Files))?;
+            }
+            rewound.files += work.rewritten();
+        }
+        watch.done(Step::Files);
+        Ok(())
+    }
+
+    /// Everything that is not as in the baseline, byte by byte.
+    fn differing(&self, frozen: &Frozen) -> io::Result<Vec<Difference>> {
+        let mut differences = Vec::new();
+        for (&pid, process) in &self.processes {
+            process.differing(&frozen.processes[&pid], &mut differences)?;
+        }
+        self.files.iter().try_for_each(|files| files.differing(&mut differences))?;
+        Ok(differences)
+    }
+}
+
+impl Process {
+    fn take(
+        pid: Pid,
+        tids: &BTreeSet<Pid>,
+        look: Look,
+        handle: OwnedFd,
+        descriptors: Descriptors,
+    ) -> io::Result<Self> {
+        let access = Access::open(pid)?;
+        let gate = Gate::find(&look.maps, &access.mem)?;
+        if look.identity.filtered() {
+            trace::suspend_seccomp(pid)?;
+        }
+        let mut caller = Caller::new(pid, gate)?;
+        let heap_end = mappings::heap_end(&mut caller)?;
+        let tracker = Self::tracker(&handle, &mut caller)?;
+        let signals = Dispositions::read(&mut caller, &access, look.identity.signals)?;
+        caller.end()?;
+        let mut memory = Memory::take(&access, &look.maps)?;
+        let remakable = Remakable::of(pid)?;
+        let threads = tids.iter().map(|tid| Thread::take(*tid)).collect::<io::Result<_>>()?;
+        memory.arm(&access, &tracker)?;
+        let Look { identity, maps, locks } = look;
+        Ok(Self {
+            access,
+            tracker,
+            gate,
+            identity,
+            maps,
+            remakable,
+            heap_end,
+            memory,
+            threads,
+            signals,
+            handle,
+            locks: Locks::take(pid, &locks, &descriptors)?,
+            descriptors,
+        })
+    }
+
+    /// The process makes a userfaultfd, which is then ours alone.
+    fn tracker(handle: &OwnedFd, caller: &mut Caller) -> io::Result<Tracker> {
+        let number = caller.call(&Call::new(libc::SYS_userfaultfd, [UFFD_FLAGS]))?;
+        let descriptor = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidData)?;
+        let ours = kernel::copy_descriptor(handle.as_fd(), descriptor);
+        caller.call(&Call::new(libc::SYS_close, [number]))?;
+        Tracker::new(ours?)
+    }
+
+    fn compare(&self, tids: &BTreeSet<Pid>, differences: &mut Vec<Difference>) -> io::Result<Found> {
+        let pid = self.access.pid;
+        let ended = registers::ended(self.threads.iter())?;
+        differences.extend(ended.iter().map(|&tid| Difference::ThreadGone { pid, tid }));
+        let mut new_threads = tids.clone();
+        for thread in self.threads.iter().filter(|thread| !ended.contains(&thread.tid)) {
+            if !new_threads.remove(&thread.tid) {
+                differences.push(Difference::ThreadGone { pid, tid: thread.tid });
+            } else if !thread.keeps_its_list()? {
+                differences.push(Difference::Thread { tid: thread.tid, what: "its list of held futexes" });
+            }
+        }
+        let pending = identity::pending(pid, tids)?;
+        differences
+            .extend(pending.into_iter().map(|(tid, signal)| Difference::PendingSignal { tid, signal }));
+        let now = look(pid, self.locks_now())?;
+        differences.extend(self.identity.differences(pid, &now.identity));
+        self.locks.compare(pid, &now.locks, differences);
+        let work = self.memory.changes(&self.access)?;
+        let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
+        let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
+        differences.extend(impossible.into_iter().map(|mapping| Difference::Mapping { pid, mapping }));
+        Ok(Found {
+            work,
+            changes,
+            new_threads: new_threads.into_iter().collect(),
+            signals: now.identity.signals,
+            descriptors: self.descriptors.compare(differences)?,
+            locked: self.locks.held(pid, &now.locks),
+        })
+    }
+
+    fn end_threads(&self, found: &Found, frozen: &mut Frozen) -> io::Result<()> {
+        for &tid in &found.new_threads {
+            if self.identity.filtered() {
+                trace::suspend_seccomp(tid)?;
+            }
+            Caller::new(tid, self.gate)?.exit()?;
+            frozen.forget(self.access.pid, tid);
+        }
+        Ok(())
+    }
+
+    fn caller(&self) -> io::Result<Caller> {
+        if self.identity.filtered() {
+            trace::suspend_seccomp(self.access.pid)?;
+        }
+        Caller::new(self.access.pid, self.gate)
+    }
+
+    fn restore_mappings(&self, found: &mut Found) -> io::Result<()> {
+        let mut caller = self.caller()?;
+        mappings::restore(&mut caller, &found.changes, &self.maps, &self.remakable, self.heap_end)?;
+        let (remove, install) = self.memory.guards(&found.work);
+        for (advice, ranges) in [(mappings::GUARD_REMOVE, remove), (mappings::GUARD_INSTALL, install)] {
+            for range in ranges {
+                caller.call(&Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]))?;
+            }
+        }
+        self.signals.restore(&mut caller, &self.access, found.signals)?;
+        caller.end()?;
+        for change in &found.changes {
+            if let Change::Remake(range, _) = change {
+                self.memory.refill(&self.tracker, range, &mut found.work)?;
+            }
+        }
+        // Injected calls may move their thread to another processor, which the kernel writes down there after we looked.
+        if let Some(address) = trace::rseq(self.access.pid)? {
+            self.memory.add_page(&mut found.work, address);
+        }
+        if !found.new_threads.is_empty() {
+            // Ending, a thread writes to its process's memory: once more, for the pages that it wrote then.
+            self.memory.add_changes(&self.access, &mut found.work)?;
+        }
+        Ok(())
+    }
+
+    fn restore_memory(&self, found: &Found) -> io::Result<Written> {
+        let mut caller = None;
+        let written = self.memory.restore(&self.access, &found.work, |range| {
+            let caller = match &mut caller {
+                Some(caller) => caller,
+                none => none.insert(self.caller()?),
+            };
+            let advice = libc::MADV_DONTNEED.unsigned_abs().into();
+            let call = Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]);
+            match caller.call(&call) {
+                Ok(_) => Ok(true),
+                // Locked memory keeps its pages.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })?;
+        caller.map_or(Ok(()), Caller::end)?;
+        self.memory.rearm(&self.tracker, &found.work)?;
+        Ok(written)
+    }
+
+    fn locks_now(&self) -> String {
+        locks::text(self.access.pid, self.descriptors.files())
+    }
+
+    fn restore_descriptors(&self, found: &Found) -> io::Result<()> {
+        let work = &found.descriptors;
+        if !work.close.is_empty() || !work.missing.is_empty() || !found.locked {
+            let mut caller = self.caller()?;
+            handing::restore(&mut caller, &self.access, &self.handle, &self.descriptors, work)?;
+            // Closing any descriptor of a file ends the process's locks on it.
+            self.locks.restore(&mut caller, &self.access, &self.locks_now())?;
+            caller.end()?;
+            if !self.locks.held(self.access.pid, &self.locks_now()) {
+                return Err(io::Error::other("the locks on files are not those of the baseline"));
+            }
+        }
+        self.descriptors.restore()
+    }
+
+    fn differing(&self, tids: &BTreeSet<Pid>, differences: &mut Vec<Difference>) -> io::Result<()> {
+        let pid = self.access.pid;
+        for thread in &self.threads {
+            let whats = thread.differing()?.into_iter();
+            differences.extend(whats.map(|what| Difference::Thread { tid: thread.tid, what }));
+        }
+        let known: BTreeSet<_> = self.threads.iter().map(|thread| thread.tid).collect();
+        let new = tids.difference(&known);
+        differences.extend(new.map(|&tid| Difference::Thread { tid, what: "that it exists" }));
+        let now = look(pid, self.locks_now())?;
+        differences.extend(self.identity.differences(pid, &now.identity));
+        if !self.signals.shown_as(now.identity.signals) {
+            differences.push(Difference::Thread { tid: pid, what: "what its signals do" });
+        }
+        let changes = maps::changes(&self.maps, &now.maps, &[]);
+        differences.extend(
+            changes.iter().map(|change| Difference::Mapping { pid, mapping: format!("{change:x?}") }),
+        );
+        if !self.locks.held(pid, &now.locks) {
+            let (was, is) = (format!("{:?}", self.locks), format!("{:?}", locks::of(pid, &now.locks)));
+            differences.push(Difference::Property { pid, what: "locks", was, is });
+        }
+        self.descriptors.differing(differences)?;
+        let pages = self.memory.differing(&self.access, PAGES_NAMED_MAX)?;
+        differences.extend(pages.into_iter().map(|address| Difference::Memory { pid, address }));
+        Ok(())
+    }
+}
+
+/// Times the steps, and makes trouble where a test asks for it.
+struct Watch {
+    last: Instant,
+    steps: Vec<(Step, Duration)>,
+    trouble: Option<Trouble>,
+}
+
+impl Watch {
+    fn new(trouble: Option<Trouble>) -> Self {
+        Self { last: Instant::now(), steps: Vec::new(), trouble }
+    }
+
+    fn doing(&self, step: Step) -> bool {
+        self.trouble != Some(Trouble::Skip(step))
+    }
+
+    fn done(&mut self, step: Step) {
+        let now = Instant::now();
+        self.steps.push((step, now - self.last));
+        self.last = now;
+        assert!(self.trouble != Some(Trouble::DieAfter(step)), "dies on purpose after {step}");
+    }
+}

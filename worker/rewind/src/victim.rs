@@ -1,0 +1,97 @@
+//! Victims for the tests: real processes, written in C, compiled once per test process.
+//!
+//! A victim dies with the thread that started it (`PR_SET_PDEATHSIG`), so that a failing test leaves none behind.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::{Pid, Target};
+
+/// A running victim that answers one line for each line.
+pub(crate) struct Victim {
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+fn compiled() -> &'static Path {
+    static COMPILED: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, binary) = COMPILED.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("busy");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/victims/busy.c");
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-pthread", "-w", "-o"]).arg(&binary).args([source, "-lm"]);
+        assert!(cc.status().expect("a C compiler named cc").success());
+        (folder, binary)
+    });
+    binary
+}
+
+impl Victim {
+    /// With threads that do all sorts of things.
+    pub(crate) fn busy() -> Self {
+        Self::start(&[])
+    }
+
+    /// With its first thread alone.
+    pub(crate) fn quiet() -> Self {
+        Self::start(&["quiet"])
+    }
+
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(compiled());
+        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let requests = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        answers.read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n");
+        Self { child, requests, answers }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.child.id().try_into().unwrap()
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target { root: self.pid(), trees: Vec::new() }
+    }
+
+    /// Says something and gets the checksum of the state after it.
+    pub(crate) fn say(&mut self, line: &str) -> String {
+        self.try_say(line).unwrap_or_else(|| panic!("the victim is dead: {:?}", self.child.wait()))
+    }
+
+    /// As [`Victim::say`]; `None` if the victim is dead.
+    pub(crate) fn try_say(&mut self, line: &str) -> Option<String> {
+        writeln!(self.requests, "{line}").ok()?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).ok()?;
+        Some(answer.split_whitespace().next()?.to_owned())
+    }
+
+    /// What its counting thread counted.
+    pub(crate) fn counted(&mut self) -> u64 {
+        writeln!(self.requests, "state").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Waits for its end and says whether it was killed.
+    pub(crate) fn killed(mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        self.child.wait().unwrap().signal() == Some(libc::SIGKILL)
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
