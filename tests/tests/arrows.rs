@@ -13,7 +13,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("andon-coordinator", &["andon-core", "andon-proto"]),
     ("andon-rewind", &[]),
     ("andon-snapshot", &[]),
-    ("andon-worker", &["andon-proto", "andon-snapshot"]),
+    ("andon-worker", &["andon-proto", "andon-rewind", "andon-snapshot"]),
     ("andon", &["andon-coordinator", "andon-proto", "andon-worker"]),
     ("andon-tests", &["andon", "andon-coordinator", "andon-proto", "andon-worker"]),
 ];

@@ -45,6 +45,8 @@ pub enum Driver {
     Restart,
     /// As `restart`, behind the unit: another stand is ready, and the lane changes over to it.
     Standby,
+    /// Processes stay, too: they are frozen, and their memory, descriptors and files put back as they were.
+    Rewind,
 }
 
 impl Driver {
@@ -55,6 +57,7 @@ impl Driver {
             Self::Recreate => "recreate",
             Self::Restart => "restart",
             Self::Standby => "standby",
+            Self::Rewind => "rewind",
         }
     }
 }
@@ -73,9 +76,10 @@ impl std::str::FromStr for Driver {
             "recreate" => Ok(Self::Recreate),
             "restart" => Ok(Self::Restart),
             "standby" => Ok(Self::Standby),
-            other => {
-                Err(format!("there is no rebase driver {other:?}; there are: recreate, restart, standby"))
-            }
+            "rewind" => Ok(Self::Rewind),
+            other => Err(format!(
+                "there is no rebase driver {other:?}; there are: recreate, restart, standby, rewind"
+            )),
         }
     }
 }

@@ -412,6 +412,8 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
 /// One way to put a stack back to its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Driver {
+    /// Freeze the services' processes and put their memory and files back; where a stack does not allow it, as `standby`
+    Rewind,
     /// Change over to a stack that stands by, and put the used one back behind the tests
     Standby,
     /// Kill, put the volumes back, start
@@ -424,6 +426,7 @@ impl Driver {
     /// As the worker knows it.
     pub(crate) const fn of_worker(self) -> andon_worker::hands::Driver {
         match self {
+            Self::Rewind => andon_worker::hands::Driver::Rewind,
             Self::Standby => andon_worker::hands::Driver::Standby,
             Self::Restart => andon_worker::hands::Driver::Restart,
             Self::Recreate => andon_worker::hands::Driver::Recreate,

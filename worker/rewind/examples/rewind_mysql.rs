@@ -12,7 +12,7 @@ use std::error::Error;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use andon_rewind::{Baseline, Check, Step, Target, Tree, Unlike, available};
+use andon_rewind::{Baseline, Check, Names, Step, Target, Tree, Unlike, available};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -86,7 +86,7 @@ fn main() -> Outcome<()> {
     }
     server.flush()?;
     let before = server.ask(STATE)?;
-    let trees = vec![Tree { live: live.into(), kept: kept.into() }];
+    let trees = vec![Tree { live: live.into(), kept: kept.into(), names: Names::Pinned }];
     let mut baseline = Baseline::take(&[Target { root: server.pid()?, trees }])?;
     println!("{:?}", baseline.taken());
     let mut steps: BTreeMap<Step, Vec<Duration>> = BTreeMap::new();

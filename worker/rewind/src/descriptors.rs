@@ -4,12 +4,14 @@
 //! empty in the baseline and are emptied; connections that wait at a listener are taken and closed. Descriptors that are new are closed by the
 //! process; one that is missing is handed to it over a socket pair that exists for that only.
 //!
-//! Not seen without a comparison: the close-on-exec flag. Not kept: what a peer outside the targets has been told. Refused: io_uring, memfd, and
-//! whatever has no name here.
+//! A file without a name (removed, or a memfd) keeps its bytes here; one that is written to and is neither that nor in a tree is refused.
+//!
+//! Not seen without a comparison: the close-on-exec flag. Not kept: what a peer outside the targets has been told; times of files without a
+//! name. Refused: io_uring, and whatever is not known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -23,6 +25,8 @@ use crate::trace::Pid;
 
 /// More open files of one process are refused: each is held by us, too.
 const DESCRIPTORS_MAX: usize = 4096;
+/// More bytes of a file without a name are refused.
+const LOOSE_BYTES_MAX: u64 = 1 << 20;
 const DRAIN_BYTES: usize = 64 * 1024;
 /// Connections at a listener, or packets at a socket, that are taken before giving up.
 const DRAIN_MAX: usize = 65_536;
@@ -31,6 +35,10 @@ const DRAIN_MAX: usize = 65_536;
 enum Kind {
     /// A file or folder; its place counts.
     File,
+    /// A file without a name, with its bytes.
+    Loose {
+        bytes: Vec<u8>,
+    },
     /// A device, or the writing end of a pipe: nothing of it is ours to put back.
     Plain,
     /// The reading end, with what waits in it.
@@ -100,8 +108,13 @@ fn field(info: &str, name: &str) -> Option<u64> {
 }
 
 impl Descriptors {
-    /// Holds all of a stopped process, and says what forbids it.
-    pub(crate) fn take(pid: Pid, handle: &OwnedFd, obstacles: &mut Vec<Obstacle>) -> io::Result<Self> {
+    /// Holds all of a stopped process, and says what forbids it. `known`: whether an inode is of a tree.
+    pub(crate) fn take(
+        pid: Pid,
+        handle: &OwnedFd,
+        known: &dyn Fn(u64) -> bool,
+        obstacles: &mut Vec<Obstacle>,
+    ) -> io::Result<Self> {
         let mut all = BTreeMap::new();
         let numbers = numbers(pid)?;
         if numbers.len() > DESCRIPTORS_MAX {
@@ -110,7 +123,7 @@ impl Descriptors {
             return Ok(Self { pid, all });
         }
         for number in numbers {
-            match Descriptor::take(pid, handle, number)? {
+            match Descriptor::take(pid, handle, number, known)? {
                 Ok(descriptor) => drop(all.insert(number, descriptor)),
                 Err(what) => obstacles.push(Obstacle::Descriptor { pid, number, what }),
             }
@@ -140,7 +153,8 @@ impl Descriptors {
 
     /// The numbers of those that can have locks.
     pub(crate) fn files(&self) -> impl Iterator<Item = u32> {
-        let files = self.all.iter().filter(|(_, descriptor)| descriptor.kind == Kind::File);
+        let is_file = |kind: &Kind| matches!(kind, Kind::File | Kind::Loose { .. });
+        let files = self.all.iter().filter(move |(_, descriptor)| is_file(&descriptor.kind));
         files.map(|(number, _)| *number)
     }
 
@@ -168,17 +182,22 @@ impl Descriptors {
 }
 
 impl Descriptor {
-    fn take(pid: Pid, handle: &OwnedFd, number: u32) -> io::Result<Result<Self, String>> {
+    fn take(
+        pid: Pid,
+        handle: &OwnedFd,
+        number: u32,
+        known: &dyn Fn(u64) -> bool,
+    ) -> io::Result<Result<Self, String>> {
         let name = fs::read_link(format!("/proc/{pid}/fd/{number}"))?;
         let name = name.to_string_lossy().into_owned();
         let held = kernel::copy_descriptor(handle.as_fd(), number)?;
         let info = info(pid, number)?;
-        let kind = match kind(&held, &name, &info)? {
+        let kind = match kind(&held, &name, &info, known)? {
             Ok(kind) => kind,
             Err(what) => return Ok(Err(what)),
         };
         let place = match kind {
-            Kind::File => Some(rustix::fs::tell(&held)?),
+            Kind::File | Kind::Loose { .. } => Some(rustix::fs::tell(&held)?),
             _ => None,
         };
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -225,13 +244,12 @@ impl Descriptor {
             rustix::fs::fcntl_setfl(&self.held, self.flags)?;
         }
         match &self.kind {
-            Kind::File => {
-                if let Some(place) =
-                    self.place.filter(|place| rustix::fs::tell(&self.held).ok() != Some(*place))
-                {
-                    rustix::fs::seek(&self.held, SeekFrom::Start(place))?;
+            Kind::File => self.restore_place(),
+            Kind::Loose { bytes } => {
+                if !holds(&self.held, bytes)? {
+                    rewrite(&self.held, bytes)?;
                 }
-                Ok(())
+                self.restore_place()
             }
             Kind::PipeEnd { bytes } => set_pipe(&self.held, bytes),
             Kind::Listener => drain_listener(&self.held),
@@ -239,6 +257,13 @@ impl Descriptor {
             Kind::Event { count } => set_event(pid, self.number, &self.held, *count),
             Kind::Plain | Kind::Shown { .. } => Ok(()),
         }
+    }
+
+    fn restore_place(&self) -> io::Result<()> {
+        if let Some(place) = self.place.filter(|place| rustix::fs::tell(&self.held).ok() != Some(*place)) {
+            rustix::fs::seek(&self.held, SeekFrom::Start(place))?;
+        }
+        Ok(())
     }
 
     fn differing(&self, pid: Pid) -> io::Result<Option<String>> {
@@ -261,6 +286,7 @@ impl Descriptor {
             Kind::PipeEnd { bytes } if peek_pipe(&self.held)?.as_ref() != Some(bytes) => {
                 Ok(Some("holds other bytes".to_owned()))
             }
+            Kind::Loose { bytes } if !holds(&self.held, bytes)? => Ok(Some("has other bytes".to_owned())),
             Kind::Socket if rustix::io::ioctl_fionread(&self.held).unwrap_or(0) > 0 => {
                 Ok(Some("holds bytes".to_owned()))
             }
@@ -274,7 +300,12 @@ fn streams(held: &OwnedFd) -> io::Result<bool> {
 }
 
 /// What it is; or why it cannot be put back.
-fn kind(held: &OwnedFd, name: &str, info: &str) -> io::Result<Result<Kind, String>> {
+fn kind(
+    held: &OwnedFd,
+    name: &str,
+    info: &str,
+    known: &dyn Fn(u64) -> bool,
+) -> io::Result<Result<Kind, String>> {
     if let Some(anonymous) = name.strip_prefix("anon_inode:") {
         return Ok(match anonymous.trim_matches(['[', ']']) {
             "eventfd" => {
@@ -286,12 +317,13 @@ fn kind(held: &OwnedFd, name: &str, info: &str) -> io::Result<Result<Kind, Strin
             other => Err(other.to_owned()),
         });
     }
-    if name.starts_with("/memfd:") {
-        return Ok(Err("a memfd: its content is not kept".to_owned()));
-    }
     let waiting = || rustix::io::ioctl_fionread(held).unwrap_or(0) > 0;
     let status = rustix::fs::fstat(held)?;
     Ok(match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile if status.st_nlink == 0 => loose(held, status.st_size),
+        FileType::RegularFile if writable(held)? && !known(status.st_ino) => {
+            Err(format!("a file that is written to and not put back: {name}"))
+        }
         FileType::RegularFile | FileType::Directory => Ok(Kind::File),
         FileType::CharacterDevice => Ok(Kind::Plain),
         FileType::Fifo if rustix::fs::fcntl_getfl(held)?.contains(OFlags::WRONLY) => Ok(Kind::Plain),
@@ -306,6 +338,46 @@ fn kind(held: &OwnedFd, name: &str, info: &str) -> io::Result<Result<Kind, Strin
         FileType::Socket => Ok(Kind::Socket),
         _ => Err(format!("of a kind that is not known: {name}")),
     })
+}
+
+fn writable(held: &OwnedFd) -> io::Result<bool> {
+    Ok(rustix::fs::fcntl_getfl(held)?.intersects(OFlags::WRONLY | OFlags::RDWR))
+}
+
+/// The same file, opened once more: what we hold may be open the other way, and has a place of its own to keep.
+fn reopened(held: &OwnedFd, options: &fs::OpenOptions) -> io::Result<fs::File> {
+    options.open(format!("/proc/self/fd/{}", held.as_raw_fd()))
+}
+
+fn loose(held: &OwnedFd, size: i64) -> Result<Kind, String> {
+    if u64::try_from(size).unwrap_or(u64::MAX) > LOOSE_BYTES_MAX {
+        return Err(format!("a file without a name of {size} bytes: at most {LOOSE_BYTES_MAX} are kept"));
+    }
+    let mut bytes = Vec::new();
+    let read =
+        reopened(held, fs::OpenOptions::new().read(true)).and_then(|mut file| file.read_to_end(&mut bytes));
+    match read {
+        Ok(_) => Ok(Kind::Loose { bytes }),
+        Err(error) => Err(format!("a file without a name that cannot be read: {error}")),
+    }
+}
+
+fn holds(held: &OwnedFd, bytes: &[u8]) -> io::Result<bool> {
+    if rustix::fs::fstat(held)?.st_size != i64::try_from(bytes.len()).unwrap_or(i64::MAX) {
+        return Ok(false);
+    }
+    if bytes.is_empty() {
+        return Ok(true);
+    }
+    let mut now = Vec::with_capacity(bytes.len());
+    reopened(held, fs::OpenOptions::new().read(true))?.read_to_end(&mut now)?;
+    Ok(now == bytes)
+}
+
+fn rewrite(held: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    let mut file = reopened(held, fs::OpenOptions::new().write(true))?;
+    file.set_len(0)?;
+    file.write_all(bytes)
 }
 
 fn ready(held: &OwnedFd) -> io::Result<bool> {

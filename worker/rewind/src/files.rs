@@ -8,7 +8,10 @@
 //! A change within the clock's tick of the last look would go unnoticed with coarse times; Linux 6.13 made times that were looked at exact
 //! ("multigrain"), which `available` asks for. Writes through shared mappings do not move times at once: such mappings are refused elsewhere.
 //!
-//! Not kept: extended attributes, holes, the inodes of folders (one that was removed is made anew).
+//! Where no second names can be given (the upper layer of a mounted overlay, a file system in memory) names are [`Names::Fixed`]: bytes come back and new
+//! names go, and a name that is gone or leads elsewhere is a difference.
+//!
+//! Not kept: extended attributes, holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -20,6 +23,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
 use crate::identity::Difference;
+use crate::kernel;
 
 /// More names in one tree are refused.
 const NAMES_MAX: usize = 1_000_000;
@@ -32,8 +36,47 @@ const BYTES: &str = "bytes";
 pub struct Tree {
     /// Where the processes work.
     pub live: PathBuf,
-    /// An empty folder on the same file system, outside the live one, for the baseline's bytes. It is the caller's to remove.
+    /// An empty folder outside the live one, for the baseline's bytes. It is the caller's to remove.
     pub kept: PathBuf,
+    /// How names are put back.
+    pub names: Names,
+}
+
+/// How the names of a tree are put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// `kept` is on the same file system: each inode has a second name there, so that whatever was done to a name is undone.
+    Pinned,
+    /// New names are removed; others cannot be put back.
+    Fixed {
+        /// The folder by which names are removed: where the processes see the tree, if `live` is what lies beneath an overlay.
+        through: PathBuf,
+    },
+}
+
+/// How a file was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// It is not in the baseline.
+    Added,
+    /// Its name is gone, or leads elsewhere.
+    Removed,
+    /// It was written to, or its owner, rights or times are others.
+    Written,
+}
+
+/// One name that a rewind put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileChange {
+    /// Which of the trees, counted over all targets.
+    pub tree: usize,
+    /// Within the tree.
+    pub path: PathBuf,
+    /// How it was changed.
+    pub how: How,
+    /// About how many bytes were written: the file's pages that wait to be written back, for one that is new its size. What was written back
+    /// meanwhile is not counted.
+    pub bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +91,7 @@ enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     kind: Kind,
+    device: u64,
     inode: u64,
     size: u64,
     mode: u32,
@@ -67,6 +111,7 @@ impl Entry {
         };
         Ok(Self {
             kind,
+            device: status.dev(),
             inode: status.ino(),
             size: status.size(),
             mode: status.mode() & 0o7777,
@@ -91,12 +136,17 @@ impl Entry {
 type Listing = BTreeMap<PathBuf, Entry>;
 
 fn list(root: &Path) -> io::Result<Listing> {
-    let mut listing = Listing::from([(PathBuf::new(), Entry::read(root)?)]);
+    let top = Entry::read(root)?;
+    let device = top.device;
+    let mut listing = Listing::from([(PathBuf::new(), top)]);
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(root.join(&folder))? {
             let path = folder.join(entry?.file_name());
             let entry = Entry::read(&root.join(&path))?;
+            if entry.device != device {
+                continue;
+            }
             if entry.kind == Kind::Folder {
                 folders.push(path.clone());
             }
@@ -132,8 +182,10 @@ fn clone(from: &File, to: &File) -> io::Result<()> {
 pub(crate) struct Files {
     tree: Tree,
     listing: Listing,
-    /// Each file by its inode, as its pin shows it.
+    /// Each file by its inode, as its home shows it.
     inodes: BTreeMap<u64, Entry>,
+    /// A path by which each inode is reached, whatever becomes of its names.
+    homes: BTreeMap<u64, PathBuf>,
 }
 
 /// What a rewind does to a tree.
@@ -145,38 +197,48 @@ pub(crate) struct Work {
     dress: BTreeSet<PathBuf>,
 }
 
-impl Work {
-    /// How many files get their bytes back.
-    pub(crate) fn rewritten(&self) -> usize {
-        self.rewrite.len()
-    }
-}
-
 impl Files {
-    /// Clones and pins all files. Only while nobody writes.
+    /// Clones all files, and pins them. Only while nobody writes.
     pub(crate) fn take(tree: &Tree) -> io::Result<Self> {
         for folder in [PINS, BYTES] {
             fs::create_dir(tree.kept.join(folder))?;
         }
-        let mut files = Self { tree: tree.clone(), listing: list(&tree.live)?, inodes: BTreeMap::new() };
+        let (listing, tree) = (list(&tree.live)?, tree.clone());
+        let mut files = Self { tree, listing, inodes: BTreeMap::new(), homes: BTreeMap::new() };
         for (path, entry) in files.listing.iter().filter(|(_, entry)| entry.kind == Kind::File) {
             if files.inodes.contains_key(&entry.inode) {
                 continue;
             }
-            let live = tree.live.join(path);
+            let live = files.tree.live.join(path);
             clone(&File::open(&live)?, &File::create(files.bytes(entry.inode))?)?;
-            fs::hard_link(&live, files.pin(entry.inode))?;
-            files.inodes.insert(entry.inode, Entry::read(&live)?);
+            let home = if files.tree.names == Names::Pinned {
+                let pin = files.tree.kept.join(PINS).join(entry.inode.to_string());
+                fs::hard_link(&live, &pin)?;
+                pin
+            } else {
+                live
+            };
+            files.inodes.insert(entry.inode, Entry::read(&home)?);
+            files.homes.insert(entry.inode, home);
         }
         Ok(files)
     }
 
-    fn pin(&self, inode: u64) -> PathBuf {
-        self.tree.kept.join(PINS).join(inode.to_string())
+    /// Whether an inode is one of its files'.
+    pub(crate) fn has(&self, inode: u64) -> bool {
+        self.inodes.contains_key(&inode)
     }
 
     fn bytes(&self, inode: u64) -> PathBuf {
         self.tree.kept.join(BYTES).join(inode.to_string())
+    }
+
+    /// Where the tree's names can be removed.
+    fn through(&self) -> &Path {
+        match &self.tree.names {
+            Names::Pinned => &self.tree.live,
+            Names::Fixed { through } => through,
+        }
     }
 
     /// Finds what changed. Touches nothing.
@@ -184,29 +246,28 @@ impl Files {
         let mut now = list(&self.tree.live)?;
         let mut work = Work::default();
         for (inode, was) in &self.inodes {
-            if Entry::read(&self.pin(*inode))? != *was {
-                work.rewrite.push(*inode);
+            match Entry::read(&self.homes[inode]) {
+                Ok(is) if is == *was => {}
+                // Its name is looked at below.
+                Ok(is) if is.inode != *inode => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(_) => work.rewrite.push(*inode),
+                Err(error) => return Err(error),
             }
         }
         for (path, was) in &self.listing {
             let is = now.remove(path);
-            if is
-                .as_ref()
-                .is_some_and(|is| is.kind == was.kind && (was.kind == Kind::Folder || is.inode == was.inode))
-            {
-                if was.kind == Kind::Folder
-                    && is.is_some_and(|is| {
-                        (is.mode, is.owner, is.modified) != (was.mode, was.owner, was.modified)
-                    })
-                {
+            if is.as_ref().is_some_and(|is| self.is_in_place(was, is)) {
+                let dress = |entry: &Entry| (entry.mode, entry.owner, entry.modified);
+                if was.kind == Kind::Folder && is.is_some_and(|is| dress(&is) != dress(was)) {
                     work.dress.insert(path.clone());
                 }
                 continue;
             }
-            if was.kind == Kind::Other {
+            if was.kind == Kind::Other || self.tree.names != Names::Pinned {
                 let path = self.tree.live.join(path).display().to_string();
-                differences
-                    .push(Difference::File { path, what: "is gone and cannot be made again".to_owned() });
+                let what = "is gone or another, and cannot be made again".to_owned();
+                differences.push(Difference::File { path, what });
             }
             work.remove.extend(is.is_some().then(|| path.clone()));
             work.make.push(path.clone());
@@ -219,16 +280,47 @@ impl Files {
         Ok(work)
     }
 
+    fn is_in_place(&self, was: &Entry, is: &Entry) -> bool {
+        // The inode of a folder that was made again is another than the baseline's, and is as good.
+        let same = was.inode == is.inode || (was.kind == Kind::Folder && self.tree.names == Names::Pinned);
+        is.kind == was.kind && same
+    }
+
+    /// What was done to the tree, by name. Before it is put back.
+    pub(crate) fn changes(&self, work: &Work, tree: usize) -> Vec<FileChange> {
+        let change = |path: &Path, how, bytes| FileChange { tree, path: path.to_owned(), how, bytes };
+        let written: BTreeSet<_> = work.rewrite.iter().collect();
+        let named = self.listing.iter().filter(|(_, entry)| written.contains(&entry.inode));
+        let mut counted = BTreeSet::new();
+        let mut changes: Vec<_> = named
+            .map(|(path, entry)| {
+                let bytes = if counted.insert(entry.inode) { dirty(&self.homes[&entry.inode]) } else { 0 };
+                change(path, How::Written, bytes)
+            })
+            .collect();
+        changes.extend(work.make.iter().map(|path| change(path, How::Removed, 0)));
+        let added = work.remove.iter().filter(|path| !self.listing.contains_key(*path));
+        changes.extend(added.map(|path| {
+            let size = fs::symlink_metadata(self.tree.live.join(path)).map(|status| status.size());
+            change(path, How::Added, size.unwrap_or_default())
+        }));
+        changes
+    }
+
     /// Puts back what changed.
     pub(crate) fn restore(&mut self, work: &Work) -> io::Result<()> {
+        // What is in a folder goes with it.
         for path in &work.remove {
-            remove(&self.tree.live.join(path))?;
+            remove(&self.through().join(path))?;
+            if self.through() != self.tree.live && fs::symlink_metadata(self.tree.live.join(path)).is_ok() {
+                return Err(io::Error::other(format!("{} hides what lies beneath it", path.display())));
+            }
         }
         // In the order of the listing: a folder comes before what is in it.
         for path in &work.make {
             let (live, entry) = (self.tree.live.join(path), &self.listing[path]);
             match &entry.kind {
-                Kind::File => fs::hard_link(self.pin(entry.inode), &live)?,
+                Kind::File => fs::hard_link(&self.homes[&entry.inode], &live)?,
                 Kind::Folder => fs::create_dir(&live).and_then(|()| entry.dress(&live))?,
                 Kind::Link(target) => symlink(target, &live).and_then(|()| entry.dress(&live))?,
                 Kind::Other => return Err(io::Error::other("a name that cannot be made again")),
@@ -251,13 +343,13 @@ impl Files {
     }
 
     fn rewrite(&mut self, inode: u64, bytes: bool) -> io::Result<()> {
-        let pin = self.pin(inode);
+        let home = &self.homes[&inode];
         if bytes {
-            clone(&File::open(self.bytes(inode))?, &File::options().write(true).open(&pin)?)?;
-            self.inodes[&inode].dress(&pin)?;
+            clone(&File::open(self.bytes(inode))?, &File::options().write(true).open(home)?)?;
+            self.inodes[&inode].dress(home)?;
         }
         // Another time of change, and nothing else.
-        let is = Entry::read(&pin)?;
+        let is = Entry::read(home)?;
         let was = self.inodes.get_mut(&inode).expect("only inodes of the baseline are rewritten");
         was.changed = is.changed;
         if is == *was { Ok(()) } else { Err(io::Error::other(format!("inode {inode} is not as it was"))) }
@@ -271,7 +363,7 @@ impl Files {
             differences.push(Difference::File { path, what: "is new, missing or another".to_owned() });
         }
         for inode in self.inodes.keys() {
-            if !same_bytes(&self.bytes(*inode), &self.pin(*inode))? {
+            if !same_bytes(&self.bytes(*inode), &self.homes[inode])? {
                 let path = self.listing.iter().find(|(_, entry)| entry.inode == *inode);
                 let path = path.map(|(path, _)| path.display().to_string()).unwrap_or_default();
                 differences.push(Difference::File { path, what: "other bytes".to_owned() });
@@ -279,6 +371,11 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// Bytes of a file that wait to be written back.
+fn dirty(path: &Path) -> u64 {
+    File::open(path).and_then(|file| kernel::dirty_bytes(&file)).unwrap_or_default()
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -316,7 +413,7 @@ mod tests {
     use super::*;
 
     fn tree(folder: &Path) -> Tree {
-        let tree = Tree { live: folder.join("live"), kept: folder.join("kept") };
+        let tree = Tree { live: folder.join("live"), kept: folder.join("kept"), names: Names::Pinned };
         fs::create_dir_all(tree.live.join("shop")).unwrap();
         fs::create_dir(&tree.kept).unwrap();
         for (name, bytes) in [("redo", "0123456789"), ("shop/orders", "orders"), ("shop/items", "items")] {
@@ -333,7 +430,7 @@ mod tests {
         files.restore(&work).unwrap();
         files.differing(&mut differences).unwrap();
         assert_eq!(differences, []);
-        work.rewritten()
+        work.rewrite.len()
     }
 
     #[test]
@@ -359,6 +456,33 @@ mod tests {
             assert_eq!(fs::read(live("shop/orders")).unwrap(), b"orders");
             assert_eq!(open.metadata().unwrap().ino(), fs::metadata(live("redo")).unwrap().ino());
         }
+    }
+
+    #[test]
+    fn where_names_cannot_be_made_new_ones_go_and_bytes_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut tree = tree(folder.path());
+        tree.names = Names::Fixed { through: tree.live.clone() };
+        let live = |name: &str| tree.live.join(name);
+        let mut files = Files::take(&tree).unwrap();
+        for _ in 0..3 {
+            fs::write(live("redo"), "another").unwrap();
+            fs::create_dir(live("new")).unwrap();
+            fs::write(live("new/file"), "new").unwrap();
+            let work = files.compare(&mut Vec::new()).unwrap();
+            let changed: Vec<_> =
+                files.changes(&work, 7).into_iter().map(|change| (change.path, change.how)).collect();
+            let named = |path: &str, how| (PathBuf::from(path), how);
+            assert_eq!(
+                changed,
+                [named("redo", How::Written), named("new", How::Added), named("new/file", How::Added)]
+            );
+            assert_eq!(back(&mut files), 1);
+        }
+        fs::remove_file(live("shop/items")).unwrap();
+        let mut differences = Vec::new();
+        files.compare(&mut differences).unwrap();
+        assert!(matches!(&differences[..], [Difference::File { path, .. }] if path.ends_with("shop/items")));
     }
 
     #[test]

@@ -54,7 +54,7 @@ mod victim;
 pub use available::{Facts, Lack, Unavailable, available};
 pub use baseline::Baseline;
 pub use error::{Broken, Refused};
-pub use files::Tree;
+pub use files::{FileChange, How, Names, Tree};
 pub use freeze::Unfreezable;
 pub use identity::{Difference, Obstacle};
 pub use memory::Written;

@@ -14,7 +14,7 @@ use crate::Target;
 use crate::arch::Call;
 use crate::descriptors::{self, Descriptors};
 use crate::error::{Broken, Refused};
-use crate::files::{self, Files};
+use crate::files::{self, FileChange, Files};
 use crate::freeze::Frozen;
 use crate::handing;
 use crate::identity::{self, Difference, Identity, Obstacle};
@@ -125,8 +125,8 @@ pub struct Rewound {
     pub mappings: usize,
     /// How many threads were ended.
     pub threads: usize,
-    /// How many files got their bytes back.
-    pub files: usize,
+    /// The names of the trees that were put back.
+    pub files: Vec<FileChange>,
 }
 
 impl Rewound {
@@ -205,7 +205,9 @@ impl Stand {
         let begun = Instant::now();
         let roots: Vec<_> = targets.iter().map(|target| target.root).collect();
         let mut frozen = Frozen::freeze(&roots)?;
-        let looks = Self::look_at(&frozen)?;
+        let trees = targets.iter().flat_map(|target| &target.trees);
+        let files: Vec<_> = trees.map(Files::take).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
+        let looks = Self::look_at(&frozen, &|inode| files.iter().any(|files| files.has(inode)))?;
         frozen.touch();
         let mut processes = BTreeMap::new();
         for (pid, (look, handle, descriptors)) in looks {
@@ -213,8 +215,6 @@ impl Stand {
             let process = Process::take(pid, tids, look, handle, descriptors).map_err(Refused::Killed)?;
             processes.insert(pid, process);
         }
-        let trees = targets.iter().flat_map(|target| &target.trees);
-        let files = trees.map(Files::take).collect::<io::Result<Vec<_>>>().map_err(Refused::Killed)?;
         let parents = frozen.parents.clone();
         let taken = Taken {
             took: begun.elapsed(),
@@ -226,7 +226,10 @@ impl Stand {
         Ok((Self { roots, parents, processes, files }, taken))
     }
 
-    fn look_at(frozen: &Frozen) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
+    fn look_at(
+        frozen: &Frozen,
+        known: &dyn Fn(u64) -> bool,
+    ) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
         let (mut looks, mut obstacles) = (BTreeMap::new(), Vec::new());
         for (&pid, tids) in &frozen.processes {
             let numbers = descriptors::numbers(pid).map_err(Refused::Unreadable)?;
@@ -237,7 +240,8 @@ impl Stand {
             obstacles
                 .extend(pending.into_iter().map(|(tid, signal)| Obstacle::PendingSignal { tid, signal }));
             let handle = handle(pid).map_err(Refused::Unreadable)?;
-            let descriptors = Descriptors::take(pid, &handle, &mut obstacles).map_err(Refused::Unreadable)?;
+            let descriptors = Descriptors::take(pid, &handle, known, &mut obstacles);
+            let descriptors = descriptors.map_err(Refused::Unreadable)?;
             looks.insert(pid, (look, handle, descriptors));
         }
         if obstacles.is_empty() { Ok(looks) } else { Err(Refused::Obstacles(obstacles)) }
@@ -263,8 +267,13 @@ impl Stand {
         };
         watch.done(Step::Identity);
         frozen.touch();
-        let mut rewound =
-            Rewound { steps: Vec::new(), written: Written::default(), mappings: 0, threads: 0, files: 0 };
+        let mut rewound = Rewound {
+            steps: Vec::new(),
+            written: Written::default(),
+            mappings: 0,
+            threads: 0,
+            files: Vec::new(),
+        };
         self.restore(&mut frozen, found, &mut watch, &mut rewound)?;
         if check == Check::Bytes {
             let differences =
@@ -353,11 +362,11 @@ impl Stand {
             }
         }
         watch.done(Step::Registers);
-        for (tree, work) in self.files.iter_mut().zip(&files) {
+        for (number, (tree, work)) in self.files.iter_mut().zip(&files).enumerate() {
+            rewound.files.extend(tree.changes(work, number));
             if watch.doing(Step::Files) {
                 tree.restore(work).map_err(at(Step::Files))?;
             }
-            rewound.files += work.rewritten();
         }
         watch.done(Step::Files);
         Ok(())

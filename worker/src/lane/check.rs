@@ -40,6 +40,7 @@ impl Workshop {
             doubted: false,
             proofs: proofs.clone(),
             teller: None,
+            rewinding: Arc::clone(&self.rewinding),
         };
         let checked = match self.raise_checked(ground.clone(), true).await {
             Ok(first) if proofs.is_empty() => Ok(first),

@@ -1,8 +1,9 @@
-//! A stack that stands on a clone of a baseline, and the two ways of putting it back.
+//! A stack that stands on a clone of a baseline, and the ways of putting it back.
 //!
 //! ```text
 //!   raise ──> pristine ──unit──> used ──rebase──> pristine ──> … ──> lower
 //!                                  kill all ─> put trees and layers back ─> verify ─> start in order ─> healthy
+//!                                  or, with `rewind`: live.rs
 //! ```
 //!
 //! Knows the engine, the pool and the stack; must not know runs, tests or leases. Invariants: first every service is dead, then
@@ -10,6 +11,7 @@
 //! the first service started, and every service was healthy after.
 
 mod exact;
+mod live;
 mod proof;
 
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub(crate) use self::exact::{Teller, User, part_of};
+use self::live::Live;
+pub(crate) use self::live::Rewinding;
 pub(crate) use self::proof::{ProofFault, Proofs};
 use super::berth::Way;
 use super::disk::Part;
@@ -84,6 +88,8 @@ pub(crate) struct Ground {
     pub(crate) proofs: Proofs,
     /// Who is told where something is not exact; nobody where it is a build's.
     pub(crate) teller: Option<Teller>,
+    /// What is known of rewinding here.
+    pub(crate) rewinding: Arc<Rewinding>,
 }
 
 /// A stack on its clone.
@@ -99,6 +105,10 @@ pub(crate) struct Stand {
     rebases: u32,
     /// Whose unit was on it last.
     user: User,
+    /// The moment to go back to, with the driver `rewind`.
+    live: Option<Live>,
+    /// How many rewinds in a row did not go well.
+    rewinds_failed: u32,
     /// Since when it is pristine, and what had come in to its services by then.
     pristine: Option<(Instant, Vec<u64>)>,
 }
@@ -108,6 +118,8 @@ pub(crate) struct Stand {
 pub(crate) struct Rebased {
     /// From the last process of the unit gone to all services healthy.
     pub(crate) took: Duration,
+    /// How it was done: where rewinding does not go well the stand is restarted.
+    pub(crate) driver: Driver,
     /// What the unit left, once it is measured; nothing comes where that fails.
     pub(crate) footprint: oneshot::Receiver<Changes>,
 }
@@ -191,6 +203,8 @@ impl Stand {
             restarts: 0,
             rebases: 0,
             user: User::default(),
+            live: None,
+            rewinds_failed: 0,
             pristine: None,
         };
         stand.make_containers().await?;
@@ -307,6 +321,28 @@ impl Stand {
         deep: bool,
     ) -> Result<Rebased, StandFault> {
         self.pristine = None;
+        if driver == Driver::Rewind {
+            if let Some(rebased) = self.rewind(others, deep).await {
+                return Ok(rebased);
+            }
+            let rebased = self.restart(Driver::Restart, others, deep).await?;
+            // While nothing has spoken to it yet.
+            if let Err(unarmed) = self.arm().await {
+                tracing::warn!(lane = self.ground.lane, error = %chain(&unarmed), "a stand cannot be rewound from now on");
+            }
+            return Ok(rebased);
+        }
+        self.restart(driver, others, deep).await
+    }
+
+    /// By killing the services and starting them on what was put back.
+    async fn restart(
+        &mut self,
+        driver: Driver,
+        others: &[String],
+        deep: bool,
+    ) -> Result<Rebased, StandFault> {
+        self.disarm().await;
         let again =
             driver != Driver::Recreate && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
         let engine = self.ground.engine.clone();
@@ -339,14 +375,14 @@ impl Stand {
         self.start().await?;
         laps.lap("healthy");
         tracing::debug!(lane = self.ground.lane, %driver, laps = ?laps.0, "rebased");
-        Ok(Rebased { took: gone.elapsed(), footprint })
+        Ok(Rebased { took: gone.elapsed(), footprint, driver })
     }
 
     /// Removes containers and clone. Its network stays with the lane.
     pub(crate) async fn lower(self) -> Result<(), StandFault> {
-        let Self { ground, clone, written, .. } = self;
+        let Self { ground, clone, written, live, .. } = self;
         let swept = sweep_stand(ground.engine.as_ref(), &ground.name()).await;
-        blocking(move || drop((clone, written))).await?;
+        blocking(move || drop((live, clone, written))).await?;
         Ok(swept?)
     }
 

@@ -5,7 +5,8 @@
 //!                             │ 2 rebases fail, or one is not exact: raised anew; that fails 3 times: lost
 //! ```
 //!
-//! With the drivers `recreate` and `restart` there is one stand, and `turn` puts it back where it is. With `standby` there are
+//! With the drivers `recreate`, `restart` and `rewind` there is one stand, and `turn` puts it back where it is. A stack that cannot be
+//! rewound, or no more, goes on with `standby`. With that there are
 //! several, as many as memory and processors allow (`clones.rs`), and `turn` takes one that is ready. Where a turn finds that
 //! nothing came near the serving stand, it stays: that is a turn, too.
 //!
@@ -142,7 +143,7 @@ impl Stands {
 
     /// Whether boxes of the next units are best made while one runs.
     pub(super) fn stand_by(&self) -> bool {
-        self.driver == Driver::Standby
+        matches!(self.driver, Driver::Standby | Driver::Rewind)
     }
 
     /// Puts the first stand up, where nothing stands.
@@ -151,14 +152,23 @@ impl Stands {
         let known = self.workshop.driver();
         let fronted = ground.fronted
             && ground.plan.is_sandboxed()
-            && known.is_none_or(|driver| driver == Driver::Standby);
+            && known.is_none_or(|driver| matches!(driver, Driver::Standby | Driver::Rewind));
         let ground = Ground { slot: 0, fronted, ..ground };
         let (mut stand, took) = Stand::raise(ground.clone()).await?;
+        let beside = if fronted { Driver::Standby } else { Driver::Restart };
         let driver = match self.workshop.choose_driver(&mut stand).await? {
-            Driver::Standby if !fronted => Driver::Restart,
+            Driver::Standby => beside,
+            Driver::Rewind => match stand.arm().await {
+                Ok(()) => Driver::Rewind,
+                Err(unarmed) => {
+                    let (lane, error) = (&ground.lane, chain(&unarmed));
+                    tracing::warn!(lane, error, instead = %beside, "this stack cannot be rewound");
+                    beside
+                }
+            },
             driver => driver,
         };
-        let hosts = (driver == Driver::Standby).then(|| hosts_lines(&fronts(&ground.plan)));
+        let hosts = fronted.then(|| hosts_lines(&fronts(&ground.plan)));
         let berths = || Berths::new(ground.engine.clone(), &ground.lane, &network_of(&ground.lane), hosts);
         self.berths = (driver != Driver::Recreate).then(berths);
         self.driver = driver;
@@ -201,7 +211,7 @@ impl Stands {
         }
         match self.driver {
             Driver::Standby => self.change_over(began, doomed).await,
-            Driver::Recreate | Driver::Restart => self.put_back(doomed).await,
+            Driver::Recreate | Driver::Restart | Driver::Rewind => self.put_back(doomed).await,
         }
     }
 
@@ -209,7 +219,11 @@ impl Stands {
     /// relied on.
     pub(super) async fn verify(&mut self) -> Result<u32, StandFault> {
         self.take_back();
-        let driver = if self.driver == Driver::Standby { Driver::Restart } else { self.driver };
+        // What is compared is the baseline as it was published, not a moment of a server that runs.
+        let driver = match self.driver {
+            Driver::Standby | Driver::Rewind => Driver::Restart,
+            driver => driver,
+        };
         let mut looked = 0;
         for stand in self.serving.iter_mut().chain(&mut self.ready) {
             stand.rebase_deeply(driver, &[]).await?;
@@ -236,9 +250,15 @@ impl Stands {
         doomed: &[String],
     ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let Some(stand) = self.serving.as_mut() else { return Err(vec!["nothing stands".to_owned()]) };
-        let Rebased { took, footprint } = rebase(stand, self.driver, doomed).await?;
+        let Rebased { took, footprint, driver } = rebase(stand, self.driver, doomed).await?;
         self.used = false;
-        self.last = Turned { took, driver: self.driver.as_str() };
+        self.last = Turned { took, driver: driver.as_str() };
+        if self.driver == Driver::Rewind && !stand.is_armed() {
+            let fronted = stand.ground().fronted;
+            self.driver = if fronted { Driver::Standby } else { Driver::Restart };
+            tracing::warn!(instead = %self.driver, "this lane is not rewound any more");
+            self.tend();
+        }
         Ok(Some(footprint))
     }
 

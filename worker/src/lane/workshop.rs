@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::outfit::Outfitter;
-use super::stand::{Ground, Proofs, Stand, Teller};
+use super::stand::{Ground, Proofs, Rewinding, Stand, Teller};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
 use crate::baseline::{
     BUILD_LANE, Build, Chain, Found, Outcome, Shelf, Shelved, Source, Sources, farm_fault, steps_of,
@@ -40,6 +40,7 @@ pub(crate) struct Workshop {
     runners: PathBuf,
     serial: AtomicU64,
     driver: Mutex<Option<Driver>>,
+    pub(super) rewinding: Arc<Rewinding>,
     gate: Mutex<()>,
     pub(super) stacks: Mutex<HashMap<String, Known>>,
     /// Keys of baselines that are damaged here, until they were fetched anew.
@@ -108,6 +109,7 @@ impl Workshop {
             runners,
             serial: AtomicU64::new(1),
             driver: Mutex::new(options.driver),
+            rewinding: Arc::default(),
             gate: Mutex::new(()),
             stacks: Mutex::new(HashMap::new()),
             given_up: std::sync::Mutex::default(),
@@ -306,6 +308,7 @@ impl Workshop {
                     doubted: false,
                     proofs,
                     teller: Some(Teller(self.options.inexact.clone())),
+                    rewinding: Arc::clone(&self.rewinding),
                 })
             }
         };

@@ -56,10 +56,16 @@ impl KeptFile {
     pub(super) fn put_back(&self) -> Result<(), RigFault> {
         let failed = |source| RigFault::File { what: "put back", path: self.path.clone(), source };
         self.write().map_err(failed)?;
-        if Self::read(&self.path)? != *self {
-            return Err(failed(io::Error::other("it is not what was written")));
+        self.check()
+    }
+
+    /// Fails where the file is not as it was. Blocking.
+    pub(super) fn check(&self) -> Result<(), RigFault> {
+        if Self::read(&self.path)? == *self {
+            return Ok(());
         }
-        Ok(())
+        let source = io::Error::other("it is not what it was");
+        Err(RigFault::File { what: "find unchanged", path: self.path.clone(), source })
     }
 
     fn write(&self) -> io::Result<()> {

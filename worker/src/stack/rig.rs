@@ -150,6 +150,11 @@ impl Rig {
         tokio::try_join!(sandboxes, alone).map(drop)
     }
 
+    /// The same while the services live on: files of the engine that are not as they were are a fault.
+    pub async fn put_live_networks_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        try_join_all(self.sandboxes.iter().map(|sandbox| sandbox.put_live_back(engine))).await.map(drop)
+    }
+
     /// Where each container's own layer is, in the plan's order.
     pub async fn layers(&self, engine: &dyn Engine) -> Result<Vec<PathBuf>, RigFault> {
         let mut layers = Vec::with_capacity(self.containers.len());

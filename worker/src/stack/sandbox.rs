@@ -205,6 +205,20 @@ impl Sandbox {
         Ok(())
     }
 
+    /// As [`Sandbox::put_back`], while what joined it lives on and has the files mounted: one of them that was changed is a fault.
+    pub async fn put_live_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
+        let files = self.files.clone();
+        let compared =
+            blocking("compare the files of a sandbox", move || files.iter().try_for_each(KeptFile::check));
+        let forgotten = async {
+            match &self.namespace {
+                Some(namespace) => forget(&self.name, namespace).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(self.check(engine), compared, forgotten).map(drop)
+    }
+
     /// As it was made. Whatever joined it has to be dead.
     pub async fn put_back(&self, engine: &dyn Engine) -> Result<(), RigFault> {
         self.check(engine).await?;

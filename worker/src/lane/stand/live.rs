@@ -1,0 +1,455 @@
+//! The services of a stand as they run at one moment, and the way back to that moment without ending them: the driver `rewind`.
+//!
+//! ```text
+//!   healthy ──settle──> still ──arm──> armed ──unit──> used ──rewind──> armed ──> …
+//!                                │ refused: by what                │ other processes, not exact, failed: all are killed, and the
+//!                                └──> standby, restart             └──> stand is restarted and armed again; 3 times in a row: given up
+//! ```
+//!
+//! Knows processes and folders of its stand; must not know units, and how a process is rewound (`andon-rewind` does). Invariants: a
+//! stand is armed only while it is pristine; after a rewind that did not go well none of its processes runs; whatever a service can
+//! write to is a tree of its own here, or rewinding is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use andon_rewind::{Baseline, Broken, Check, How, Names, Pid, Refused, Rewound, Target, Tree, Unlike};
+use andon_snapshot::{ChangeKind, Changes, FileChange, Footprint, PoolKind, TreeChanges};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::{CHANGED_FILES_MAX, Rebased, Stand, StandFault};
+use crate::baseline::SOURCE_TREE;
+use crate::hands::{WorkFailure, blocking, chain};
+use crate::stack::kill_all;
+
+/// Rewinds in a row that may fail before the stand is restarted for each unit.
+const FAILURES_MAX: u32 = 3;
+/// A stand is still when its services wrote nothing and hardly ran for so long: longer than the second after which servers
+/// do what they put off.
+const STILL: Duration = Duration::from_millis(1100);
+/// So long it is waited for. A busy one is armed all the same: what it is at, it does again after each rewind.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// Of the processors' time, while it is still: in clock ticks of 10 ms.
+const STILL_TICKS_MAX: u64 = 3;
+/// File systems in memory, of which a container has some of its own.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "mqueue"];
+
+/// What a worker knows of rewinding.
+#[derive(Debug, Default)]
+pub(crate) struct Rewinding {
+    available: OnceLock<Result<(), String>>,
+    /// A rewind was not exact: none is made by this worker any more.
+    inexact: AtomicBool,
+}
+
+impl Rewinding {
+    /// Tries it out, once. Blocking, some milliseconds.
+    pub(crate) fn available(&self) -> Result<(), String> {
+        let tried = || match andon_rewind::available() {
+            Ok(facts) => {
+                tracing::info!(kernel = facts.kernel, smallest = ?facts.rewind, "rebase driver `rewind` works here");
+                Ok(())
+            }
+            Err(unavailable) => Err(chain(&unavailable)),
+        };
+        self.available.get_or_init(tried).clone()
+    }
+}
+
+/// Why a stand is not armed.
+#[derive(Debug, Error)]
+pub(crate) enum Unarmed {
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("a rewind on this worker was not exact")]
+    NotTrusted,
+    #[error("{FAILURES_MAX} rewinds in a row did not go well")]
+    GivenUp,
+    #[error("in a pool of the kind {0} files have no second names: in `reflink` and `copy` they have")]
+    Pool(PoolKind),
+    #[error("service `{0}` has a network of its own")]
+    Network(String),
+    #[error("the first process of service `{0}` has no process namespace of its own")]
+    NotApart(String),
+    #[error("cannot {what} {}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Stand(#[from] Box<StandFault>),
+    #[error(transparent)]
+    Worker(#[from] WorkFailure),
+}
+
+/// A rewind that did not go well.
+#[derive(Debug, Error)]
+enum Astray {
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    #[error(transparent)]
+    Stand(#[from] StandFault),
+}
+
+/// A moment of a stand's services.
+#[derive(Debug)]
+pub(super) struct Live {
+    baseline: Baseline,
+    /// Trees as a rewind numbers them, and as the pool names them.
+    trees: Vec<String>,
+    #[allow(dead_code, reason = "what is kept goes with it")]
+    kept: Kept,
+}
+
+/// Folders with a moment's bytes, which go with it.
+#[derive(Debug, Default)]
+struct Kept(Vec<PathBuf>);
+
+impl Kept {
+    /// An empty folder. What an earlier moment left there goes.
+    fn make(&mut self, folder: PathBuf) -> Result<PathBuf, Unarmed> {
+        let path = folder.clone();
+        let failed = |source| Unarmed::File { what: "make the folder", path, source };
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        fs::create_dir_all(&folder).map_err(failed)?;
+        self.0.push(folder.clone());
+        Ok(folder)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // What cannot be removed goes with the lane's clone.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// A service that runs.
+struct Running {
+    name: String,
+    layer: String,
+    upper: PathBuf,
+    root: Pid,
+}
+
+/// A folder to put back, and where its bytes may be kept.
+struct Place {
+    name: String,
+    live: PathBuf,
+    kept: PathBuf,
+    names: Names,
+}
+
+impl Stand {
+    /// Has its services' present state to go back to. They have to be pristine, and healthy.
+    pub(crate) async fn arm(&mut self) -> Result<(), Unarmed> {
+        self.disarm().await;
+        let rewinding = self.ground.rewinding.clone();
+        blocking(move || rewinding.available()).await?.map_err(Unarmed::Unavailable)?;
+        if self.ground.rewinding.inexact.load(Ordering::Relaxed) {
+            return Err(Unarmed::NotTrusted);
+        }
+        if self.rewinds_failed >= FAILURES_MAX {
+            return Err(Unarmed::GivenUp);
+        }
+        let kind = self.ground.pool.kind();
+        if !matches!(kind, PoolKind::Reflink | PoolKind::Copy) {
+            return Err(Unarmed::Pool(kind));
+        }
+        let running = self.running().await?;
+        let places = self.places(&running)?;
+        let roots: Vec<Pid> = running.iter().map(|service| service.root).collect();
+        settle(&roots).await;
+        let live = blocking(move || Live::take(roots, places)).await??;
+        let taken = live.baseline.taken();
+        tracing::info!(
+            lane = self.ground.lane, took = ?taken.took, processes = taken.processes, threads = taken.threads,
+            kept_bytes = taken.kept, "a stand is armed for rewinding"
+        );
+        self.live = Some(live);
+        self.pristine = self.rig.frames_in().map(|frames| (Instant::now(), frames));
+        Ok(())
+    }
+
+    /// Forgets the moment it was armed at.
+    pub(super) async fn disarm(&mut self) {
+        if let Some(live) = self.live.take() {
+            let _ = blocking(move || drop(live)).await;
+        }
+    }
+
+    /// Whether its services can be rewound now.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.live.is_some()
+    }
+
+    async fn running(&self) -> Result<Vec<Running>, Unarmed> {
+        let own = fs::read_link("/proc/self/ns/pid").ok();
+        let services = self.ground.plan.services.iter().zip(&self.rig.containers).zip(&self.layers);
+        let mut running = Vec::new();
+        for ((service, container), upper) in services {
+            let state = self.ground.engine.inspect_container(container).await;
+            let state = state.map_err(|error| Unarmed::Stand(Box::new(error.into())))?;
+            if service.completes && !state.is_running() {
+                continue;
+            }
+            let root = Pid::try_from(state.pid).unwrap_or_default();
+            let namespace = fs::read_link(format!("/proc/{root}/ns/pid")).ok();
+            // Whatever else goes wrong: never is a process taken that is not a container's.
+            if namespace.is_none() || namespace == own {
+                return Err(Unarmed::NotApart(service.name.clone()));
+            }
+            let (name, layer) = (service.name.clone(), service.layer.clone());
+            running.push(Running { name, layer, upper: upper.clone(), root });
+        }
+        if let Some(alone) = self.ground.plan.services.iter().find(|_| self.rig.frames_in().is_none()) {
+            return Err(Unarmed::Network(alone.name.clone()));
+        }
+        Ok(running)
+    }
+
+    /// All that services can write to.
+    fn places(&self, running: &[Running]) -> Result<Vec<Place>, Unarmed> {
+        let aside = self.clone.dir().join("rewind");
+        let mut places = Vec::new();
+        let trees = self.ground.baseline.trees().iter().map(|tree| &tree.name);
+        let volumes = trees.filter_map(|tree| Some((tree.clone(), self.clone.path(tree).ok()?)));
+        for (number, (name, live)) in volumes.enumerate() {
+            let kept = aside.join(format!("volume{number}"));
+            places.push(Place { name, live, kept, names: Names::Pinned });
+        }
+        if let Some(written) = &self.written
+            && let Ok(live) = written.path(SOURCE_TREE)
+        {
+            let kept = written.dir().join("rewind");
+            places.push(Place { name: SOURCE_TREE.to_owned(), live, kept, names: Names::Pinned });
+        }
+        for (place, service) in running.iter().enumerate() {
+            let inside = PathBuf::from(format!("/proc/{}/root", service.root));
+            let names = Names::Fixed { through: inside.clone() };
+            let (name, live) = (service.layer.clone(), service.upper.clone());
+            places.push(Place { name, live, kept: aside.join(format!("layer{place}")), names });
+            let mounts = in_memory(service.root).map_err(|source| Unarmed::File {
+                what: "read the mounts of",
+                path: inside.clone(),
+                source,
+            })?;
+            for (number, mount) in mounts.into_iter().enumerate() {
+                let live = inside.join(mount.trim_start_matches('/'));
+                places.push(Place {
+                    name: format!("{} in memory at {mount}", service.name),
+                    names: Names::Fixed { through: live.clone() },
+                    live,
+                    kept: aside.join(format!("memory{place}-{number}")),
+                });
+            }
+        }
+        Ok(places)
+    }
+
+    /// Goes back to the moment it was armed at, once `others` are dead. `None` where there is no way back: what is left of its
+    /// processes is to be killed.
+    pub(super) async fn rewind(&mut self, others: &[String], deep: bool) -> Option<Rebased> {
+        let live = Arc::new(Mutex::new(self.live.take()?));
+        match self.go_back(&live, others, deep).await {
+            Ok(rebased) => {
+                self.rewinds_failed = 0;
+                self.live = Arc::into_inner(live).and_then(|live| live.into_inner().ok());
+                Some(rebased)
+            }
+            Err(astray) => {
+                // Its folders are to be gone before it is armed again.
+                let _ = blocking(move || drop(live)).await;
+                self.rewinds_failed += 1;
+                tracing::warn!(lane = self.ground.lane, error = %chain(&astray), "a rewind did not go well: the stand is restarted");
+                if let Astray::Broken(Broken::Inexact(differences)) = &astray {
+                    self.ground.rewinding.inexact.store(true, Ordering::Relaxed);
+                    let part = |difference: &andon_rewind::Difference| andon_proto::InexactPart {
+                        r#where: "rewind".to_owned(),
+                        what: String::new(),
+                        difference: difference.to_string(),
+                    };
+                    self.tell(
+                        "rewind",
+                        deep,
+                        differences.iter().take(CHANGED_FILES_MAX).map(part).collect(),
+                        0,
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    async fn go_back(
+        &mut self,
+        live: &Arc<Mutex<Live>>,
+        others: &[String],
+        deep: bool,
+    ) -> Result<Rebased, Astray> {
+        let engine = self.ground.engine.clone();
+        kill_all(engine.as_ref(), others).await.map_err(StandFault::from)?;
+        let gone = Instant::now();
+        let check = if deep { Check::Bytes } else { Check::Identity };
+        let rewinding = Arc::clone(live);
+        let rewinding = blocking(move || {
+            let mut live = rewinding.lock().unwrap_or_else(PoisonError::into_inner);
+            let rewound = live.baseline.rewind(check, Unlike::Kill)?;
+            let changes = live.changes(&rewound);
+            Ok::<_, Broken>((rewound, changes))
+        });
+        let (rewound, networks) = tokio::join!(rewinding, self.rig.put_live_networks_back(engine.as_ref()));
+        let (rewound, changes) = rewound.map_err(StandFault::from)??;
+        networks.map_err(StandFault::from)?;
+        let took = gone.elapsed();
+        tracing::debug!(lane = self.ground.lane, ?took, steps = ?rewound.steps, written = ?rewound.written, "rewound");
+        let (sender, footprint) = oneshot::channel();
+        // Nobody waits for it any more: its lease is over.
+        let _ = sender.send(changes);
+        self.pristine = self.rig.frames_in().map(|frames| (Instant::now(), frames));
+        Ok(Rebased { took, footprint, driver: crate::hands::Driver::Rewind })
+    }
+}
+
+impl Live {
+    /// Blocking.
+    fn take(roots: Vec<Pid>, places: Vec<Place>) -> Result<Self, Unarmed> {
+        let mut kept = Kept::default();
+        let (mut names, mut trees) = (Vec::new(), Vec::new());
+        for place in places {
+            names.push(place.name);
+            trees.push(Tree { live: place.live, kept: kept.make(place.kept)?, names: place.names });
+        }
+        let mut trees = Some(trees);
+        let target = |root| Target { root, trees: trees.take().unwrap_or_default() };
+        let targets: Vec<Target> = roots.into_iter().map(target).collect();
+        Ok(Self { baseline: Baseline::take(&targets)?, trees: names, kept })
+    }
+
+    /// What a rewind found changed, as other drivers tell it.
+    fn changes(&self, rewound: &Rewound) -> Changes {
+        let mut by_tree: BTreeMap<usize, Vec<FileChange>> = BTreeMap::new();
+        for found in &rewound.files {
+            let change = match found.how {
+                How::Added => ChangeKind::Added,
+                How::Removed => ChangeKind::Removed,
+                How::Written => ChangeKind::Content,
+            };
+            let change = FileChange { path: found.path.clone(), change, bytes: found.bytes };
+            by_tree.entry(found.tree).or_default().push(change);
+        }
+        let mut all = Changes::default();
+        for (number, mut files) in by_tree {
+            let footprint =
+                Footprint { files: files.len() as u64, bytes: files.iter().map(|change| change.bytes).sum() };
+            files.sort_by(|one, other| (other.bytes, &one.path).cmp(&(one.bytes, &other.path)));
+            let left_out = files.len().saturating_sub(CHANGED_FILES_MAX) as u64;
+            files.truncate(CHANGED_FILES_MAX);
+            let tree = self.trees.get(number).cloned().unwrap_or_default();
+            all.footprint += footprint;
+            all.trees.push(TreeChanges { tree, footprint, files, left_out });
+        }
+        all
+    }
+}
+
+/// Waits until services have done what they put off when they started.
+async fn settle(roots: &[Pid]) {
+    let began = Instant::now();
+    let mut before = Doing::of_all(roots);
+    while began.elapsed() < SETTLE_LIMIT {
+        tokio::time::sleep(STILL).await;
+        let now = Doing::of_all(roots);
+        if now.written == before.written && now.ticks.saturating_sub(before.ticks) <= STILL_TICKS_MAX {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// How much first processes have done so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Doing {
+    ticks: u64,
+    written: u64,
+}
+
+impl Doing {
+    fn of_all(roots: &[Pid]) -> Self {
+        let mut all = Self::default();
+        for root in roots {
+            let read = |file: &str| fs::read_to_string(Path::new("/proc").join(root.to_string()).join(file));
+            let one = Self::parse(&read("stat").unwrap_or_default(), &read("io").unwrap_or_default());
+            all.ticks += one.ticks;
+            all.written += one.written;
+        }
+        all
+    }
+
+    /// proc_pid_stat(5), proc_pid_io(5).
+    fn parse(stat: &str, io: &str) -> Self {
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        // utime and stime: the 14th and the 15th of all.
+        let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")?.trim().parse().ok());
+        Self { ticks, written: written.unwrap_or_default() }
+    }
+}
+
+/// Where a process has file systems in memory that it can write to.
+fn in_memory(root: Pid) -> io::Result<Vec<String>> {
+    Ok(writable_in_memory(&fs::read_to_string(format!("/proc/{root}/mountinfo"))?))
+}
+
+/// proc_pid_mountinfo(5): `id parent dev root MOUNT-POINT OPTIONS [optional…] - TYPE source super-options`.
+fn writable_in_memory(mountinfo: &str) -> Vec<String> {
+    let one = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point, options) = (fields.next()?, fields.next()?, fields.next()?);
+        // A file of its own that hides one of another system's cannot be written to, and has no names in it.
+        let is_ours = root == "/" && IN_MEMORY.contains(&kind.split(' ').next()?);
+        (is_ours && options.split(',').all(|option| option != "ro")).then(|| point.replace("\\040", " "))
+    };
+    mountinfo.lines().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_did_is_read_whatever_its_name_is() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 50 60 7 8 20 0 9";
+        let doing = Doing::parse(stat, "rchar: 1\nwchar: 20\nsyscr: 3\n");
+        assert_eq!((doing.ticks, doing.written), (110, 20));
+    }
+
+    #[test]
+    fn file_systems_in_memory_are_found_where_they_can_be_written_to() {
+        let mountinfo = "\
+            900 899 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l\n\
+            901 900 0:53 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k\n\
+            902 901 0:55 / /dev/shm rw,nosuid - tmpfs shm rw\n\
+            903 901 0:56 / /dev/mqueue rw,nosuid - mqueue mqueue rw\n\
+            904 900 0:57 / /my\\040tmp rw - tmpfs tmpfs rw\n\
+            905 900 0:53 /null /proc/kcore rw,nosuid - tmpfs tmpfs rw\n\
+            906 900 0:58 / /proc/acpi ro,relatime - tmpfs tmpfs ro\n";
+        assert_eq!(writable_in_memory(mountinfo), ["/dev", "/dev/shm", "/dev/mqueue", "/my tmp"]);
+    }
+}
