@@ -158,6 +158,11 @@ impl Descriptors {
         files.map(|(number, _)| *number)
     }
 
+    /// Inodes of all files that are open.
+    pub(crate) fn inodes(&self) -> io::Result<Vec<u64>> {
+        self.all.values().map(|descriptor| Ok(rustix::fs::fstat(&descriptor.held)?.st_ino)).collect()
+    }
+
     /// What the open files have of their own, through our copies.
     pub(crate) fn restore(&self) -> io::Result<()> {
         self.all.values().try_for_each(|descriptor| descriptor.restore(self.pid))
@@ -218,6 +223,9 @@ impl Descriptor {
     fn lost(&self, pid: Pid, same: bool) -> io::Result<Option<String>> {
         match &self.kind {
             Kind::Shown { .. } if !same => Ok(Some("is gone or another".to_owned())),
+            Kind::File if rustix::fs::fstat(&self.held)?.st_nlink == 0 => {
+                Ok(Some("its file was removed".to_owned()))
+            }
             Kind::Shown { info: was } => {
                 let now = shown(&info(pid, self.number)?);
                 Ok((now != *was).then(|| format!("was {was}, is {now}")))

@@ -8,8 +8,8 @@
 //! A change within the clock's tick of the last look would go unnoticed with coarse times; Linux 6.13 made times that were looked at exact
 //! ("multigrain"), which `available` asks for. Writes through shared mappings do not move times at once: such mappings are refused elsewhere.
 //!
-//! Where no second names can be given (the upper layer of a mounted overlay, a file system in memory) names are [`Names::Fixed`]: bytes come back and new
-//! names go, and a name that is gone or leads elsewhere is a difference.
+//! Where no second names can be given (the upper layer of a mounted overlay, a file system in memory) names are [`Names::Fixed`]: a file that is gone
+//! is made anew, unless a process has it, and what would hide a lower layer's file is a difference.
 //!
 //! Not kept: extended attributes, holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
 
@@ -47,10 +47,12 @@ pub struct Tree {
 pub enum Names {
     /// `kept` is on the same file system: each inode has a second name there, so that whatever was done to a name is undone.
     Pinned,
-    /// New names are removed; others cannot be put back.
+    /// New names are removed, and what is missing is made anew; a file that is open or mapped cannot be.
     Fixed {
-        /// The folder by which names are removed: where the processes see the tree, if `live` is what lies beneath an overlay.
+        /// The folder by which names are removed and made: where the processes see the tree, if `live` is a layer of an overlay.
         through: PathBuf,
+        /// The layers beneath. A new name that hides one of theirs cannot be taken back.
+        beneath: Vec<PathBuf>,
     },
 }
 
@@ -186,6 +188,8 @@ pub(crate) struct Files {
     inodes: BTreeMap<u64, Entry>,
     /// A path by which each inode is reached, whatever becomes of its names.
     homes: BTreeMap<u64, PathBuf>,
+    /// Inodes that processes have open or mapped.
+    held: BTreeSet<u64>,
 }
 
 /// What a rewind does to a tree.
@@ -204,7 +208,8 @@ impl Files {
             fs::create_dir(tree.kept.join(folder))?;
         }
         let (listing, tree) = (list(&tree.live)?, tree.clone());
-        let mut files = Self { tree, listing, inodes: BTreeMap::new(), homes: BTreeMap::new() };
+        let mut files =
+            Self { tree, listing, inodes: BTreeMap::new(), homes: BTreeMap::new(), held: BTreeSet::new() };
         for (path, entry) in files.listing.iter().filter(|(_, entry)| entry.kind == Kind::File) {
             if files.inodes.contains_key(&entry.inode) {
                 continue;
@@ -233,11 +238,35 @@ impl Files {
         self.tree.kept.join(BYTES).join(inode.to_string())
     }
 
-    /// Where the tree's names can be removed.
+    /// Has these stay what they are: processes have them.
+    pub(crate) fn hold(&mut self, inodes: &BTreeSet<u64>) {
+        self.held = inodes
+            .iter()
+            .copied()
+            .filter(|inode| self.listing.values().any(|entry| entry.inode == *inode))
+            .collect();
+    }
+
+    /// Where the tree's names can be removed and made.
     fn through(&self) -> &Path {
         match &self.tree.names {
             Names::Pinned => &self.tree.live,
-            Names::Fixed { through } => through,
+            Names::Fixed { through, .. } => through,
+        }
+    }
+
+    /// Whether a name of the baseline can be made again.
+    fn can_make(&self, was: &Entry) -> bool {
+        was.kind != Kind::Other && (self.tree.names == Names::Pinned || !self.held.contains(&was.inode))
+    }
+
+    /// Whether removing a new name would leave a mark in its place.
+    fn hides(&self, path: &Path) -> bool {
+        match &self.tree.names {
+            Names::Pinned => false,
+            Names::Fixed { beneath, .. } => {
+                beneath.iter().any(|layer| fs::symlink_metadata(layer.join(path)).is_ok())
+            }
         }
     }
 
@@ -264,7 +293,7 @@ impl Files {
                 }
                 continue;
             }
-            if was.kind == Kind::Other || self.tree.names != Names::Pinned {
+            if !self.can_make(was) {
                 let path = self.tree.live.join(path).display().to_string();
                 let what = "is gone or another, and cannot be made again".to_owned();
                 differences.push(Difference::File { path, what });
@@ -274,6 +303,11 @@ impl Files {
             work.dress.extend(path.parent().map(Path::to_path_buf));
         }
         for path in now.into_keys() {
+            if self.hides(&path) {
+                let path = self.tree.live.join(&path).display().to_string();
+                let what = "hides what lies beneath it, and cannot be taken back".to_owned();
+                differences.push(Difference::File { path, what });
+            }
             work.dress.extend(path.parent().map(Path::to_path_buf));
             work.remove.push(path);
         }
@@ -318,11 +352,15 @@ impl Files {
         }
         // In the order of the listing: a folder comes before what is in it.
         for path in &work.make {
-            let (live, entry) = (self.tree.live.join(path), &self.listing[path]);
+            let (live, entry) = (self.tree.live.join(path), self.listing[path].clone());
+            let through = self.through().join(path);
             match &entry.kind {
-                Kind::File => fs::hard_link(&self.homes[&entry.inode], &live)?,
-                Kind::Folder => fs::create_dir(&live).and_then(|()| entry.dress(&live))?,
-                Kind::Link(target) => symlink(target, &live).and_then(|()| entry.dress(&live))?,
+                Kind::File if self.tree.names == Names::Pinned => {
+                    fs::hard_link(&self.homes[&entry.inode], &live)?
+                }
+                Kind::File => self.make_anew(path)?,
+                Kind::Folder => fs::create_dir(&through).and_then(|()| entry.dress(&live))?,
+                Kind::Link(target) => symlink(target, &through).and_then(|()| entry.dress(&live))?,
                 Kind::Other => return Err(io::Error::other("a name that cannot be made again")),
             }
         }
@@ -339,6 +377,24 @@ impl Files {
         for path in work.dress.iter().filter(|path| self.listing.contains_key(*path)) {
             self.listing[path].dress(&self.tree.live.join(path))?;
         }
+        Ok(())
+    }
+
+    /// A file that nobody has, as another inode with the same bytes.
+    fn make_anew(&mut self, path: &Path) -> io::Result<()> {
+        let (live, was) = (self.tree.live.join(path), self.listing[path].inode);
+        drop(File::create_new(self.through().join(path))?);
+        clone(&File::open(self.bytes(was))?, &File::options().write(true).open(&live)?)?;
+        self.listing[path].dress(&live)?;
+        let is = Entry::read(&live)?;
+        if self.listing.values().filter(|entry| entry.inode == was).count() > 1 {
+            return Err(io::Error::other(format!("{} had several names", path.display())));
+        }
+        fs::rename(self.bytes(was), self.bytes(is.inode))?;
+        self.inodes.remove(&was);
+        self.homes.remove(&was);
+        self.homes.insert(is.inode, live);
+        self.inodes.insert(is.inode, is);
         Ok(())
     }
 
@@ -462,7 +518,10 @@ mod tests {
     fn where_names_cannot_be_made_new_ones_go_and_bytes_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let mut tree = tree(folder.path());
-        tree.names = Names::Fixed { through: tree.live.clone() };
+        let beneath = folder.path().join("beneath");
+        fs::create_dir(&beneath).unwrap();
+        fs::write(beneath.join("lower"), "").unwrap();
+        tree.names = Names::Fixed { through: tree.live.clone(), beneath: vec![beneath] };
         let live = |name: &str| tree.live.join(name);
         let mut files = Files::take(&tree).unwrap();
         for _ in 0..3 {
@@ -479,10 +538,27 @@ mod tests {
             );
             assert_eq!(back(&mut files), 1);
         }
-        fs::remove_file(live("shop/items")).unwrap();
-        let mut differences = Vec::new();
-        files.compare(&mut differences).unwrap();
-        assert!(matches!(&differences[..], [Difference::File { path, .. }] if path.ends_with("shop/items")));
+        for _ in 0..2 {
+            fs::remove_dir_all(live("shop")).unwrap();
+            fs::remove_file(live("current")).unwrap();
+            back(&mut files);
+            assert_eq!(fs::read(live("shop/items")).unwrap(), b"items");
+        }
+        let told = |files: &Files| {
+            let mut differences = Vec::new();
+            files.compare(&mut differences).unwrap();
+            match &differences[..] {
+                [Difference::File { path, .. }] => path.rsplit('/').next().unwrap().to_owned(),
+                others => panic!("{others:?}"),
+            }
+        };
+        fs::write(live("lower"), "in the way").unwrap();
+        assert_eq!(told(&files), "lower");
+        fs::remove_file(live("lower")).unwrap();
+        back(&mut files);
+        files.hold(&BTreeSet::from([fs::metadata(live("redo")).unwrap().ino()]));
+        fs::remove_file(live("redo")).unwrap();
+        assert_eq!(told(&files), "redo");
     }
 
     #[test]

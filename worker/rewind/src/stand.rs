@@ -206,8 +206,17 @@ impl Stand {
         let roots: Vec<_> = targets.iter().map(|target| target.root).collect();
         let mut frozen = Frozen::freeze(&roots)?;
         let trees = targets.iter().flat_map(|target| &target.trees);
-        let files: Vec<_> = trees.map(Files::take).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
+        let mut files: Vec<_> =
+            trees.map(Files::take).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
         let looks = Self::look_at(&frozen, &|inode| files.iter().any(|files| files.has(inode)))?;
+        let held = |(look, _, descriptors): &(Look, OwnedFd, Descriptors)| {
+            let mapped = look.maps.iter().filter_map(|map| Some(map.file.as_ref()?.1));
+            Ok::<_, io::Error>(mapped.chain(descriptors.inodes()?).collect::<Vec<_>>())
+        };
+        let held: Vec<_> =
+            looks.values().map(held).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
+        let held: BTreeSet<u64> = held.into_iter().flatten().collect();
+        files.iter_mut().for_each(|files| files.hold(&held));
         frozen.touch();
         let mut processes = BTreeMap::new();
         for (pid, (look, handle, descriptors)) in looks {

@@ -23,8 +23,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub(crate) use self::exact::{Teller, User, part_of};
-use self::live::Live;
 pub(crate) use self::live::Rewinding;
+use self::live::{Live, Tried};
 pub(crate) use self::proof::{ProofFault, Proofs};
 use super::berth::Way;
 use super::disk::Part;
@@ -107,8 +107,8 @@ pub(crate) struct Stand {
     user: User,
     /// The moment to go back to, with the driver `rewind`.
     live: Option<Live>,
-    /// How many rewinds in a row did not go well.
-    rewinds_failed: u32,
+    /// How rewinds went.
+    rewinds: Tried,
     /// Since when it is pristine, and what had come in to its services by then.
     pristine: Option<(Instant, Vec<u64>)>,
 }
@@ -204,7 +204,7 @@ impl Stand {
             rebases: 0,
             user: User::default(),
             live: None,
-            rewinds_failed: 0,
+            rewinds: Tried::default(),
             pristine: None,
         };
         stand.make_containers().await?;

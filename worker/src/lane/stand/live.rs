@@ -3,7 +3,7 @@
 //! ```text
 //!   healthy ──settle──> still ──arm──> armed ──unit──> used ──rewind──> armed ──> …
 //!                                │ refused: by what                │ other processes, not exact, failed: all are killed, and the
-//!                                └──> standby, restart             └──> stand is restarted and armed again; 3 times in a row: given up
+//!                                └──> standby, restart             └──> stand is restarted and armed again; too often: given up
 //! ```
 //!
 //! Knows processes and folders of its stand; must not know units, and how a process is rewound (`andon-rewind` does). Invariants: a
@@ -28,8 +28,10 @@ use crate::baseline::SOURCE_TREE;
 use crate::hands::{WorkFailure, blocking, chain};
 use crate::stack::kill_all;
 
-/// Rewinds in a row that may fail before the stand is restarted for each unit.
-const FAILURES_MAX: u32 = 3;
+/// Rewinds that may fail before the first one succeeds.
+const FIRST_FAILURES_MAX: u32 = 3;
+/// Of the last [`u16::BITS`] rewinds so many may fail: more, and the stand would be better off with a restart each time.
+const FAILURES_MAX: u32 = 11;
 /// A stand is still when its services wrote nothing and hardly ran for so long: longer than the second after which servers
 /// do what they put off.
 const STILL: Duration = Duration::from_millis(1100);
@@ -69,7 +71,7 @@ pub(crate) enum Unarmed {
     Unavailable(String),
     #[error("a rewind on this worker was not exact")]
     NotTrusted,
-    #[error("{FAILURES_MAX} rewinds in a row did not go well")]
+    #[error("too many rewinds did not go well")]
     GivenUp,
     #[error("in a pool of the kind {0} files have no second names: in `reflink` and `copy` they have")]
     Pool(PoolKind),
@@ -139,6 +141,26 @@ impl Drop for Kept {
     }
 }
 
+/// How a stand's rewinds went.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Tried {
+    /// One bit each, the last one lowest; set where it failed.
+    failed: u16,
+    succeeded: bool,
+}
+
+impl Tried {
+    fn note(&mut self, well: bool) {
+        self.failed = (self.failed << 1) | u16::from(!well);
+        self.succeeded |= well;
+    }
+
+    fn is_hopeless(self) -> bool {
+        let most = if self.succeeded { FAILURES_MAX } else { FIRST_FAILURES_MAX - 1 };
+        self.failed.count_ones() > most
+    }
+}
+
 /// A service that runs.
 struct Running {
     name: String,
@@ -164,7 +186,7 @@ impl Stand {
         if self.ground.rewinding.inexact.load(Ordering::Relaxed) {
             return Err(Unarmed::NotTrusted);
         }
-        if self.rewinds_failed >= FAILURES_MAX {
+        if self.rewinds.is_hopeless() {
             return Err(Unarmed::GivenUp);
         }
         let kind = self.ground.pool.kind();
@@ -241,19 +263,15 @@ impl Stand {
         }
         for (place, service) in running.iter().enumerate() {
             let inside = PathBuf::from(format!("/proc/{}/root", service.root));
-            let names = Names::Fixed { through: inside.clone() };
+            let mounts = Mounts::read(service.root)?;
+            let names = Names::Fixed { through: inside.clone(), beneath: mounts.beneath };
             let (name, live) = (service.layer.clone(), service.upper.clone());
             places.push(Place { name, live, kept: aside.join(format!("layer{place}")), names });
-            let mounts = in_memory(service.root).map_err(|source| Unarmed::File {
-                what: "read the mounts of",
-                path: inside.clone(),
-                source,
-            })?;
-            for (number, mount) in mounts.into_iter().enumerate() {
+            for (number, mount) in mounts.in_memory.into_iter().enumerate() {
                 let live = inside.join(mount.trim_start_matches('/'));
                 places.push(Place {
                     name: format!("{} in memory at {mount}", service.name),
-                    names: Names::Fixed { through: live.clone() },
+                    names: Names::Fixed { through: live.clone(), beneath: Vec::new() },
                     live,
                     kept: aside.join(format!("memory{place}-{number}")),
                 });
@@ -268,14 +286,14 @@ impl Stand {
         let live = Arc::new(Mutex::new(self.live.take()?));
         match self.go_back(&live, others, deep).await {
             Ok(rebased) => {
-                self.rewinds_failed = 0;
+                self.rewinds.note(true);
                 self.live = Arc::into_inner(live).and_then(|live| live.into_inner().ok());
                 Some(rebased)
             }
             Err(astray) => {
                 // Its folders are to be gone before it is armed again.
                 let _ = blocking(move || drop(live)).await;
-                self.rewinds_failed += 1;
+                self.rewinds.note(false);
                 tracing::warn!(lane = self.ground.lane, error = %chain(&astray), "a rewind did not go well: the stand is restarted");
                 if let Astray::Broken(Broken::Inexact(differences)) = &astray {
                     self.ground.rewinding.inexact.store(true, Ordering::Relaxed);
@@ -411,22 +429,48 @@ impl Doing {
     }
 }
 
-/// Where a process has file systems in memory that it can write to.
-fn in_memory(root: Pid) -> io::Result<Vec<String>> {
-    Ok(writable_in_memory(&fs::read_to_string(format!("/proc/{root}/mountinfo"))?))
+/// Where a process can write besides volumes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Mounts {
+    /// Its file systems in memory.
+    in_memory: Vec<String>,
+    /// The layers beneath its own.
+    beneath: Vec<PathBuf>,
 }
 
-/// proc_pid_mountinfo(5): `id parent dev root MOUNT-POINT OPTIONS [optional…] - TYPE source super-options`.
-fn writable_in_memory(mountinfo: &str) -> Vec<String> {
-    let one = |line: &str| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point, options) = (fields.next()?, fields.next()?, fields.next()?);
-        // A file of its own that hides one of another system's cannot be written to, and has no names in it.
-        let is_ours = root == "/" && IN_MEMORY.contains(&kind.split(' ').next()?);
-        (is_ours && options.split(',').all(|option| option != "ro")).then(|| point.replace("\\040", " "))
-    };
-    mountinfo.lines().filter_map(one).collect()
+impl Mounts {
+    fn read(root: Pid) -> Result<Self, Unarmed> {
+        let path = PathBuf::from(format!("/proc/{root}/mountinfo"));
+        let failed = |source| Unarmed::File { what: "read the mounts in", path: path.clone(), source };
+        let mounts = Self::parse(&fs::read_to_string(&path).map_err(failed)?);
+        // Without them a name that hides one beneath could not be told from one that does not.
+        let told = !mounts.beneath.is_empty() && mounts.beneath.iter().all(|layer| layer.is_dir());
+        if told { Ok(mounts) } else { Err(failed(io::Error::other("the layers of its root are not there"))) }
+    }
+
+    /// proc_pid_mountinfo(5): `id parent dev root MOUNT-POINT OPTIONS [optional…] - TYPE source SUPER-OPTIONS`.
+    fn parse(mountinfo: &str) -> Self {
+        let mut all = Self::default();
+        for line in mountinfo.lines() {
+            let Some((mount, about)) = line.split_once(" - ") else { continue };
+            let mut fields = mount.split(' ').skip(3);
+            let (Some(root), Some(point), Some(options)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let (kind, about) = about.split_once(' ').unwrap_or((about, ""));
+            if point == "/" && kind == "overlay" {
+                let layers = about.split([' ', ',']).find_map(|option| option.strip_prefix("lowerdir="));
+                all.beneath = layers.unwrap_or_default().split(':').map(PathBuf::from).collect();
+            }
+            // A file that is mounted over one of another file system cannot be written to, and has no names in it.
+            let is_own = root == "/" && IN_MEMORY.contains(&kind);
+            if is_own && options.split(',').all(|option| option != "ro") {
+                all.in_memory.push(point.replace("\\040", " "));
+            }
+        }
+        all
+    }
 }
 
 #[cfg(test)]
@@ -441,15 +485,30 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_in_memory_are_found_where_they_can_be_written_to() {
+    fn rewinding_is_given_up_where_it_never_works_or_seldom() {
+        let after = |rewinds: &str| {
+            let mut tried = Tried::default();
+            rewinds.chars().for_each(|went| tried.note(went == '+'));
+            tried.is_hopeless()
+        };
+        assert!(!after("--") && after("---"));
+        assert!(!after("--+--+---+--"), "every third");
+        assert!(after("+------------") && !after("+-----------"));
+        assert!(!after("+------------++++++"), "what is long ago does not count");
+    }
+
+    #[test]
+    fn what_a_service_can_write_to_is_read_from_its_mounts() {
         let mountinfo = "\
-            900 899 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l\n\
+            900 899 0:50 / / rw,relatime master:2 - overlay overlay rw,lowerdir=/l/A:/l/B,upperdir=/u,workdir=/w\n\
             901 900 0:53 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k\n\
             902 901 0:55 / /dev/shm rw,nosuid - tmpfs shm rw\n\
             903 901 0:56 / /dev/mqueue rw,nosuid - mqueue mqueue rw\n\
             904 900 0:57 / /my\\040tmp rw - tmpfs tmpfs rw\n\
             905 900 0:53 /null /proc/kcore rw,nosuid - tmpfs tmpfs rw\n\
             906 900 0:58 / /proc/acpi ro,relatime - tmpfs tmpfs ro\n";
-        assert_eq!(writable_in_memory(mountinfo), ["/dev", "/dev/shm", "/dev/mqueue", "/my tmp"]);
+        let mounts = Mounts::parse(mountinfo);
+        assert_eq!(mounts.in_memory, ["/dev", "/dev/shm", "/dev/mqueue", "/my tmp"]);
+        assert_eq!(mounts.beneath, [PathBuf::from("/l/A"), PathBuf::from("/l/B")]);
     }
 }
