@@ -11,7 +11,7 @@
 //! Where no second names can be given (the upper layer of a mounted overlay, a file system in memory) names are [`Names::Fixed`]: a file that is gone
 //! is made anew, unless a process has it, and what would hide a lower layer's file is a difference.
 //!
-//! Not kept: extended attributes, holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
+//! Compared and not put back: attributes. Not kept: holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
+use crate::attributes::Attributes;
 use crate::identity::Difference;
 use crate::kernel;
 
@@ -190,6 +191,8 @@ pub(crate) struct Files {
     homes: BTreeMap<u64, PathBuf>,
     /// Inodes that processes have open or mapped.
     held: BTreeSet<u64>,
+    /// Of files and folders, by inode.
+    attributes: BTreeMap<u64, Attributes>,
 }
 
 /// What a rewind does to a tree.
@@ -208,8 +211,14 @@ impl Files {
             fs::create_dir(tree.kept.join(folder))?;
         }
         let (listing, tree) = (list(&tree.live)?, tree.clone());
-        let mut files =
-            Self { tree, listing, inodes: BTreeMap::new(), homes: BTreeMap::new(), held: BTreeSet::new() };
+        let mut files = Self {
+            tree,
+            listing,
+            inodes: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            held: BTreeSet::new(),
+            attributes: BTreeMap::new(),
+        };
         for (path, entry) in files.listing.iter().filter(|(_, entry)| entry.kind == Kind::File) {
             if files.inodes.contains_key(&entry.inode) {
                 continue;
@@ -225,6 +234,11 @@ impl Files {
             };
             files.inodes.insert(entry.inode, Entry::read(&home)?);
             files.homes.insert(entry.inode, home);
+        }
+        for (path, entry) in &files.listing {
+            if matches!(entry.kind, Kind::File | Kind::Folder) {
+                files.attributes.insert(entry.inode, Attributes::read(&files.tree.live.join(path))?);
+            }
         }
         Ok(files)
     }
@@ -257,7 +271,13 @@ impl Files {
 
     /// Whether a name of the baseline can be made again.
     fn can_make(&self, was: &Entry) -> bool {
-        was.kind != Kind::Other && (self.tree.names == Names::Pinned || !self.held.contains(&was.inode))
+        let is_plain = self.attributes.get(&was.inode).is_none_or(Attributes::are_plain);
+        match (&was.kind, &self.tree.names) {
+            (Kind::Other, _) => false,
+            (Kind::File, Names::Pinned) => true,
+            (_, Names::Pinned) => is_plain,
+            (_, Names::Fixed { .. }) => is_plain && !self.held.contains(&was.inode),
+        }
     }
 
     /// Whether removing a new name would leave a mark in its place.
@@ -280,7 +300,10 @@ impl Files {
                 // Its name is looked at below.
                 Ok(is) if is.inode != *inode => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Ok(_) => work.rewrite.push(*inode),
+                Ok(_) => {
+                    self.compare_attributes(*inode, &self.homes[inode], differences)?;
+                    work.rewrite.push(*inode);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -288,8 +311,11 @@ impl Files {
             let is = now.remove(path);
             if is.as_ref().is_some_and(|is| self.is_in_place(was, is)) {
                 let dress = |entry: &Entry| (entry.mode, entry.owner, entry.modified);
-                if was.kind == Kind::Folder && is.is_some_and(|is| dress(&is) != dress(was)) {
-                    work.dress.insert(path.clone());
+                if let Some(is) = is.filter(|is| is.kind == Kind::Folder && is.changed != was.changed) {
+                    self.compare_attributes(was.inode, &self.tree.live.join(path), differences)?;
+                    if dress(&is) != dress(was) {
+                        work.dress.insert(path.clone());
+                    }
                 }
                 continue;
             }
@@ -312,6 +338,23 @@ impl Files {
             work.remove.push(path);
         }
         Ok(work)
+    }
+
+    fn compare_attributes(
+        &self,
+        inode: u64,
+        path: &Path,
+        differences: &mut Vec<Difference>,
+    ) -> io::Result<()> {
+        let is = Attributes::read(path)?;
+        if self.attributes.get(&inode).is_none_or(|was| is == *was) {
+            return Ok(());
+        }
+        let mut names = self.listing.iter().filter(|(_, entry)| entry.inode == inode);
+        let path = names.next().map(|(path, _)| self.tree.live.join(path).display().to_string());
+        let what = "has other attributes".to_owned();
+        differences.push(Difference::File { path: path.unwrap_or_default(), what });
+        Ok(())
     }
 
     fn is_in_place(&self, was: &Entry, is: &Entry) -> bool {
@@ -372,7 +415,13 @@ impl Files {
         }
         for path in &work.make {
             let is = Entry::read(&self.tree.live.join(path))?;
-            self.listing.get_mut(path).expect("what is made is of the listing").inode = is.inode;
+            let was = self.listing.get_mut(path).expect("what is made is of the listing");
+            if was.inode != is.inode
+                && let Some(attributes) = self.attributes.remove(&was.inode)
+            {
+                self.attributes.insert(is.inode, attributes);
+            }
+            was.inode = is.inode;
         }
         for path in work.dress.iter().filter(|path| self.listing.contains_key(*path)) {
             self.listing[path].dress(&self.tree.live.join(path))?;
@@ -417,6 +466,11 @@ impl Files {
         for path in work.remove.iter().chain(&work.make).chain(&work.dress) {
             let path = self.tree.live.join(path).display().to_string();
             differences.push(Difference::File { path, what: "is new, missing or another".to_owned() });
+        }
+        for (path, entry) in &self.listing {
+            if self.attributes.contains_key(&entry.inode) {
+                self.compare_attributes(entry.inode, &self.tree.live.join(path), differences)?;
+            }
         }
         for inode in self.inodes.keys() {
             if !same_bytes(&self.bytes(*inode), &self.homes[inode])? {

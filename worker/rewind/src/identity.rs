@@ -3,7 +3,7 @@
 //! Read from `/proc` while the process stands still. Some of it forbids a baseline ([`Obstacle`]); the rest must be the same when a rewind begins,
 //! for nothing here is restored ([`Difference`]). Nothing is touched.
 //!
-//! Not seen: the values of armed timers, resource limits, namespaces.
+//! Not seen: the values of armed timers, names of threads, prctl(2)'s smaller settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,6 +39,14 @@ pub enum Obstacle {
         number: u32,
         /// What it is, and why that is an obstacle.
         what: String,
+    },
+    /// An object of System V: shared memory, semaphores, a queue.
+    #[error("process {pid} can see an object of System V: {object}")]
+    SystemV {
+        /// Which process.
+        pid: Pid,
+        /// Its line in `/proc/sysvipc`.
+        object: String,
     },
     /// A signal waits to be delivered.
     #[error("signal {signal} is pending for thread {tid}")]
@@ -152,7 +160,10 @@ const STATUS: &[&str] = &[
     "Seccomp",
     "Seccomp_filters",
 ];
-const LINKS: &[&str] = &["cwd", "root", "exe"];
+const LINKS: &[&str] =
+    &["cwd", "root", "exe", "ns/cgroup", "ns/ipc", "ns/mnt", "ns/net", "ns/pid", "ns/user", "ns/uts"];
+/// Files of `/proc/PID` that must stay as they are.
+const TEXTS: &[&str] = &["limits", "oom_score_adj", "personality"];
 
 /// What must be the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -175,6 +186,9 @@ impl Identity {
         for link in LINKS {
             let target = fs::read_link(format!("/proc/{pid}/{link}"))?;
             properties.insert(*link, target.to_string_lossy().into_owned());
+        }
+        for text in TEXTS {
+            properties.insert(*text, fs::read_to_string(format!("/proc/{pid}/{text}"))?);
         }
         // Absent where the kernel has no checkpoint support.
         let timers = fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default();

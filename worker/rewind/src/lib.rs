@@ -27,6 +27,7 @@
 //! It builds on Groundhog (Alzayat et al., EuroSys 2023), CRIU's injected calls, and the kernel's userfaultfd and pagemap documentation.
 
 mod arch;
+mod attributes;
 mod available;
 mod baseline;
 mod descriptors;
@@ -36,6 +37,7 @@ mod freeze;
 mod handing;
 mod identity;
 mod inject;
+mod ipc;
 mod kernel;
 mod locks;
 mod mappings;

@@ -171,8 +171,35 @@ fn what_cannot_be_put_back_is_refused_by_name() {
     assert!(matches!(refused("shared")[..], [Obstacle::SharedMemory { .. }]));
     let [Obstacle::Descriptor { what, .. }] = &refused("uring")[..] else { panic!("io_uring alone") };
     assert_eq!(what, "io_uring");
+    let [Obstacle::Descriptor { what, .. }] = &refused("named")[..] else { panic!("a file alone") };
+    assert!(what.starts_with("a file that is written to and not put back"), "{what}");
     assert!(matches!(refused("timer")[..], [Obstacle::Timers { .. }]));
     assert!(matches!(refused("pend")[..], [Obstacle::PendingSignal { signal: libc::SIGUSR2, .. }]));
+}
+
+#[test]
+fn objects_of_system_v_that_are_made_meanwhile_are_found() {
+    let mut victim = Victim::apart();
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    victim.say("mess 7");
+    back(&mut baseline);
+    victim.say("segment");
+    let broken = baseline.rewind(Check::Identity, Unlike::RunOn).unwrap_err();
+    let Broken::Differs(differences) = broken else { panic!("{broken}") };
+    assert!(
+        matches!(&differences[..], [Difference::Property { what: "objects of System V", .. }]),
+        "{differences:?}"
+    );
+    drop(baseline);
+    let refused = Baseline::take(&[victim.target()]).unwrap_err();
+    let Refused::Obstacles(obstacles) = refused else { panic!("{refused}") };
+    assert!(matches!(obstacles[..], [Obstacle::SystemV { .. }]));
+}
+
+#[test]
+fn a_file_without_a_name_keeps_its_bytes() {
+    comes_back_from(&["loose 1"]);
+    comes_back_from(&["loose 70000", "loose 3"]);
 }
 
 /// How a process that did `request` since its baseline differs. It runs on.
@@ -198,6 +225,8 @@ fn what_is_not_put_back_is_found_before_anything_is_touched() {
     assert!(property(&differs("umask"), "cwd"));
     assert!(property(&differs("timer"), "timers"));
     assert!(property(&differs("lock"), "locks"));
+    assert!(property(&differs("limit"), "limits"));
+    assert!(matches!(differs("nice")[..], [Difference::Thread { what: "its scheduling", .. }]));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! What is kept is the settled state (see the arch file): a thread that waited in a system call makes it again from its start. Threads are known by
 //! pidfds, not by number: a number may be another thread's by now.
 //!
-//! Not kept, for the kernel shows it to nobody or a thread does not change it in practice: the alternate signal stack, the thread's name, its
-//! affinity and priority. The robust list and where it lies are compared.
+//! Not kept, for the kernel shows it to nobody or it changes nothing: the alternate signal stack, the thread's name. The robust list and where it
+//! lies, and how the thread is scheduled, are compared.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -25,6 +25,38 @@ pub(crate) struct Thread {
     extended: Vec<u8>,
     blocked: u64,
     robust_list: u64,
+    scheduling: Scheduling,
+}
+
+/// Policy, priority and processors of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Scheduling {
+    /// `struct sched_attr`, of which kernels fill what they know.
+    attributes: [u8; SCHED_ATTR_BYTES],
+    processors: [u8; PROCESSORS_MAX / 8],
+}
+
+const SCHED_ATTR_BYTES: usize = 56;
+const PROCESSORS_MAX: usize = 8192;
+
+impl Scheduling {
+    fn read(tid: Pid) -> io::Result<Self> {
+        let mut read = Self { attributes: [0; SCHED_ATTR_BYTES], processors: [0; PROCESSORS_MAX / 8] };
+        // SAFETY: sched_getattr(2) writes at most as many bytes as it is told that the buffer has.
+        let answer = unsafe {
+            let at = read.attributes.as_mut_ptr();
+            libc::syscall(libc::SYS_sched_getattr, tid, at, SCHED_ATTR_BYTES, 0)
+        };
+        if answer != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: sched_getaffinity(2), the call itself, writes at most as many bytes as it is told that the buffer has.
+        let answer = unsafe {
+            let at = read.processors.as_mut_ptr();
+            libc::syscall(libc::SYS_sched_getaffinity, tid, read.processors.len(), at)
+        };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(read) }
+    }
 }
 
 /// Where the kernel will look for the futexes that a thread holds when it ends.
@@ -46,12 +78,16 @@ impl Thread {
             extended: trace::extended(tid)?,
             blocked: trace::blocked(tid)?,
             robust_list: robust_list(tid)?,
+            scheduling: Scheduling::read(tid)?,
         })
     }
 
-    /// Whether the kernel still knows the same list of held futexes.
-    pub(crate) fn keeps_its_list(&self) -> io::Result<bool> {
-        Ok(robust_list(self.tid)? == self.robust_list)
+    /// What of it is not put back, and is not as it was.
+    pub(crate) fn lost(&self) -> io::Result<Option<&'static str>> {
+        if robust_list(self.tid)? != self.robust_list {
+            return Ok(Some("its list of held futexes"));
+        }
+        Ok((Scheduling::read(self.tid)? != self.scheduling).then_some("its scheduling"))
     }
 
     /// Puts the stopped thread back.

@@ -19,6 +19,7 @@ use crate::freeze::Frozen;
 use crate::handing;
 use crate::identity::{self, Difference, Identity, Obstacle};
 use crate::inject::{Caller, Gate};
+use crate::ipc;
 use crate::kernel::{self, Tracker, UFFD_FLAGS};
 use crate::locks::{self, Locks};
 use crate::mappings::{self, Remakable};
@@ -169,6 +170,7 @@ pub(crate) struct Stand {
     parents: BTreeMap<Pid, Pid>,
     processes: BTreeMap<Pid, Process>,
     files: Vec<Files>,
+    ipc: ipc::Lists,
 }
 
 /// What was found about everything.
@@ -208,7 +210,8 @@ impl Stand {
         let trees = targets.iter().flat_map(|target| &target.trees);
         let mut files: Vec<_> =
             trees.map(Files::take).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
-        let looks = Self::look_at(&frozen, &|inode| files.iter().any(|files| files.has(inode)))?;
+        let ipc = ipc::Lists::open(frozen.processes.keys().copied()).map_err(Refused::Unreadable)?;
+        let looks = Self::look_at(&frozen, &ipc, &|inode| files.iter().any(|files| files.has(inode)))?;
         let held = |(look, _, descriptors): &(Look, OwnedFd, Descriptors)| {
             let mapped = look.maps.iter().filter_map(|map| Some(map.file.as_ref()?.1));
             Ok::<_, io::Error>(mapped.chain(descriptors.inodes()?).collect::<Vec<_>>())
@@ -232,14 +235,17 @@ impl Stand {
             kept: processes.values().map(|process| process.memory.kept()).sum(),
         };
         frozen.thaw().map_err(Refused::Killed)?;
-        Ok((Self { roots, parents, processes, files }, taken))
+        Ok((Self { roots, parents, processes, files, ipc }, taken))
     }
 
     fn look_at(
         frozen: &Frozen,
+        ipc: &ipc::Lists,
         known: &dyn Fn(u64) -> bool,
     ) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
-        let (mut looks, mut obstacles) = (BTreeMap::new(), Vec::new());
+        let objects = ipc.objects().map_err(Refused::Unreadable)?.into_iter();
+        let mut obstacles: Vec<_> = objects.map(|(pid, object)| Obstacle::SystemV { pid, object }).collect();
+        let mut looks = BTreeMap::new();
         for (&pid, tids) in &frozen.processes {
             let numbers = descriptors::numbers(pid).map_err(Refused::Unreadable)?;
             let locks = locks::text(pid, numbers.into_iter());
@@ -312,6 +318,11 @@ impl Stand {
         if !differences.is_empty() {
             return Err(Broken::Differs(differences));
         }
+        let objects = self.ipc.objects().map_err(Broken::Unreadable)?.into_iter();
+        differences.extend(objects.map(|(pid, is)| {
+            let (what, was) = ("objects of System V", "none".to_owned());
+            Difference::Property { pid, what, was, is }
+        }));
         let mut found = BTreeMap::new();
         for (&pid, process) in &self.processes {
             let one =
@@ -449,8 +460,8 @@ impl Process {
         for thread in self.threads.iter().filter(|thread| !ended.contains(&thread.tid)) {
             if !new_threads.remove(&thread.tid) {
                 differences.push(Difference::ThreadGone { pid, tid: thread.tid });
-            } else if !thread.keeps_its_list()? {
-                differences.push(Difference::Thread { tid: thread.tid, what: "its list of held futexes" });
+            } else if let Some(what) = thread.lost()? {
+                differences.push(Difference::Thread { tid: thread.tid, what });
             }
         }
         let pending = identity::pending(pid, tids)?;

@@ -41,9 +41,21 @@ impl Victim {
         Self::start(&["quiet"])
     }
 
+    /// In a namespace of its own for System V's objects.
+    pub(crate) fn apart() -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--ipc").arg(compiled());
+        Self::run(command)
+    }
+
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(compiled());
-        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(arguments);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let requests = child.stdin.take().unwrap();
         let mut answers = BufReader::new(child.stdout.take().unwrap());

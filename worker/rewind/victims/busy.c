@@ -22,6 +22,8 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,7 +40,7 @@ static int readable[REGIONS];
 static unsigned char *lost;
 static uint64_t seed, made_threads, relro = 7;
 static volatile uint64_t counted, slept, polled;
-static int begun;
+static int begun, locked;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 
@@ -145,6 +147,10 @@ static uint64_t state(void) {
     }
     sum = add(sum, &seed, sizeof seed);
     sum = add(sum, &made_threads, sizeof made_threads);
+    // The file without a name.
+    unsigned char part[PAGE];
+    ssize_t got;
+    for (off_t at = 0; (got = pread(locked, part, sizeof part, at)) > 0; at += got) sum = add(sum, part, got);
     return add(sum, &relro, sizeof relro);
 }
 
@@ -159,7 +165,7 @@ int main(int arguments, char **argument) {
         start(count), start(nap), start(wait_events), start(poll_long);
         for (int at = 0; at < 4; at++) start(wait_forever);
     }
-    int locked = fileno(tmpfile());
+    locked = fileno(tmpfile());
     struct flock one = {.l_type = F_WRLCK, .l_start = 2, .l_len = 3};
     if (fcntl(locked, F_SETLK, &one)) abort();
     int place = open(argument[0], O_RDONLY), missing = open(argument[0], O_RDONLY | O_CLOEXEC);
@@ -224,6 +230,19 @@ int main(int arguments, char **argument) {
             close(missing), dup2(1, replaced), open("/dev/null", O_RDONLY);
             if (write(event, &one, 8) != 8 || write(tube[1], "abc", 3) != 3) abort();
             fcntl(tube[0], F_SETFL, O_NONBLOCK), relro++;
+        } else if (sscanf(line, "loose %d", &number) == 1) {
+            for (; number > 0; number--) if (write(locked, "loose", 5) != 5) abort();
+        } else if (!strncmp(line, "named", 5)) {
+            char path[4096];
+            snprintf(path, sizeof path, "%s.named", argument[0]);
+            if (open(path, O_RDWR | O_CREAT, 0600) < 0) abort();
+        } else if (!strncmp(line, "segment", 7)) {
+            if (shmget(IPC_PRIVATE, PAGE, 0600) < 0) abort();
+        } else if (!strncmp(line, "limit", 5)) {
+            struct rlimit limit = {100, 100};
+            if (setrlimit(RLIMIT_NOFILE, &limit)) abort();
+        } else if (!strncmp(line, "nice", 4)) {
+            if (setpriority(PRIO_PROCESS, 0, 5)) abort();
         } else if (!strncmp(line, "exit", 4)) {
             return 0;
         }
