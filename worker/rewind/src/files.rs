@@ -13,14 +13,17 @@
 //!
 //! Compared and not put back: attributes. Not kept: holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::path::Arg;
 
 use crate::attributes::Attributes;
 use crate::identity::Difference;
@@ -105,22 +108,29 @@ struct Entry {
 
 impl Entry {
     fn read(path: &Path) -> io::Result<Self> {
-        let status = fs::symlink_metadata(path)?;
-        let kind = match status.file_type() {
-            kind if kind.is_file() => Kind::File,
-            kind if kind.is_dir() => Kind::Folder,
-            kind if kind.is_symlink() => Kind::Link(fs::read_link(path)?),
+        Self::read_at(CWD, path)
+    }
+
+    fn read_at(folder: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<Self> {
+        let status = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Folder,
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(folder, name, Vec::new())?;
+                Kind::Link(OsStr::from_bytes(target.as_bytes()).into())
+            }
             _ => Kind::Other,
         };
         Ok(Self {
             kind,
-            device: status.dev(),
-            inode: status.ino(),
-            size: status.size(),
-            mode: status.mode() & 0o7777,
-            owner: (status.uid(), status.gid()),
-            modified: (status.mtime(), status.mtime_nsec()),
-            changed: (status.ctime(), status.ctime_nsec()),
+            device: status.st_dev,
+            inode: status.st_ino,
+            size: u64::try_from(status.st_size).unwrap_or_default(),
+            mode: status.st_mode & 0o7777,
+            owner: (status.st_uid, status.st_gid),
+            modified: (status.st_mtime, status.st_mtime_nsec.cast_signed()),
+            changed: (status.st_ctime, status.st_ctime_nsec.cast_signed()),
         })
     }
 
@@ -144,9 +154,16 @@ fn list(root: &Path) -> io::Result<Listing> {
     let mut listing = Listing::from([(PathBuf::new(), top)]);
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(root.join(&folder))? {
-            let path = folder.join(entry?.file_name());
-            let entry = Entry::read(&root.join(&path))?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(root.join(&folder), flags, Mode::empty())?;
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [&b"."[..], b".."].contains(&name.to_bytes()) {
+                continue;
+            }
+            let path = folder.join(OsStr::from_bytes(name.to_bytes()));
+            let entry = Entry::read_at(opened.as_fd(), name)?;
             if entry.device != device {
                 continue;
             }
@@ -202,6 +219,8 @@ pub(crate) struct Work {
     remove: Vec<PathBuf>,
     make: Vec<PathBuf>,
     dress: BTreeSet<PathBuf>,
+    /// Whose time of change is another after it.
+    touched: BTreeSet<u64>,
 }
 
 impl Files {
@@ -294,19 +313,24 @@ impl Files {
     pub(crate) fn compare(&self, differences: &mut Vec<Difference>) -> io::Result<Work> {
         let mut now = list(&self.tree.live)?;
         let mut work = Work::default();
+        let files = now.values().filter(|entry| entry.kind == Kind::File);
+        let seen: HashMap<u64, &Entry> = files.map(|entry| (entry.inode, entry)).collect();
         for (inode, was) in &self.inodes {
-            match Entry::read(&self.homes[inode]) {
-                Ok(is) if is == *was => {}
-                // Its name is looked at below.
-                Ok(is) if is.inode != *inode => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Ok(_) => {
-                    self.compare_attributes(*inode, &self.homes[inode], differences)?;
-                    work.rewrite.push(*inode);
-                }
-                Err(error) => return Err(error),
+            let is = match seen.get(inode) {
+                Some(is) => (*is).clone(),
+                None => match Entry::read(&self.homes[inode]) {
+                    Ok(is) => is,
+                    // Its name is looked at below.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            if is.inode == *inode && is != *was {
+                self.compare_attributes(*inode, &self.homes[inode], differences)?;
+                work.rewrite.push(*inode);
             }
         }
+        work.touched.extend(&work.rewrite);
         for (path, was) in &self.listing {
             let is = now.remove(path);
             if is.as_ref().is_some_and(|is| self.is_in_place(was, is)) {
@@ -324,11 +348,14 @@ impl Files {
                 let what = "is gone or another, and cannot be made again".to_owned();
                 differences.push(Difference::File { path, what });
             }
+            work.touched.insert(was.inode);
+            work.touched.extend(is.iter().map(|is| is.inode));
             work.remove.extend(is.is_some().then(|| path.clone()));
             work.make.push(path.clone());
             work.dress.extend(path.parent().map(Path::to_path_buf));
         }
-        for path in now.into_keys() {
+        for (path, is) in now {
+            work.touched.insert(is.inode);
             if self.hides(&path) {
                 let path = self.tree.live.join(&path).display().to_string();
                 let what = "hides what lies beneath it, and cannot be taken back".to_owned();
@@ -409,9 +436,10 @@ impl Files {
         }
         // Links above changed inodes' times, too, so all that is not as it was is looked for once more.
         let rewrite: BTreeSet<_> = work.rewrite.iter().copied().collect();
-        let inodes: Vec<_> = self.inodes.keys().copied().collect();
-        for inode in inodes {
-            self.rewrite(inode, rewrite.contains(&inode))?;
+        for inode in &work.touched {
+            if self.inodes.contains_key(inode) {
+                self.rewrite(*inode, rewrite.contains(inode))?;
+            }
         }
         for path in &work.make {
             let is = Entry::read(&self.tree.live.join(path))?;

@@ -63,7 +63,8 @@ impl Frozen {
             for &root in roots {
                 news |= frozen.add(root)?;
             }
-            if !news {
+            // Without children nobody can be given to another parent meanwhile.
+            if !news || frozen.parents.is_empty() {
                 return Ok(frozen);
             }
         }

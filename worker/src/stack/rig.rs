@@ -52,12 +52,13 @@ pub enum RigFault {
         how: String,
     },
     /// What the kernel has learned in a sandbox cannot be undone.
-    #[error("cannot make the network of sandbox {name} forget what it has learned: {message}")]
+    #[error("cannot make the network of sandbox {name} forget what it has learned")]
     Forget {
         /// The container's.
         name: String,
-        /// What happened.
-        message: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
     },
     /// Its addresses and routes.
     #[error("cannot change the routes of sandbox {name}")]

@@ -22,13 +22,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use andon_proto::Service;
-use tokio::io::AsyncWriteExt as _;
 
 use super::kept::KeptFile;
 use super::pause;
@@ -40,10 +37,6 @@ use crate::engine::{ContainerSpec, Engine, EngineError, NetworkMode, Privileges,
 const HARMLESS: [&str; 5] = ["IPC_LOCK", "SYS_NICE", "SYS_PTRACE", "SYS_RESOURCE", "WAKE_ALARM"];
 /// See the module's header. Per network namespace since Linux 4.16.
 const NO_TIME_WAIT: (&str, &str) = ("net.ipv4.tcp_max_tw_buckets", "0");
-/// For ip(8) of iproute2.
-const FORGET: &[u8] = b"neigh flush all\ntcp_metrics flush all\nroute flush cache\n";
-/// It takes milliseconds.
-const FORGET_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a sandbox is made from.
 #[derive(Debug, Clone, Default)]
@@ -69,8 +62,6 @@ pub struct Sandbox {
     container: String,
     /// Its one process, as the daemon sees it: the namespace's life.
     pid: u32,
-    /// A file that stands for the namespace; `None` where the engine does not say.
-    namespace: Option<PathBuf>,
     /// Into the namespace; `None` where the engine does not say where that is (the one in memory).
     wire: Option<Arc<Wire>>,
     files: Vec<KeptFile>,
@@ -127,7 +118,7 @@ impl Sandbox {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
         });
-        Ok(Self { name: spec.name, container, pid, namespace, wire, files, address })
+        Ok(Self { name: spec.name, container, pid, wire, files, address })
     }
 
     async fn wire_into(name: &str, namespace: PathBuf, front: Option<Ipv4Addr>) -> Result<Wire, RigFault> {
@@ -210,13 +201,7 @@ impl Sandbox {
         let files = self.files.clone();
         let compared =
             blocking("compare the files of a sandbox", move || files.iter().try_for_each(KeptFile::check));
-        let forgotten = async {
-            match &self.namespace {
-                Some(namespace) => forget(&self.name, namespace).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(self.check(engine), compared, forgotten).map(drop)
+        tokio::try_join!(self.check(engine), compared, self.forget()).map(drop)
     }
 
     /// As it was made. Whatever joined it has to be dead.
@@ -226,13 +211,15 @@ impl Sandbox {
         let put = blocking("put the files of a sandbox back", move || {
             files.iter().try_for_each(KeptFile::put_back)
         });
-        let forgotten = async {
-            match &self.namespace {
-                Some(namespace) => forget(&self.name, namespace).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(put, forgotten).map(drop)
+        tokio::try_join!(put, self.forget()).map(drop)
+    }
+
+    /// Makes the kernel forget what it has learned in its network.
+    async fn forget(&self) -> Result<(), RigFault> {
+        let Some(wire) = self.wire() else { return Ok(()) };
+        let failed = |source| RigFault::Forget { name: self.name.clone(), source };
+        let forgotten = tokio::task::spawn_blocking(move || wire.forget()).await;
+        forgotten.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
     }
 
     /// Removes it; its network goes when the last container that joined it does.
@@ -257,31 +244,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, RigFault> {
     let failed = |error| RigFault::File { what, path: PathBuf::new(), source: std::io::Error::other(error) };
     tokio::task::spawn_blocking(work).await.map_err(failed)?
-}
-
-/// Makes the kernel forget what it has learned in a network namespace.
-async fn forget(name: &str, namespace: &Path) -> Result<(), RigFault> {
-    let failed = |message: String| RigFault::Forget { name: name.to_owned(), message };
-    let mut argument = std::ffi::OsString::from("--net=");
-    argument.push(namespace);
-    let mut command = tokio::process::Command::new("nsenter");
-    command.arg(argument).args(["ip", "-batch", "-"]).env("LC_ALL", "C").kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let ended = async {
-        let mut child = command.spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(FORGET).await?;
-        }
-        child.wait_with_output().await
-    };
-    let ended = tokio::time::timeout(FORGET_LIMIT, ended).await;
-    let output = ended.map_err(|_| failed(format!("no end within {FORGET_LIMIT:?}")))?;
-    let output = output.map_err(|error| failed(format!("nsenter (util-linux): {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("{}: {}", output.status, said.lines().next().unwrap_or("nothing was said"))))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //!
 //! Must not know stacks or lanes. Invariant: what an answer says is read before the next question is asked.
 
+mod forget;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -29,6 +31,8 @@ use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use forget::Learned;
+
 /// Of one datagram; the kernel sends at most this in a dump (netlink(7)).
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 /// Loopback is the first interface of every namespace.
@@ -51,6 +55,7 @@ pub struct Lead {
 pub struct Wire {
     route: Mutex<Line>,
     diag: Mutex<Line>,
+    learned: Mutex<Learned>,
 }
 
 impl Wire {
@@ -61,12 +66,13 @@ impl Wire {
         let entered = std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-                Ok::<_, io::Error>((Line::open(NETLINK_ROUTE)?, Line::open(NETLINK_SOCK_DIAG)?))
+                let (route, diag) = (Line::open(NETLINK_ROUTE)?, Line::open(NETLINK_SOCK_DIAG)?);
+                Ok::<_, io::Error>((route, diag, Learned::enter()?))
             });
             inside.join().map_err(|_| io::Error::other("the thread in the namespace panicked"))
         });
-        let (route, diag) = entered??;
-        Ok(Self { route: Mutex::new(route), diag: Mutex::new(diag) })
+        let (route, diag, learned) = entered??;
+        Ok(Self { route: Mutex::new(route), diag: Mutex::new(diag), learned: Mutex::new(learned) })
     }
 
     /// Takes an address of its own, reachable by whoever has a route to it.
@@ -224,6 +230,12 @@ impl Line {
         self.answers()
     }
 
+    /// Asks what has one answer.
+    fn ask_one<M: NetlinkSerializable + NetlinkDeserializable>(&mut self, question: M) -> io::Result<M> {
+        self.send(question, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.answers()?.pop().ok_or_else(|| io::Error::other("the kernel acknowledged and did not answer"))
+    }
+
     fn send<M: NetlinkSerializable>(&mut self, payload: M, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::new(Default::default(), NetlinkPayload::InnerMessage(payload));
@@ -270,10 +282,10 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     /// A process in a network namespace of its own, with two links.
-    struct Elsewhere(Child);
+    pub(super) struct Elsewhere(Child);
 
     impl Elsewhere {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let link = |name: &str, address: &str| {
                 format!(
                     "ip link add {name} type veth peer name {name}-end && ip link set {name}-end up \
@@ -292,11 +304,15 @@ mod tests {
             Self(child)
         }
 
-        fn wire(&self) -> Wire {
+        pub(super) fn id(&self) -> u32 {
+            self.0.id()
+        }
+
+        pub(super) fn wire(&self) -> Wire {
             Wire::enter(Path::new(&format!("/proc/{}/ns/net", self.0.id()))).unwrap()
         }
 
-        fn run(&self, words: &str) -> String {
+        pub(super) fn run(&self, words: &str) -> String {
             let net = format!("--net=/proc/{}/ns/net", self.0.id());
             let output = Command::new("nsenter").arg(net).args(words.split(' ')).output().unwrap();
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
