@@ -4,6 +4,7 @@
 //! empty in the baseline and are emptied; connections that wait at a listener are taken and closed. Descriptors that are new are closed by the
 //! process; one that is missing is handed to it over a socket pair that exists for that only.
 //!
+//! An epoll forgets what is closed by itself, so what it watches besides goes with the new descriptors; anything else about it is a difference.
 //! A file without a name (removed, or a memfd) keeps its bytes here; one that is written to and is neither that nor in a tree is refused.
 //!
 //! Not seen without a comparison: the close-on-exec flag. Not kept: what a peer outside the targets has been told; times of files without a
@@ -54,6 +55,10 @@ enum Kind {
     Shown {
         info: String,
     },
+    /// What it watches must be the same, but for descriptors that are closed.
+    Watcher {
+        watched: BTreeSet<String>,
+    },
 }
 
 /// One descriptor in the baseline.
@@ -102,6 +107,16 @@ fn shown(info: &str) -> String {
     lines.join("; ")
 }
 
+/// What an epoll watches, a line each: `tfd: NUMBER events: MASK data: VALUE pos: … ino: … sdev: …`.
+fn watched(info: &str) -> BTreeSet<String> {
+    let lines = info.lines().filter(|line| line.starts_with("tfd:"));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn target(line: &str) -> Option<u32> {
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn field(info: &str, name: &str) -> Option<u64> {
     let value = info.lines().find_map(|line| line.strip_prefix(name))?.trim();
     u64::from_str_radix(value, 16).ok()
@@ -148,6 +163,12 @@ impl Descriptors {
             }
         }
         work.close.extend(now);
+        let closed: BTreeSet<_> = work.close.iter().copied().collect();
+        for descriptor in self.all.values().filter(|descriptor| !closed.contains(&descriptor.number)) {
+            if let Some(what) = descriptor.watches_another(pid, &closed)? {
+                differences.push(Difference::Descriptor { pid, number: descriptor.number, what });
+            }
+        }
         Ok(work)
     }
 
@@ -222,7 +243,7 @@ impl Descriptor {
     /// Why it cannot be put back.
     fn lost(&self, pid: Pid, same: bool) -> io::Result<Option<String>> {
         match &self.kind {
-            Kind::Shown { .. } if !same => Ok(Some("is gone or another".to_owned())),
+            Kind::Shown { .. } | Kind::Watcher { .. } if !same => Ok(Some("is gone or another".to_owned())),
             Kind::File if rustix::fs::fstat(&self.held)?.st_nlink == 0 => {
                 Ok(Some("its file was removed".to_owned()))
             }
@@ -247,6 +268,14 @@ impl Descriptor {
         }
     }
 
+    /// Whether it watches something else once these are closed.
+    fn watches_another(&self, pid: Pid, closed: &BTreeSet<u32>) -> io::Result<Option<String>> {
+        let Kind::Watcher { watched: was } = &self.kind else { return Ok(None) };
+        let mut is = watched(&info(pid, self.number)?);
+        is.retain(|line| target(line).is_none_or(|number| !closed.contains(&number)));
+        Ok((is != *was).then(|| format!("watched {was:?}, watches {is:?}")))
+    }
+
     fn restore(&self, pid: Pid) -> io::Result<()> {
         if rustix::fs::fcntl_getfl(&self.held)? != self.flags {
             rustix::fs::fcntl_setfl(&self.held, self.flags)?;
@@ -263,6 +292,10 @@ impl Descriptor {
             Kind::Listener => drain_listener(&self.held),
             Kind::Socket => drain_socket(&self.held),
             Kind::Event { count } => set_event(pid, self.number, &self.held, *count),
+            Kind::Watcher { .. } => match self.watches_another(pid, &BTreeSet::new())? {
+                Some(what) => Err(io::Error::other(what)),
+                None => Ok(()),
+            },
             Kind::Plain | Kind::Shown { .. } => Ok(()),
         }
     }
@@ -319,7 +352,8 @@ fn kind(
             "eventfd" => {
                 field(info, "eventfd-count:").map(|count| Kind::Event { count }).ok_or("eventfd".to_owned())
             }
-            "eventpoll" | "signalfd" | "inotify" => Ok(Kind::Shown { info: shown(info) }),
+            "eventpoll" => Ok(Kind::Watcher { watched: watched(info) }),
+            "signalfd" | "inotify" => Ok(Kind::Shown { info: shown(info) }),
             "timerfd" if !info.contains("it_value: (0, 0)") => Err("an armed timerfd".to_owned()),
             "timerfd" => Ok(Kind::Shown { info: shown(info) }),
             other => Err(other.to_owned()),

@@ -197,6 +197,11 @@ fn objects_of_system_v_that_are_made_meanwhile_are_found() {
 }
 
 #[test]
+fn an_epoll_watches_what_it_did_once_new_descriptors_are_closed() {
+    comes_back_from(&["watch"]);
+}
+
+#[test]
 fn a_file_without_a_name_keeps_its_bytes() {
     comes_back_from(&["loose 1"]);
     comes_back_from(&["loose 70000", "loose 3"]);
@@ -225,6 +230,8 @@ fn what_is_not_put_back_is_found_before_anything_is_touched() {
     assert!(property(&differs("umask"), "cwd"));
     assert!(property(&differs("timer"), "timers"));
     assert!(property(&differs("lock"), "locks"));
+    let [Difference::Descriptor { what, .. }] = &differs("mask")[..] else { panic!("an epoll alone") };
+    assert!(what.starts_with("watched "), "{what}");
     assert!(property(&differs("limit"), "limits"));
     assert!(matches!(differs("nice")[..], [Difference::Thread { what: "its scheduling", .. }]));
 }

@@ -40,7 +40,7 @@ static int readable[REGIONS];
 static unsigned char *lost;
 static uint64_t seed, made_threads, relro = 7;
 static volatile uint64_t counted, slept, polled;
-static int begun, locked;
+static int begun, locked, events;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 
@@ -72,8 +72,8 @@ static void *wait_forever(void *unused) {
     for (;;) pthread_cond_wait(&condition, &mutex);
 }
 static void *wait_events(void *unused) {
+    events = epoll_create1(EPOLL_CLOEXEC);
     __atomic_add_fetch(&begun, 1, __ATOMIC_SEQ_CST);
-    int events = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event;
     for (;;) {
         if (epoll_wait(events, &event, 1, polled % 3 ? 1 : -1) < 0) abort();
@@ -232,6 +232,15 @@ int main(int arguments, char **argument) {
             fcntl(tube[0], F_SETFL, O_NONBLOCK), relro++;
         } else if (sscanf(line, "loose %d", &number) == 1) {
             for (; number > 0; number--) if (write(locked, "loose", 5) != 5) abort();
+        } else if (!strncmp(line, "watch", 5)) {
+            struct epoll_event event = {.events = EPOLLIN};
+            int fresh[2];
+            if (pipe(fresh) || epoll_ctl(events, EPOLL_CTL_ADD, fresh[0], &event)) abort();
+            relro++;
+        } else if (!strncmp(line, "mask", 4)) {
+            // Watched for something else; what is watched from the start is not.
+            struct epoll_event event = {.events = EPOLLIN};
+            if (epoll_ctl(events, EPOLL_CTL_ADD, 0, &event)) abort();
         } else if (!strncmp(line, "named", 5)) {
             char path[4096];
             snprintf(path, sizeof path, "%s.named", argument[0]);
