@@ -80,8 +80,8 @@ pub struct FileChange {
     pub path: PathBuf,
     /// How it was changed.
     pub how: How,
-    /// About how many bytes were written: the file's pages that wait to be written back, for one that is new its size. What was written back
-    /// meanwhile is not counted.
+    /// About how many bytes were written: the file's pages that wait to be written back and, where it was cloned, its extents that are no other
+    /// file's; for one that is new its size.
     pub bytes: u64,
 }
 
@@ -179,11 +179,11 @@ fn list(root: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// `to` gets the bytes of `from`; both are open, `to` keeps its inode.
-fn clone(from: &File, to: &File) -> io::Result<()> {
+/// `to` gets the bytes of `from`; both are open, `to` keeps its inode. Answers whether they share them.
+fn clone(from: &File, to: &File) -> io::Result<bool> {
     to.set_len(0)?;
     match rustix::fs::ioctl_ficlone(to.as_fd(), from.as_fd()) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         Err(
             rustix::io::Errno::OPNOTSUPP
             | rustix::io::Errno::NOTTY
@@ -191,7 +191,7 @@ fn clone(from: &File, to: &File) -> io::Result<()> {
             | rustix::io::Errno::INVAL,
         ) => {
             let (mut from, mut to) = (from, to);
-            io::copy(&mut from, &mut to).map(drop)
+            io::copy(&mut from, &mut to).map(|_| false)
         }
         Err(error) => Err(error.into()),
     }
@@ -208,6 +208,8 @@ pub(crate) struct Files {
     homes: BTreeMap<u64, PathBuf>,
     /// Inodes that processes have open or mapped.
     held: BTreeSet<u64>,
+    /// Files share their bytes with what is kept of them.
+    shared: bool,
     /// Of files and folders, by inode.
     attributes: BTreeMap<u64, Attributes>,
 }
@@ -236,6 +238,7 @@ impl Files {
             inodes: BTreeMap::new(),
             homes: BTreeMap::new(),
             held: BTreeSet::new(),
+            shared: true,
             attributes: BTreeMap::new(),
         };
         for (path, entry) in files.listing.iter().filter(|(_, entry)| entry.kind == Kind::File) {
@@ -243,7 +246,7 @@ impl Files {
                 continue;
             }
             let live = files.tree.live.join(path);
-            clone(&File::open(&live)?, &File::create(files.bytes(entry.inode))?)?;
+            files.shared &= clone(&File::open(&live)?, &File::create(files.bytes(entry.inode))?)?;
             let home = if files.tree.names == Names::Pinned {
                 let pin = files.tree.kept.join(PINS).join(entry.inode.to_string());
                 fs::hard_link(&live, &pin)?;
@@ -398,7 +401,7 @@ impl Files {
         let mut counted = BTreeSet::new();
         let mut changes: Vec<_> = named
             .map(|(path, entry)| {
-                let bytes = if counted.insert(entry.inode) { dirty(&self.homes[&entry.inode]) } else { 0 };
+                let bytes = if counted.insert(entry.inode) { self.dirty(entry.inode) } else { 0 };
                 change(path, How::Written, bytes)
             })
             .collect();
@@ -409,6 +412,15 @@ impl Files {
             change(path, How::Added, size.unwrap_or_default())
         }));
         changes
+    }
+
+    /// About how many bytes of a file were written.
+    fn dirty(&self, inode: u64) -> u64 {
+        let count = |file: &File| {
+            let written = if self.shared { kernel::unshared_bytes(file)? } else { 0 };
+            Ok(kernel::dirty_bytes(file)? + written)
+        };
+        File::open(&self.homes[&inode]).and_then(|file| count(&file)).unwrap_or_default()
     }
 
     /// Puts back what changed.
@@ -509,11 +521,6 @@ impl Files {
         }
         Ok(())
     }
-}
-
-/// Bytes of a file that wait to be written back.
-fn dirty(path: &Path) -> u64 {
-    File::open(path).and_then(|file| kernel::dirty_bytes(&file)).unwrap_or_default()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

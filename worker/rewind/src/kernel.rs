@@ -258,6 +258,57 @@ pub(crate) fn dirty_bytes(file: &File) -> io::Result<u64> {
     Ok((stat.dirty + stat.written_back) * rustix::param::page_size() as u64)
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    logical: u64,
+    physical: u64,
+    bytes: u64,
+    reserved: [u64; 2],
+    flags: u32,
+    reserved_too: [u32; 3],
+}
+
+const EXTENTS: usize = 128;
+
+#[repr(C)]
+struct ExtentMap {
+    start: u64,
+    bytes: u64,
+    flags: u32,
+    mapped: u32,
+    room: u32,
+    reserved: u32,
+    extents: [Extent; EXTENTS],
+}
+
+/// Bytes of a file's extents on its disk that it shares with no other file (`FIEMAP`, Documentation/filesystems/fiemap.rst): those that were
+/// written since it was cloned.
+pub(crate) fn unshared_bytes(file: &File) -> io::Result<u64> {
+    const FIEMAP: libc::c_ulong = read_write(b'f', 11, 32);
+    const LAST: u32 = 0x1;
+    const DELAYED: u32 = 0x4;
+    const SHARED: u32 = 0x2000;
+    let (mut start, mut unshared) = (0, 0);
+    loop {
+        let room = u32::try_from(EXTENTS).expect("a constant that is small");
+        let extents = [Extent::default(); EXTENTS];
+        let mut map =
+            ExtentMap { start, bytes: u64::MAX - start, flags: 0, mapped: 0, room, reserved: 0, extents };
+        // SAFETY: the kernel reads one `ExtentMap`, laid out as `struct fiemap`, and writes to it, at most `room` extents of those that follow it.
+        zero(unsafe { libc::ioctl(file.as_raw_fd(), FIEMAP, &raw mut map) })?;
+        let found = &map.extents[..(map.mapped as usize).min(EXTENTS)];
+        let own = found.iter().filter(|extent| extent.flags & (SHARED | DELAYED) == 0);
+        unshared += own.map(|extent| extent.bytes).sum::<u64>();
+        match found.last() {
+            Some(last) if last.flags & LAST == 0 && last.logical + last.bytes > start => {
+                start = last.logical + last.bytes;
+            }
+            _ => return Ok(unshared),
+        }
+    }
+}
+
 /// Whether descriptor `theirs` of `pid` and our `ours` are the same open file.
 pub(crate) fn same_file(pid: Pid, theirs: u32, ours: BorrowedFd<'_>) -> io::Result<bool> {
     const KCMP_FILE: libc::c_int = 0;
