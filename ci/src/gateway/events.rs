@@ -10,9 +10,11 @@ use std::sync::Arc;
 use andon_proto::{ListRunsRequest, RerunRequest, Run, RunState, Trigger};
 use tonic::Code;
 
+use super::GATEWAY;
 use super::inbox::Waiting;
 use super::pulls::{ApproveError, Decision, Known, decide, left, refs, taken};
-use super::{GATEWAY, PollError, SeenError, Watcher};
+use super::seen::SeenError;
+use super::watcher::{PollError, Watcher};
 use crate::clock;
 use crate::forge::status::{State, Status};
 use crate::forge::{Author, Command, Event, May, short};
@@ -24,6 +26,8 @@ use crate::submit::Dedup;
 
 /// How often a delivery is tried whose repository does not give what it told of.
 const TRIES_MAX: u32 = 10;
+/// How long a delivery is tried whatever stands in its way.
+const AGE_MAX_MS: u64 = 3 * 24 * 60 * 60 * 1000;
 /// How many runs of a commit are looked at for the one to rerun.
 const RUNS_OF_A_COMMIT: u32 = 20;
 /// The context in which a fork's commit waits for its approval.
@@ -84,8 +88,17 @@ impl Watcher {
         Ok(blocking(move || inbox.done(&keys)).await?)
     }
 
-    /// Whether a delivery is given up: what it tells of cannot be had, again and again.
+    /// Whether a delivery is given up: it is too old, or what it tells of cannot be had, again and again.
     fn never(&mut self, waiting: &Waiting, error: &PollError) -> bool {
+        if clock::unix_ms().saturating_sub(waiting.taken_unix_ms) > AGE_MAX_MS {
+            tracing::error!(
+                project = self.project.name,
+                "{} is given up, too old: {}",
+                waiting.event,
+                chain(error)
+            );
+            return true;
+        }
         let hopeless = match error {
             PollError::Mirror(MirrorError::Git { .. } | MirrorError::Ref(_)) | PollError::Git(_) => true,
             PollError::Prepare { source, .. } => source.is_of_the_commit(),

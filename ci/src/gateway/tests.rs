@@ -1,7 +1,8 @@
 //! Polling of real repositories, submitted to a coordinator that remembers.
 
+use super::watcher::PollError;
 use super::*;
-use crate::git::mirror::Credentials;
+use crate::git::mirror::Mirror;
 use crate::testing::{FakeFarm, SAMPLE, TestRepo};
 
 struct Setup {

@@ -104,7 +104,7 @@ async fn a_check_run_is_made_once_and_brought_up_to_date_with_annotations() {
 async fn answers_are_told_apart_by_what_to_do_about_them() {
     let fake = FakeForge::start();
     let client = client(&fake, Kind::GitHub, TOKEN, false);
-    let mut ask = async |status_code: u16, headers: Vec<(&'static str, String)>| {
+    let ask = async |status_code: u16, headers: Vec<(&'static str, String)>| {
         fake.instead([Instead { status: status_code, headers }]);
         client.report(&status(State::Success), None).await.expect_err("it was told to fail")
     };

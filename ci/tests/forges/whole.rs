@@ -16,6 +16,8 @@ const TOML: &str = "[[suite]]\nname = \"unit\"\nimage = \"debian:trixie-slim\"\n
 const TESTS: [&str; 2] = ["tests/test_a.py::test_one", "tests/test_a.py::test_two"];
 const CONTEXT: &str = "andon/unit";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A gateway in the foreground, ended with the test.
 struct Gateway {
@@ -36,7 +38,8 @@ impl Gateway {
         let log = config.with_extension("log");
         let stderr = std::fs::File::create(&log).expect("a log");
         let child = farm
-            .command(&["gateway", "--webhooks", "127.0.0.1:0", "--config"])
+            .command(&["gateway", "--webhooks", "127.0.0.1:0"])
+            .arg("--config")
             .arg(config)
             .env("FORGE_TOKEN", TOKEN)
             .stdout(Stdio::null())
@@ -70,7 +73,7 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
+        std::thread::park_timeout(LOOK_EVERY);
     }
 }
 
@@ -295,12 +298,15 @@ fn a_lost_webhook_a_killed_gateway_and_a_forge_that_is_away_lose_nothing() {
 fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
     let setup = setup();
     let path = setup.config("forks = \"sometimes\"\n");
-    let mut command = setup.farm.command(&["gateway", "--config"]);
-    let refused = command.arg(&path).output().expect("it ends");
+    let gateway = |path: &Path| {
+        let mut command = setup.farm.command(&["gateway"]);
+        command.arg("--config").arg(path).output().expect("it ends")
+    };
+    let refused = gateway(&path);
     assert_eq!(refused.status.code(), Some(16), "{}", support::complained(&refused));
     assert!(support::complained(&refused).contains("after-approval"), "{}", support::complained(&refused));
     let path = setup.config("");
-    let refused = setup.farm.command(&["gateway", "--config"]).arg(&path).output().expect("it ends");
+    let refused = gateway(&path);
     let said = support::complained(&refused);
     assert!(said.contains("FORGE_TOKEN is not in the environment"), "{said}");
     let mut text = String::new();
