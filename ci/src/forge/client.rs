@@ -16,8 +16,10 @@ use super::{Kind, Secret, Status, gitea, github, gitlab};
 
 /// How long a request may take.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(20);
-/// The largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// The largest answer that is read: a page of pull requests is a few hundred kB.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// The most open pull requests that are asked for, those that moved last.
+pub(super) const PULLS_PAGE: usize = 50;
 /// What is kept of a refusal's words.
 const SAID_LEN_MAX: usize = 300;
 /// The longest wait that a forge can ask for.
@@ -30,6 +32,37 @@ pub struct Author {
     pub name: String,
     /// The account's number: a name can change hands.
     pub id: u64,
+}
+
+/// A pull or merge request that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenPull {
+    /// As people know it.
+    pub number: u64,
+    /// Full id of the head.
+    pub commit: String,
+    /// The head is in another repository.
+    pub fork: bool,
+}
+
+impl OpenPull {
+    /// Of an entry of a list: the paths of number, head, and the two repositories' numbers. `None` where one is missing.
+    pub(super) fn read(
+        entry: &Value,
+        number: &str,
+        commit: &str,
+        source: &str,
+        target: &str,
+    ) -> Option<Self> {
+        let at = |path: &str| path.split('.').try_fold(entry, |value, key| value.get(key));
+        let target = at(target)?.as_u64()?;
+        Some(Self {
+            number: at(number)?.as_u64()?,
+            commit: at(commit)?.as_str()?.to_owned(),
+            // A repository that was deleted has no number: a fork's.
+            fork: at(source).and_then(Value::as_u64) != Some(target),
+        })
+    }
 }
 
 /// Why a forge was not told.
@@ -105,6 +138,8 @@ pub trait Forge: Send + Sync {
     async fn report(&self, status: &Status, known: Option<&str>) -> Result<Option<String>, ForgeError>;
     /// Whether somebody may give commands: whoever may write to the repository.
     async fn may(&self, author: &Author) -> Result<bool, ForgeError>;
+    /// Which pull requests are open, those that moved last: what a lost webhook would have told.
+    async fn open_pulls(&self) -> Result<Vec<OpenPull>, ForgeError>;
 }
 
 /// How a forge is reached.
@@ -160,6 +195,14 @@ impl Forge for HttpForge {
             Kind::Gitea | Kind::Forgejo => gitea::may(&self.api, &self.repository, author).await,
         }
     }
+
+    async fn open_pulls(&self) -> Result<Vec<OpenPull>, ForgeError> {
+        match self.kind {
+            Kind::GitHub => github::open_pulls(&self.api, &self.repository).await,
+            Kind::GitLab => gitlab::open_pulls(&self.api, &self.repository).await,
+            Kind::Gitea | Kind::Forgejo => gitea::open_pulls(&self.api, &self.repository).await,
+        }
+    }
 }
 
 /// An answer that was a yes.
@@ -173,6 +216,13 @@ pub(super) struct Api {
     guard: Arc<Guard>,
     base: Url,
     host: String,
+}
+
+impl Sent {
+    /// The entries of a list.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Value> {
+        self.body.as_array().into_iter().flatten()
+    }
 }
 
 impl Api {

@@ -3,7 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::client::{Api, ForgeError};
+use super::client::{Api, ForgeError, OpenPull, PULLS_PAGE};
 use super::event::command;
 use super::payload::{Malformed, Payload, nothing, pushed};
 use super::status::{State, Status};
@@ -89,4 +89,12 @@ pub(super) async fn may(api: &Api, repository: &str, author: &Author) -> Result<
         Err(ForgeError::Denied { status: 404, .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// `GET /repos/{owner}/{repo}/pulls`.
+pub(super) async fn open_pulls(api: &Api, repository: &str) -> Result<Vec<OpenPull>, ForgeError> {
+    let query = format!("state=open&sort=recentupdate&limit={PULLS_PAGE}");
+    let sent = api.get(&format!("/repos/{repository}/pulls?{query}")).await?;
+    let read = |entry| OpenPull::read(entry, "number", "head.sha", "head.repo_id", "base.repo_id");
+    Ok(sent.entries().filter_map(read).collect())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Api, ForgeError, Sent};
+use super::client::{Api, ForgeError, OpenPull, PULLS_PAGE, Sent};
 use super::event::command;
 use super::payload::{Malformed, Payload, miss, nothing, pushed};
 use super::status::{Annotation, State, Status};
@@ -155,4 +155,12 @@ fn annotation(annotation: &Annotation) -> Value {
         "title": annotation.test,
         "message": annotation.message,
     })
+}
+
+/// `GET /repos/{owner}/{repo}/pulls`.
+pub(super) async fn open_pulls(api: &Api, repository: &str) -> Result<Vec<OpenPull>, ForgeError> {
+    let query = format!("state=open&sort=updated&direction=desc&per_page={PULLS_PAGE}");
+    let sent = api.get(&format!("/repos/{repository}/pulls?{query}")).await?;
+    let read = |entry| OpenPull::read(entry, "number", "head.sha", "head.repo.id", "base.repo.id");
+    Ok(sent.entries().filter_map(read).collect())
 }

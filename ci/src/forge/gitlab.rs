@@ -3,7 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::client::{Api, ForgeError};
+use super::client::{Api, ForgeError, OpenPull, PULLS_PAGE};
 use super::event::command;
 use super::payload::{Malformed, Payload, nothing, pushed};
 use super::status::{State, Status};
@@ -114,4 +114,12 @@ pub(super) async fn may(api: &Api, repository: &str, author: &Author) -> Result<
         Err(ForgeError::Denied { status: 404, .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// `GET /projects/:id/merge_requests`.
+pub(super) async fn open_pulls(api: &Api, repository: &str) -> Result<Vec<OpenPull>, ForgeError> {
+    let query = format!("state=opened&order_by=updated_at&per_page={PULLS_PAGE}");
+    let sent = api.get(&format!("/projects/{}/merge_requests?{query}", project(repository))).await?;
+    let read = |entry| OpenPull::read(entry, "iid", "sha", "source_project_id", "target_project_id");
+    Ok(sent.entries().filter_map(read).collect())
 }

@@ -6,16 +6,19 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use andon_proto::{ListRunsRequest, RerunRequest, Run, RunState, Trigger};
+use tokio::time::Instant;
 use tonic::Code;
 
-use super::GATEWAY;
 use super::inbox::Waiting;
 use super::pulls::{ApproveError, Decision, Known, decide, left, refs, taken};
 use super::seen::SeenError;
 use super::watcher::{PollError, Watcher};
+use super::{GATEWAY, SUBMISSIONS_MAX};
 use crate::clock;
+use crate::forge::client::OpenPull;
 use crate::forge::status::{State, Status};
 use crate::forge::{Author, Command, Event, May, short};
 use crate::git::mirror::MirrorError;
@@ -30,6 +33,8 @@ const TRIES_MAX: u32 = 10;
 const AGE_MAX_MS: u64 = 3 * 24 * 60 * 60 * 1000;
 /// How many runs of a commit are looked at for the one to rerun.
 const RUNS_OF_A_COMMIT: u32 = 20;
+/// How often a forge is asked for its open pull requests.
+const PULLS_EVERY: Duration = Duration::from_secs(40);
 /// The context in which a fork's commit waits for its approval.
 const APPROVAL: &str = "andon/approval";
 /// The context of a commit whose configuration has mistakes.
@@ -143,6 +148,42 @@ impl Watcher {
             (Arc::clone(&self.shared), self.project.name.clone(), commit.to_owned());
         let now = clock::unix_ms();
         Ok(blocking(move || shared.pulls.see(&project, number, &commit, fork, now)).await?)
+    }
+
+    /// Asks the forge for open pull requests, now and then: what a lost webhook would have told. Those that are open at the
+    /// very first look are only remembered.
+    pub(super) async fn lost_pulls(&mut self, now: Instant) -> Result<(), PollError> {
+        let due = self.pulls_looked.is_none_or(|looked| now.saturating_duration_since(looked) >= PULLS_EVERY);
+        let Some(forge) = self.forge.clone().filter(|_| due) else { return Ok(()) };
+        self.pulls_looked = Some(now);
+        let open = forge.open_pulls().await?;
+        let (shared, project, at) = (Arc::clone(&self.shared), self.project.name.clone(), clock::unix_ms());
+        let first = blocking(move || shared.pulls.is_first_look(&project, at)).await?;
+        let mut lost = 0;
+        for OpenPull { number, commit, fork } in open {
+            let before = self.shared.pulls.get(&self.project.name, number);
+            let same = before.as_ref().is_some_and(|before| before.commit == commit && before.fork == fork);
+            if same || number == 0 || CommitId::parse(&commit).is_err() {
+                continue;
+            }
+            if !first {
+                if lost >= SUBMISSIONS_MAX {
+                    break;
+                }
+                lost += 1;
+                tracing::info!(
+                    project = self.project.name,
+                    "pull request {number} at {} was not told of",
+                    short(&commit)
+                );
+                let approved = before.and_then(|before| before.approved);
+                let known = Known { commit: commit.clone(), fork, approved, seen_unix_ms: at };
+                // Remembered only when it was done, so that a crash in between loses nothing.
+                self.pull(number, &known).await?;
+            }
+            self.see(number, &commit, fork).await?;
+        }
+        Ok(())
     }
 
     async fn tag(&mut self, tag: &str, commit: &str) -> Result<(), PollError> {

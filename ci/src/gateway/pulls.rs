@@ -150,6 +150,19 @@ impl Pulls {
         Ok(known)
     }
 
+    /// True once for each project: the pull requests that are open then are old ones, as nobody told of them.
+    pub(super) fn is_first_look(&self, project: &str, now_unix_ms: u64) -> Result<bool, LedgerError> {
+        let mut ledger = self.ledger();
+        // No forge numbers one so.
+        let marker = key(project, 0);
+        if ledger.entries().contains_key(&marker) {
+            return Ok(false);
+        }
+        let looked = Known { commit: String::new(), fork: false, approved: None, seen_unix_ms: now_unix_ms };
+        ledger.put(&marker, looked)?;
+        Ok(true)
+    }
+
     /// What is known of a pull request.
     pub(super) fn get(&self, project: &str, number: u64) -> Option<Known> {
         self.ledger().entries().get(&key(project, number)).cloned()

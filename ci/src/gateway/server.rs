@@ -92,6 +92,8 @@ impl Server {
                 let service = service_fn(move |request| Arc::clone(&server).respond(request));
                 let served = http1::Builder::new()
                     .timer(TokioTimer::new())
+                    // One that is kept for a next request would hold its place while others wait.
+                    .keep_alive(false)
                     .header_read_timeout(REQUEST_TIME_MAX)
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = served.await {

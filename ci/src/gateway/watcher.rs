@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::changes::{self, Head, changes};
 use super::desk::Tracked;
@@ -36,7 +37,7 @@ pub(super) enum PollError {
     Seen(#[from] SeenError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("cannot ask the forge who may")]
+    #[error("the forge does not answer a question")]
     Forge(#[from] ForgeError),
     #[error("the coordinator did not take {what}: {}", .status.message())]
     Farm {
@@ -76,6 +77,8 @@ pub(super) struct Watcher {
     pub(super) wake: Arc<Notify>,
     /// Deliveries that could not be handled yet.
     pub(super) failures: Failures,
+    /// When the forge was last asked for its open pull requests.
+    pub(super) pulls_looked: Option<Instant>,
 }
 
 impl Watcher {
@@ -101,6 +104,7 @@ impl Watcher {
             forge: forge.map_err(failed)?.map(|forge| Arc::new(forge) as Arc<dyn Forge>),
             wake: Arc::new(Notify::new()),
             failures: Failures::default(),
+            pulls_looked: None,
         })
     }
 
@@ -113,7 +117,10 @@ impl Watcher {
 
     pub(super) async fn run(mut self, every: Duration) {
         for poll in 0_u64.. {
-            let ended = self.poll().await;
+            let mut ended = self.poll().await;
+            if ended.is_ok() {
+                ended = self.lost_pulls(Instant::now()).await;
+            }
             self.say(ended);
             let pause = tokio::time::sleep(changes::spread(every, &self.project.name, poll));
             tokio::pin!(pause);

@@ -286,7 +286,7 @@ pub fn tag_name(reference: &str) -> Option<&str> {
 /// Whether this is one ref by its full name, and no pattern.
 fn is_full_name(reference: &str) -> bool {
     let fit = |prefix: &&str| checked_name(reference, prefix).is_some_and(|rest| !rest.contains('*'));
-    ["refs/heads/", "refs/tags/", "refs/pull/", "refs/merge-requests/", "refs/andon/"].iter().any(|p| fit(p))
+    ["refs/heads/", "refs/tags/", "refs/pull/", "refs/merge-requests/", "refs/andon/"].iter().any(fit)
 }
 
 fn checked_name<'r>(reference: &'r str, prefix: &str) -> Option<&'r str> {

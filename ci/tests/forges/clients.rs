@@ -193,3 +193,15 @@ async fn who_may_give_commands_is_asked_by_the_accounts_number() {
         assert!(client.may(&ann).await.is_err(), "{kind}: not known is not a no");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_pull_requests_are_listed_with_their_heads() {
+    let fake = FakeForge::start();
+    fake.open_pull(7, &"a".repeat(40), false);
+    fake.open_pull(8, &"b".repeat(40), true);
+    for kind in [Kind::GitHub, Kind::GitLab, Kind::Gitea, Kind::Forgejo] {
+        let open = client(&fake, kind, TOKEN, false).open_pulls().await.expect("a list");
+        let open: Vec<_> = open.into_iter().map(|pull| (pull.number, pull.commit, pull.fork)).collect();
+        assert_eq!(open, [(7, "a".repeat(40), false), (8, "b".repeat(40), true)], "{kind}");
+    }
+}

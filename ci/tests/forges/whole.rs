@@ -295,6 +295,34 @@ fn a_lost_webhook_a_killed_gateway_and_a_forge_that_is_away_lose_nothing() {
 }
 
 #[test]
+fn pull_requests_whose_webhook_was_lost_are_found_but_for_those_that_were_open_before() {
+    let setup = setup();
+    let config = setup.config("");
+    setup.push_to("refs/heads/main");
+    setup.commit();
+    let old = setup.push_to("refs/pull/7/head");
+    setup.fake.open_pull(7, &old, false);
+    let gateway = Gateway::start(&setup.farm, &config);
+    let remembered = setup.farm.state().join("gateway/pulls.ledger");
+    eventually("the first look is remembered", || {
+        std::fs::read_to_string(&remembered).is_ok_and(|text| text.contains("shop/7")).then_some(())
+    });
+    eventually("the branch's own run", || (setup.runs().len() == 1).then_some(()));
+    drop(gateway);
+    // Two pull requests move while nobody listens: one of the project's own, one of a fork.
+    setup.commit();
+    let own = setup.push_to("refs/pull/7/head");
+    setup.fake.open_pull(7, &own, false);
+    setup.commit();
+    let fork = setup.push_to("refs/pull/8/head");
+    setup.fake.open_pull(8, &fork, true);
+    let _gateway = Gateway::start(&setup.farm, &config);
+    setup.fake.wait_for_state(&own, CONTEXT, "success");
+    setup.fake.wait_for_state(&fork, "andon/approval", "pending");
+    assert_eq!(setup.runs().len(), 2, "the old one and the fork's did not run: {:#?}", setup.runs());
+}
+
+#[test]
 fn a_configuration_with_mistakes_is_refused_with_all_of_them() {
     let setup = setup();
     let path = setup.config("forks = \"sometimes\"\n");

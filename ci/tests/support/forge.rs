@@ -50,6 +50,8 @@ struct State {
     /// GitLab: the state of each commit and name.
     gitlab: BTreeMap<(String, String), String>,
     checks: u64,
+    /// Open pull requests: number, head, from a fork.
+    pulls: Vec<(u64, String, bool)>,
     /// Who may write, by the account's number.
     writers: Vec<u64>,
 }
@@ -101,6 +103,13 @@ impl FakeForge {
     /// This account may write.
     pub(crate) fn let_write(&self, id: u64) {
         self.lock().writers.push(id);
+    }
+
+    /// A pull request is open there, at this head.
+    pub(crate) fn open_pull(&self, number: u64, commit: &str, fork: bool) {
+        let mut state = self.lock();
+        state.pulls.retain(|(known, _, _)| *known != number);
+        state.pulls.push((number, commit.to_owned(), fork));
     }
 
     pub(crate) fn came(&self) -> Vec<Came> {
@@ -204,6 +213,26 @@ fn right(state: &mut State, method: &Method, path: &str, headers: &HeaderMap, bo
             let id: u64 = id.parse().unwrap_or(0);
             let level = if state.writers.contains(&id) { 40 } else { 20 };
             (200, json!({ "id": id, "username": "ann", "state": "active", "access_level": level }))
+        }
+        ("GET", [forge, "repos", "acme", "shop", "pulls"]) => {
+            let pull = |(number, commit, fork): &(u64, String, bool)| {
+                let head = if *fork { 666 } else { 15 };
+                match *forge {
+                    "github" => json!({ "number": number, "state": "open",
+                        "head": { "sha": commit, "repo": { "id": head } }, "base": { "repo": { "id": 15 } } }),
+                    _ => json!({ "number": number, "state": "open",
+                        "head": { "sha": commit, "repo_id": head }, "base": { "repo_id": 15 } }),
+                }
+            };
+            (200, state.pulls.iter().map(pull).collect())
+        }
+        ("GET", ["gitlab", "projects", "acme%2Fshop", "merge_requests"]) => {
+            let merge = |(number, commit, fork): &(u64, String, bool)| {
+                let source = if *fork { 666 } else { 15 };
+                json!({ "iid": number, "sha": commit, "state": "opened", "source_project_id": source,
+                    "target_project_id": 15 })
+            };
+            (200, state.pulls.iter().map(merge).collect())
         }
         ("GET", ["gitea", "repos", "acme", "shop", "collaborators", user, "permission"]) => {
             let permission = if state.writers.contains(&11) { "write" } else { "read" };
