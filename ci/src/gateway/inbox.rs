@@ -2,10 +2,12 @@
 //!
 //! A delivery is known by its id, and by its body: whoever replays one under another id (which no forge signs but
 //! GitLab) is answered as for the first. What was handled is remembered for a bounded number of deliveries.
+//!
+//! Deliveries that come while the disk is busy share the next sync: whoever has the state takes all that wait.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +43,24 @@ pub(crate) enum Taken {
 }
 
 /// Why a delivery was not taken.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum InboxError {
     #[error("{WAITING_MAX} deliveries wait to be handled")]
     Full,
+    /// Of all that shared the sync.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Ledger(Arc<LedgerError>),
+}
+
+/// A delivery on its way to the disk.
+#[derive(Debug)]
+struct Letter {
+    key: String,
+    /// Digest of project and body.
+    body: String,
+    event: Event,
+    taken_unix_ms: u64,
+    answer: OnceLock<Result<Taken, InboxError>>,
 }
 
 /// A delivery to handle.
@@ -72,7 +86,11 @@ struct State {
 
 /// All projects' deliveries. Its calls block on the disk.
 #[derive(Debug)]
-pub(crate) struct Inbox(Mutex<State>);
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    /// Those that wait for the state. Never locked by who waits for it.
+    letters: Mutex<Vec<Arc<Letter>>>,
+}
 
 impl Inbox {
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
@@ -85,12 +103,13 @@ impl Inbox {
                 waiting.insert(entry.number, key.clone());
             }
         }
-        Ok(Self(Mutex::new(State { ledger, order, waiting, bodies })))
+        let state = Mutex::new(State { ledger, order, waiting, bodies });
+        Ok(Self { state, letters: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is whole in memory or not made: a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a delivery. When it returns [`Taken::New`] it survives a crash.
@@ -102,32 +121,26 @@ impl Inbox {
         event: Event,
         now_unix_ms: u64,
     ) -> Result<Taken, InboxError> {
+        let letter = Arc::new(Letter {
+            key: format!("{project}/{delivery}"),
+            body: digest(project, body),
+            event,
+            taken_unix_ms: now_unix_ms,
+            answer: OnceLock::new(),
+        });
+        self.letters().push(Arc::clone(&letter));
         let mut state = self.state();
-        let key = format!("{project}/{delivery}");
-        if state.ledger.entries().contains_key(&key) {
-            return Ok(Taken::Before);
+        if letter.answer.get().is_none() {
+            // Nobody has taken it out, so it is among them.
+            let letters = std::mem::take(&mut *self.letters());
+            state.take(&letters);
         }
-        let digest = digest(project, body);
-        if state.bodies.contains_key(&digest) {
-            return Ok(Taken::Replayed);
-        }
-        if state.waiting.len() >= WAITING_MAX {
-            return Err(InboxError::Full);
-        }
-        let number = state.order.last_key_value().map_or(1, |(last, _)| last + 1);
-        let entry = Entry { number, taken_unix_ms: now_unix_ms, body: digest.clone(), event: Some(event) };
-        let forgotten = state.too_many();
-        let mut changes = vec![(key.clone(), Some(entry))];
-        changes.extend(forgotten.iter().map(|(_, key)| (key.clone(), None)));
-        state.ledger.change(changes)?;
-        for (number, key) in forgotten {
-            state.order.remove(&number);
-            state.bodies.retain(|_, known| *known != key);
-        }
-        state.order.insert(number, key.clone());
-        state.waiting.insert(number, key.clone());
-        state.bodies.insert(digest, key);
-        Ok(Taken::New)
+        drop(state);
+        letter.answer.get().cloned().expect("whoever took the letter out answered before leaving the state")
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Vec<Arc<Letter>>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a project has to handle, in order.
@@ -164,6 +177,64 @@ impl Inbox {
 }
 
 impl State {
+    /// Takes all of them with one sync, and answers each.
+    fn take(&mut self, letters: &[Arc<Letter>]) {
+        let mut new: BTreeMap<u64, &Letter> = BTreeMap::new();
+        let mut answers = Vec::with_capacity(letters.len());
+        let first = self.order.last_key_value().map_or(1, |(last, _)| last + 1);
+        for letter in letters {
+            let known = self.ledger.entries().contains_key(&letter.key);
+            let number = first + new.len() as u64;
+            let answer = if known || new.values().any(|other| other.key == letter.key) {
+                Ok(Taken::Before)
+            } else if self.bodies.contains_key(&letter.body)
+                || new.values().any(|other| other.body == letter.body)
+            {
+                Ok(Taken::Replayed)
+            } else if self.waiting.len() + new.len() >= WAITING_MAX {
+                Err(InboxError::Full)
+            } else {
+                new.insert(number, letter);
+                Ok(Taken::New)
+            };
+            answers.push(answer);
+        }
+        let kept = self.keep(&new);
+        for (letter, answer) in letters.iter().zip(answers) {
+            // One that was taken before is that whatever becomes of the others, but may be so by one of them.
+            let answer = match &kept {
+                Err(error) if answer.is_ok() => Err(InboxError::Ledger(Arc::clone(error))),
+                _ => answer,
+            };
+            letter.answer.set(answer).expect("a letter is taken out once");
+        }
+    }
+
+    fn keep(&mut self, new: &BTreeMap<u64, &Letter>) -> Result<(), Arc<LedgerError>> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let forgotten = self.too_many();
+        let entry = |(number, letter): (&u64, &&Letter)| {
+            let (body, event) = (letter.body.clone(), Some(letter.event.clone()));
+            let entry = Entry { number: *number, taken_unix_ms: letter.taken_unix_ms, body, event };
+            (letter.key.clone(), Some(entry))
+        };
+        let mut changes: Vec<_> = new.iter().map(entry).collect();
+        changes.extend(forgotten.iter().map(|(_, key)| (key.clone(), None)));
+        self.ledger.change(changes).map_err(Arc::new)?;
+        for (number, key) in forgotten {
+            self.order.remove(&number);
+            self.bodies.retain(|_, known| *known != key);
+        }
+        for (number, letter) in new {
+            self.order.insert(*number, letter.key.clone());
+            self.waiting.insert(*number, letter.key.clone());
+            self.bodies.insert(letter.body.clone(), letter.key.clone());
+        }
+        Ok(())
+    }
+
     /// The oldest handled deliveries, where one more would be too many; a few at once.
     fn too_many(&self) -> Vec<(u64, String)> {
         if self.order.len() < REMEMBERED_MAX {
@@ -212,6 +283,27 @@ mod tests {
             "and remembered"
         );
         assert_eq!(inbox.waiting("other").len(), 1);
+    }
+
+    #[test]
+    fn many_at_once_are_each_taken_exactly_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inbox");
+        let inbox = Inbox::open(&path).unwrap();
+        let take =
+            |number: usize| inbox.take("shop", &number.to_string(), &number.to_le_bytes(), push("main"), 1);
+        let taken = |answers: Vec<Result<Taken, InboxError>>| {
+            answers.into_iter().filter(|answer| matches!(answer, Ok(Taken::New))).count()
+        };
+        let new = std::thread::scope(|scope| {
+            // Each of a hundred deliveries by four senders.
+            let senders: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..100).map(take).collect::<Vec<_>>())).collect();
+            senders.into_iter().map(|sender| taken(sender.join().unwrap())).sum::<usize>()
+        });
+        assert_eq!(new, 100);
+        drop(inbox);
+        assert_eq!(Inbox::open(&path).unwrap().waiting("shop").len(), 100);
     }
 
     #[test]
