@@ -221,7 +221,7 @@ pub async fn run(config: GatewayConfig, ready: impl FnOnce(SocketAddr)) -> Resul
         senders.extend(watcher.outbox());
         watchers.push(watcher);
     }
-    let server = server(&config, &watchers, &shared, ready).await?;
+    let server = server(&config, &watchers, &shared, ready)?;
     let Shared { desk, .. } = &*shared;
     let (connection, run_url) = (config.connection.clone(), config.run_url.clone());
     let following = Follower { desk: Arc::clone(desk), connection, run_url };
@@ -246,7 +246,7 @@ pub async fn run(config: GatewayConfig, ready: impl FnOnce(SocketAddr)) -> Resul
 }
 
 /// The server for webhooks, where one is wanted.
-async fn server(
+fn server(
     config: &GatewayConfig,
     watchers: &[Watcher],
     shared: &Shared,
@@ -254,7 +254,7 @@ async fn server(
 ) -> Result<Option<(Arc<Server>, TcpListener)>, GatewayError> {
     let Some(address) = config.listen else { return Ok(None) };
     let failed = |source| GatewayError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = server::listen(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let doors: HashMap<_, _> = watchers
         .iter()

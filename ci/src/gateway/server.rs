@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
@@ -39,6 +40,8 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// How long a request may take to arrive.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Connections that wait in the kernel until there is a place; the usual 128 lose a second for each beyond.
+const BACKLOG: u32 = 1024;
 /// The pause after a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -64,6 +67,15 @@ struct Answer {
 
 fn answer(status: StatusCode, said: impl Into<String>) -> Answer {
     Answer { status, said: said.into() }
+}
+
+/// Listens for webhooks.
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: a restart does not wait for old connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Server {

@@ -33,7 +33,7 @@ async fn setup() -> Setup {
         Hooks { kind: Kind::GitLab, secrets: vec![Secret::new(SECRET)], repository: "acme/shop".to_owned() };
     let door = Door { hooks, wake: Arc::clone(&wake) };
     let server = Arc::new(Server { doors: HashMap::from([("shop".to_owned(), door)]), inbox });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(server.serve(listener));
     Setup { folder, address, wake, task }
