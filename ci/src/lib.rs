@@ -6,6 +6,7 @@
 mod clock;
 pub mod config;
 pub mod connect;
+pub mod forge;
 pub mod gateway;
 pub mod git;
 pub mod hook;

@@ -24,6 +24,11 @@ const CHUNKS_AHEAD: usize = 8;
 pub enum Dedup {
     /// A push: one run for each project and commit, whoever tells of it.
     Push,
+    /// A fork's pull request of this number: one run for each commit, apart from pushes. The same commit pushed to the
+    /// project itself later is trusted more, and runs on its own.
+    Fork(u64),
+    /// Whatever asks for it is told apart by this: one run for each.
+    Once(blake3::Hash),
     /// A person asks: always a new run.
     Never,
 }
@@ -33,6 +38,8 @@ impl Dedup {
     pub fn key(self, spec: &RunSpec) -> String {
         match self {
             Self::Push => format!("push:{}:{}", spec.project, spec.commit),
+            Self::Fork(number) => format!("fork:{}:{number}:{}", spec.project, spec.commit),
+            Self::Once(asked) => format!("once:{}:{}", spec.project, asked.to_hex()),
             Self::Never => String::new(),
         }
     }

@@ -399,8 +399,10 @@ async fn a_rerun_takes_the_failed_tests_alone() {
     let unknown = wire::RerunRequest { run, tests: vec!["nobody".into()], ..Default::default() };
     assert_eq!(farm.rerun(with(CLIENT, unknown)).await.unwrap_err().code(), Code::NotFound);
 
-    let request = wire::RerunRequest { run, failed: true, ..Default::default() };
-    let rerun = farm.rerun(with(CLIENT, request)).await.unwrap().into_inner().run;
+    let request = wire::RerunRequest { run, failed: true, dedup_key: "rerun:1".into(), ..Default::default() };
+    let rerun = farm.rerun(with(CLIENT, request.clone())).await.unwrap().into_inner().run;
+    let again = farm.rerun(with(CLIENT, request)).await.unwrap().into_inner();
+    assert_eq!((again.run, again.existed), (rerun, true), "asked twice, it is one rerun");
     let (lease, work) = worker.assignment().await;
     let seq = worker.pass(lease, &work).await;
     worker.acknowledged(seq).await;

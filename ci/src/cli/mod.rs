@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod farm;
 mod follow;
+mod gateway;
 mod hook;
 mod image;
 mod init;
@@ -34,7 +35,8 @@ use clap_complete::Shell;
 use crate::report::exit::Exit;
 use error::CliError;
 use farm::FarmArgs;
-pub(crate) use servers::{Whose, keep_days_default};
+pub(crate) use gateway::Whose;
+pub(crate) use servers::keep_days_default;
 
 /// A CI build farm for integration tests: every test starts on the same seeded, live stack.
 #[derive(Debug, Parser)]
@@ -100,8 +102,10 @@ enum Command {
     Image(image::ImageCommand),
     /// Run a coordinator in the foreground
     Coordinator(servers::CoordinatorArgs),
-    /// Poll repositories and submit runs, in the foreground
-    Gateway(servers::GatewayArgs),
+    /// Poll repositories, hear webhooks, submit runs and tell forges, in the foreground
+    Gateway(gateway::GatewayArgs),
+    /// Let a commit of a fork's pull request run
+    Approve(gateway::ApproveArgs),
     /// Completions for a shell, on stdout
     #[command(
         after_help = "Example:\n  andon completions bash > ~/.local/share/bash-completion/completions/andon"
@@ -183,7 +187,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Worker(WorkerArgs { command: None, agent }) => servers::worker(agent, farm).await,
         Command::Image(command) => image::image(command, farm).await,
         Command::Coordinator(args) => servers::coordinator(args, farm).await,
-        Command::Gateway(args) => servers::gateway(args, farm).await,
+        Command::Gateway(args) => gateway::gateway(args, farm).await,
+        Command::Approve(args) => gateway::approve(&args, farm),
         Command::Completions { shell } => completions(shell),
     }
 }

@@ -148,8 +148,9 @@ pub(crate) async fn rerun(args: RerunArgs, farm: &FarmArgs) -> Result<Exit, CliE
             submit::upload(&connection, &prepared).await?
         }
     };
+    let (failed, not_run) = (args.failed, args.not_run);
     let request =
-        RerunRequest { run: number, failed: args.failed, not_run: args.not_run, tests, spec_digest };
+        RerunRequest { run: number, failed, not_run, tests, spec_digest, ..RerunRequest::default() };
     let run = connection.farm().rerun(request).await?.into_inner().run;
     out::line(&format!("run {run}: a rerun of {number}"))?;
     after(&connection, run, &args.after).await

@@ -1,5 +1,5 @@
-//! `andon coordinator`, `andon worker`, `andon gateway`: the servers in the foreground. `andon up` starts these same
-//! commands in the background.
+//! `andon coordinator`, `andon worker`: the servers in the foreground. `andon up` starts these same commands in the
+//! background. The third one is in `gateway`.
 //!
 //! Tokens come from `farm.json` or the environment, never from arguments of a server that somebody else could read
 //! in the process list.
@@ -8,19 +8,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use andon::connect::Connection;
-use andon::gateway::{GatewayConfig, WatchedProject};
-use andon::git::RemoteUrl;
-use andon::git::mirror::Credentials;
 use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
 use andon_worker::agent::{DATA_DIR_DEFAULT, PoolKind, PoolOptions, WorkerConfig};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::error::CliError;
 use super::farm::FarmArgs;
+use super::gateway::Whose;
 use super::out;
 use super::registry::{RegistryArgs, Surroundings};
 use super::shares::{ShareArgs, Shares};
@@ -218,99 +214,6 @@ pub(crate) fn log_to_stderr() {
         .try_init();
 }
 
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  andon gateway --watch shop=/srv/git/shop.git#main\n  andon gateway --watch \
-                        shop=https://git.example.org/shop.git --every 30s --credentials person\n\nWithout --watch: what \
-                        `andon up --watch` was told. Fetching is done by the git program."
-)]
-pub(crate) struct GatewayArgs {
-    /// Poll this repository and run each new commit of the branch [default branches: as its andon.toml says]
-    #[arg(long, value_name = "NAME=URL[#BRANCH]")]
-    watch: Vec<String>,
-    /// How often, give or take a tenth
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    every: std::time::Duration,
-    /// Whose credentials git uses to fetch [default: as `andon up` was told]
-    #[arg(long, value_enum)]
-    credentials: Option<Whose>,
-}
-
-/// Whose credentials fetches use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Whose {
-    /// Nobody's
-    #[default]
-    None,
-    /// Those of whoever starts the gateway: git's credential helpers, ssh's keys
-    User,
-}
-
-pub(crate) async fn gateway(args: GatewayArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
-    log_to_stderr();
-    let address = farm.address()?;
-    let state = farm.state_dir()?;
-    let told = state.farm().ok();
-    let watch = match (&told, args.watch.is_empty()) {
-        (Some(file), true) => file.watch.clone(),
-        _ => args.watch,
-    };
-    if watch.is_empty() {
-        return Err(CliError::usage("there is nothing to watch").hint("--watch NAME=URL[#BRANCH]"));
-    }
-    let whose = args.credentials.or(told.map(|file| file.credentials)).unwrap_or_default();
-    let projects = watch.iter().map(|watched| parse_watch(watched, whose)).collect::<Result<_, _>>()?;
-    state.create()?;
-    let connection = Connection::open_lazily(&address.url, &address.token)
-        .map_err(|error| CliError::usage("the coordinator's address is not one").because(&error))?;
-    let config = GatewayConfig { projects, every: args.every, mirrors: state.gateway(), connection };
-    let stop = stop_on_signal()?;
-    tokio::select! {
-        ended = Box::pin(andon::gateway::run(config)) => match ended {
-            Ok(()) => Err(CliError::infrastructure("the gateway has nothing left to watch")),
-            Err(error) => Err(CliError::infrastructure("the gateway cannot start").because(&error)),
-        },
-        () = stop.cancelled() => Ok(Exit::Passed),
-    }
-}
-
-/// Reads `NAME=URL[#BRANCH]`.
-pub(crate) fn parse_watch(watched: &str, whose: Whose) -> Result<WatchedProject, CliError> {
-    let form =
-        "write NAME=URL or NAME=URL#BRANCH; several branches are separated by commas, globs are allowed";
-    let wrong = |what: &str| CliError::usage(format!("{watched:?} cannot be watched: {what}")).hint(form);
-    let (name, rest) = watched.split_once('=').ok_or_else(|| wrong("it has no `=`"))?;
-    if !andon::config::is_name(name) {
-        return Err(wrong("its name is none for a project"));
-    }
-    let (url, branches) = match rest.rsplit_once('#') {
-        Some((url, branches)) => (url, Some(branches)),
-        None => (rest, None),
-    };
-    let branches = branches.map(|branches| branches.split(',').map(str::to_owned).collect::<Vec<_>>());
-    if branches.as_ref().is_some_and(|branches| branches.iter().any(String::is_empty)) {
-        return Err(wrong("a branch has no name"));
-    }
-    let url = RemoteUrl::parse(url)
-        .map_err(|error| CliError::usage("the repository cannot be watched").because(&error).hint(form))?;
-    let credentials = match whose {
-        Whose::None => Credentials::None,
-        Whose::User => Credentials::User,
-    };
-    Ok(WatchedProject { name: name.to_owned(), url, branches, credentials })
-}
-
-/// A folder that exists is meant as such: the gateway stands elsewhere, so its path becomes absolute.
-pub(crate) fn absolute_watch(watched: &str) -> String {
-    let Some((name, rest)) = watched.split_once('=') else { return watched.to_owned() };
-    let (path, branch) = rest.split_at(rest.rfind('#').unwrap_or(rest.len()));
-    match std::fs::canonicalize(path) {
-        Ok(absolute) if absolute.is_dir() => format!("{name}={}{branch}", absolute.display()),
-        _ => watched.to_owned(),
-    }
-}
-
 const DAY_SECS: u64 = 24 * 60 * 60;
 
 /// A worker's variables that `andon up` hands on to its boxes.
@@ -462,28 +365,6 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_watch_is_a_name_an_address_and_branches() {
-        let watched = parse_watch("shop=/srv/git/shop.git#main,release/*", Whose::User).unwrap();
-        assert_eq!(watched.name, "shop");
-        assert_eq!(watched.branches, Some(vec!["main".to_owned(), "release/*".to_owned()]));
-        assert_eq!(parse_watch("shop=/srv/git/shop.git", Whose::None).unwrap().branches, None);
-        for wrong in
-            ["shop", "=/srv", "../x=/srv", "a=ext::sh -c id", "a=--upload-pack=x", "a=/srv#", "a=/srv#x,"]
-        {
-            assert_eq!(parse_watch(wrong, Whose::None).unwrap_err().exit(), Exit::Usage, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_relative_folder_becomes_absolute_and_an_address_stays() {
-        assert!(absolute_watch("a=.#main").starts_with("a=/"));
-        assert!(absolute_watch("a=.#main").ends_with("#main"));
-        for stays in ["a=https://h/x.git#main", "a=/srv/none.git", "no-equals"] {
-            assert_eq!(absolute_watch(stays), stays);
-        }
-    }
 
     #[test]
     fn a_farm_keeps_its_tokens_and_takes_new_watches() {

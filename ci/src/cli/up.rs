@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::boxes::{self, Boxes};
 use super::error::CliError;
 use super::farm::{self, Address, FarmArgs};
+use super::gateway::{Whose, absolute_watch, config_file, parse_watch};
 use super::process::{Background, ProcessError};
 use super::registry::{RegistryArgs, Surroundings};
-use super::servers::{Driver, StoreArgs, Told, Whose, absolute_watch, ensure_farm, parse_watch};
+use super::servers::{Driver, StoreArgs, Told, ensure_farm};
 use super::shares::ShareArgs;
 use super::{engine, out};
 use crate::report::exit::Exit;
@@ -261,7 +262,7 @@ async fn gateway(
     before: Option<&FarmFile>,
     process: &Background,
 ) -> Result<(), CliError> {
-    if file.watch.is_empty() {
+    if file.watch.is_empty() && !config_file(state).is_file() {
         return Ok(());
     }
     let changed =

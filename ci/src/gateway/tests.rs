@@ -1,7 +1,8 @@
 //! Polling of real repositories, submitted to a coordinator that remembers.
 
+use super::watcher::PollError;
 use super::*;
-use crate::git::mirror::Credentials;
+use crate::git::mirror::Mirror;
 use crate::testing::{FakeFarm, SAMPLE, TestRepo};
 
 struct Setup {
@@ -15,27 +16,30 @@ fn setup() -> Setup {
     Setup { repo, farm }
 }
 
+fn watcher(config: &GatewayConfig) -> Watcher {
+    std::fs::create_dir_all(&config.mirrors).unwrap();
+    let shared = Shared::open(config).unwrap();
+    Watcher::new(config, &config.projects[0], &shared).unwrap()
+}
+
 impl Setup {
     async fn config(&self) -> GatewayConfig {
         let url = RemoteUrl::parse(self.repo.work().to_str().unwrap()).unwrap();
         GatewayConfig {
-            projects: vec![WatchedProject {
-                name: "shop".into(),
-                url,
-                branches: None,
-                credentials: Credentials::None,
-            }],
+            projects: vec![WatchedProject::polled("shop".into(), url, None, Credentials::None)],
             every: Duration::from_millis(50),
             mirrors: self.repo.root().join("mirrors"),
             connection: self.farm.connect().await,
+            listen: None,
+            run_url: None,
+            guard: Guard::default(),
         }
     }
 
     /// A watcher as a gateway that was just started has it.
     async fn started(&self) -> Watcher {
         let config = self.config().await;
-        std::fs::create_dir_all(&config.mirrors).unwrap();
-        Watcher::new(&config, &config.projects[0]).unwrap()
+        watcher(&config)
     }
 
     fn commits(&self) -> Vec<String> {
@@ -92,8 +96,7 @@ async fn only_watched_branches_run_and_the_gateway_may_say_which() {
     let mut config = setup.config().await;
     config.projects[0].branches = Some(vec!["feature/*".into()]);
     config.mirrors = setup.repo.root().join("others");
-    std::fs::create_dir_all(&config.mirrors).unwrap();
-    Watcher::new(&config, &config.projects[0]).unwrap().poll().await.unwrap();
+    watcher(&config).poll().await.unwrap();
     assert_eq!(setup.commits(), [main, feature]);
 }
 
@@ -117,8 +120,7 @@ async fn a_coordinator_that_is_away_costs_no_push() {
     let setup = setup();
     let mut config = setup.config().await;
     config.connection = Connection::open_lazily("unix:///nonexistent/farm.sock", "t").unwrap();
-    std::fs::create_dir_all(&config.mirrors).unwrap();
-    let mut watcher = Watcher::new(&config, &config.projects[0]).unwrap();
+    let mut watcher = watcher(&config);
     let error = watcher.poll().await.expect_err("nobody is there");
     assert!(matches!(error, PollError::Submit { .. }), "{error}");
     assert!(watcher.seen.heads().is_empty());
@@ -153,7 +155,7 @@ async fn a_lasting_trouble_is_said_once() {
 async fn a_push_is_seen_by_a_running_gateway_and_a_second_gateway_keeps_out() {
     let setup = setup();
     let config = setup.config().await;
-    let gateway = tokio::spawn(run(config.clone()));
+    let gateway = tokio::spawn(run(config.clone(), drop));
     let reached = |count: usize| {
         let setup = &setup;
         async move {
@@ -166,7 +168,7 @@ async fn a_push_is_seen_by_a_running_gateway_and_a_second_gateway_keeps_out() {
         }
     };
     reached(1).await;
-    assert!(matches!(run(config).await, Err(GatewayError::Busy(_))));
+    assert!(matches!(run(config, drop).await, Err(GatewayError::Busy(_))));
     setup.repo.write("x", "x");
     setup.repo.commit("pushed");
     reached(2).await;
@@ -178,5 +180,5 @@ async fn two_projects_of_one_name_are_refused() {
     let setup = setup();
     let mut config = setup.config().await;
     config.projects.push(config.projects[0].clone());
-    assert!(matches!(run(config).await, Err(GatewayError::Twice(name)) if name == "shop"));
+    assert!(matches!(run(config, drop).await, Err(GatewayError::Twice(name)) if name == "shop"));
 }

@@ -5,19 +5,26 @@
 //! checked, in a process group of its own that is killed when its time is up or nobody waits any more.
 
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use super::{RemoteUrl, Repository};
+use super::{RemoteUrl, Repository, Way};
 use crate::config::is_name;
+use crate::forge::guard::{Guard, GuardError};
 
 /// The longest fetch.
 pub const FETCH_TIME_MAX: Duration = Duration::from_secs(600);
+/// The largest mirror.
+pub const MIRROR_BYTES_MAX: u64 = 8 << 30;
+/// How often a mirror's size is looked at while git writes into it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What is kept of git's own messages.
 const STDERR_BYTES_MAX: u64 = 16 * 1024;
 
@@ -37,6 +44,18 @@ pub enum MirrorError {
     /// A project's name is part of a path.
     #[error("{0} is no name for a project: {form}", form = crate::config::NAME_FORM)]
     Name(String),
+    /// It leads where it must not.
+    #[error("{url} is not gone to")]
+    Address {
+        /// From where, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: GuardError,
+    },
+    /// A ref's name is part of git's arguments.
+    #[error("{0} is no full name of a ref")]
+    Ref(String),
     /// The mirror's folder.
     #[error("cannot make the mirror {path}")]
     Folder {
@@ -58,6 +77,16 @@ pub enum MirrorError {
         url: String,
         /// The limit.
         limit: Duration,
+    },
+    /// Sends more than anybody keeps.
+    #[error("git {what} of {url} was stopped: the mirror has more than {limit} bytes")]
+    Size {
+        /// Fetch or init.
+        what: &'static str,
+        /// From where, without credentials.
+        url: String,
+        /// The limit.
+        limit: u64,
     },
     /// git refused.
     #[error("git {what} of {url} failed ({status}): {stderr}")]
@@ -82,6 +111,8 @@ pub struct Mirror {
     url: RemoteUrl,
     credentials: Credentials,
     limit: Duration,
+    size_limit: u64,
+    guard: Arc<Guard>,
 }
 
 impl Mirror {
@@ -98,12 +129,29 @@ impl Mirror {
         }
         let address = blake3::hash(url.as_str().as_bytes()).to_hex();
         let path = folder.join(format!("{project}-{}.git", &address[..12]));
-        Ok(Self { path, url, credentials, limit: FETCH_TIME_MAX })
+        Ok(Self {
+            path,
+            url,
+            credentials,
+            limit: FETCH_TIME_MAX,
+            size_limit: MIRROR_BYTES_MAX,
+            guard: Arc::default(),
+        })
     }
 
     /// Another limit for one call of git.
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
+    }
+
+    /// Another limit for the size of the mirror.
+    pub fn with_size_limit(self, size_limit: u64) -> Self {
+        Self { size_limit, ..self }
+    }
+
+    /// Other exceptions than none from the rule that internal networks are not gone to.
+    pub fn with_guard(self, guard: Arc<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// The bare repository.
@@ -120,22 +168,66 @@ impl Mirror {
         match self.fetch_once().await {
             Err(MirrorError::Git { damaged: true, stderr, .. }) => {
                 tracing::warn!("the mirror {} is made anew: {stderr}", self.path.display());
-                std::fs::remove_dir_all(&self.path)
-                    .map_err(|source| MirrorError::Folder { path: self.path.clone(), source })?;
+                self.remove()?;
                 self.fetch_once().await
             }
             ended => ended,
         }
     }
 
+    /// Brings one ref of the source here under another name, beside the branches: the head of a pull request, a tag.
+    /// Both are full names that git itself would take; everything else is refused.
+    pub async fn fetch_ref(&self, from: &str, to: &str) -> Result<(), MirrorError> {
+        for name in [from, to] {
+            if !super::is_full_name(name) {
+                return Err(MirrorError::Ref(crate::config::quoted(name)));
+            }
+        }
+        let mut git = self.reaching().await?;
+        git.args(["fetch", "--quiet", "--force", "--no-tags", "--no-recurse-submodules"]);
+        git.args(["--no-write-fetch-head", "--", self.url.as_str(), &format!("+{from}:{to}")]);
+        self.run(git, "fetch").await
+    }
+
     async fn fetch_once(&self) -> Result<(), MirrorError> {
+        let mut git = self.reaching().await?;
+        git.args(["fetch", "--quiet", "--prune", "--force", "--no-tags", "--no-recurse-submodules"]);
+        git.args(["--no-write-fetch-head", "--", self.url.as_str(), "+refs/heads/*:refs/heads/*"]);
+        self.run(git, "fetch").await
+    }
+
+    /// git in a mirror that is there, bound to addresses of the source that may be gone to.
+    async fn reaching(&self) -> Result<Command, MirrorError> {
+        let pinned = self.pinned().await?;
         if Repository::open(&self.path).is_err() {
             self.init().await?;
         }
         let mut git = self.git();
-        git.args(["fetch", "--quiet", "--prune", "--force", "--no-tags", "--no-recurse-submodules"]);
-        git.args(["--no-write-fetch-head", "--", self.url.as_str(), "+refs/heads/*:refs/heads/*"]);
-        self.run(git, "fetch").await
+        if let Some(pin) = pinned {
+            git.arg("-c").arg(format!("http.curloptResolve={pin}"));
+        }
+        Ok(git)
+    }
+
+    /// Looks at where the source's name leads. Of https the answer binds: git connects to these addresses and resolves
+    /// nothing itself, so the name cannot lead elsewhere a moment later.
+    async fn pinned(&self) -> Result<Option<String>, MirrorError> {
+        let Some(host) = self.url.host() else { return Ok(None) };
+        let found = match self.guard.resolve(host.name, host.port).await {
+            Ok(found) => found,
+            // An alias of the user's own ssh configuration: it leads where the user said.
+            Err(GuardError::Resolve { .. } | GuardError::Nowhere(_))
+                if host.way == Way::Ssh && self.credentials == Credentials::User =>
+            {
+                return Ok(None);
+            }
+            Err(source) => return Err(MirrorError::Address { url: self.url.to_string(), source }),
+        };
+        let is_name = host.name.trim_matches(['[', ']']).parse::<IpAddr>().is_err();
+        Ok((host.way == Way::Https && is_name).then(|| {
+            let addresses: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
+            format!("{}:{}:{}", host.name, host.port, addresses.join(","))
+        }))
     }
 
     async fn init(&self) -> Result<(), MirrorError> {
@@ -213,7 +305,15 @@ impl Mirror {
             Ok::<_, std::io::Error>((child.wait().await?, said))
         };
         let url = || self.url.to_string();
-        let ended = tokio::time::timeout(self.limit, ending).await;
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(self.limit, ending) => ended,
+            () = self.outgrown() => {
+                // Its group is killed first, so that nothing is written into what is removed.
+                drop(group);
+                self.remove()?;
+                return Err(MirrorError::Size { what, url: url(), limit: self.size_limit });
+            }
+        };
         let (status, said) = match ended {
             Ok(ended) => ended.map_err(MirrorError::Spawn)?,
             Err(_) => return Err(MirrorError::Time { what, url: url(), limit: self.limit }),
@@ -225,6 +325,22 @@ impl Mirror {
         let said = String::from_utf8_lossy(&said);
         let stderr = self.without_secrets(&one_line(&said));
         Err(MirrorError::Git { what, url: url(), status, stderr, damaged: is_damaged(&said) })
+    }
+
+    /// Ends when the mirror is larger than it may be.
+    async fn outgrown(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let path = self.path.clone();
+            if crate::hook::blocking(move || size(&path)).await > self.size_limit {
+                return;
+            }
+        }
+    }
+
+    fn remove(&self) -> Result<(), MirrorError> {
+        std::fs::remove_dir_all(&self.path)
+            .map_err(|source| MirrorError::Folder { path: self.path.clone(), source })
     }
 
     fn without_secrets(&self, said: &str) -> String {
@@ -259,6 +375,18 @@ const SETTINGS: [(&str, &str); 23] = [
     ("fetch.fsck.missingSpaceBeforeEmail", "ignore"),
     ("fetch.fsck.badEmail", "ignore"),
 ];
+
+/// The bytes of all files beneath a folder, as far as they can be seen.
+fn size(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => size(&entry.path()),
+        Ok(data) => data.len(),
+        // It has just been removed.
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
 
 /// A process group that dies with this value unless it has ended.
 struct Group(Option<Pid>);

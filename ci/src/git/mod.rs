@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::archive::Archive;
 pub use self::remote::{RemoteError, RemoteUrl};
+pub(crate) use self::remote::{Way, without_credentials};
 pub use self::snapshot::{ENTRIES_MAX, Entry, FILE_BYTES_MAX, Kind, Snapshot, TOTAL_BYTES_MAX};
 
 /// The most branches of a repository that are looked at.
@@ -225,6 +226,11 @@ impl Repository {
         Ok(Branches { heads, refused })
     }
 
+    /// Whether the commit is there.
+    pub fn has(&self, commit: &CommitId) -> bool {
+        self.inner.find_commit(commit.0).is_ok()
+    }
+
     /// When the commit was made, in seconds since 1970, as its author's machine said.
     pub fn commit_time(&self, commit: &CommitId) -> Result<i64, GitError> {
         let found = self.inner.find_commit(commit.0);
@@ -269,11 +275,26 @@ impl Repository {
 
 /// The branch of a full ref name, if it is one that can be worked with: valid for git, UTF-8, no leading `-`.
 pub fn branch_name(reference: &str) -> Option<&str> {
-    let branch = reference.strip_prefix("refs/heads/")?;
-    let fit = !branch.starts_with('-')
-        && !branch.chars().any(char::is_control)
+    checked_name(reference, "refs/heads/")
+}
+
+/// The tag of a full ref name, as [`branch_name`].
+pub fn tag_name(reference: &str) -> Option<&str> {
+    checked_name(reference, "refs/tags/")
+}
+
+/// Whether this is one ref by its full name, and no pattern.
+fn is_full_name(reference: &str) -> bool {
+    let fit = |prefix: &&str| checked_name(reference, prefix).is_some_and(|rest| !rest.contains('*'));
+    ["refs/heads/", "refs/tags/", "refs/pull/", "refs/merge-requests/", "refs/andon/"].iter().any(fit)
+}
+
+fn checked_name<'r>(reference: &'r str, prefix: &str) -> Option<&'r str> {
+    let name = reference.strip_prefix(prefix)?;
+    let fit = !name.starts_with('-')
+        && !name.chars().any(char::is_control)
         && git2::Reference::is_valid_name(reference);
-    fit.then_some(branch)
+    fit.then_some(name)
 }
 
 #[cfg(test)]

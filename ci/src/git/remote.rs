@@ -68,6 +68,7 @@ impl RemoteUrl {
             return Err(RemoteError::Helper { url: shown(url), helper: helper.escape_debug().to_string() });
         }
         match url.split_once(':') {
+            Some((at, _)) if at.contains('[') => Err(malformed("write ssh://user@[address]/path")),
             Some((at, path)) if !at.contains('/') && !path.is_empty() && !path.starts_with('-') => {
                 host(at).map(|()| Self(url.to_owned())).map_err(malformed)
             }
@@ -75,10 +76,52 @@ impl RemoteUrl {
         }
     }
 
+    /// Which machine it leads to, and how; `None` for a path of this one.
+    pub(crate) fn host(&self) -> Option<Host<'_>> {
+        let (way, rest, usual) = match self.0.split_once("://") {
+            Some(("https", rest)) => (Way::Https, rest, 443),
+            Some(("ssh", rest)) => (Way::Ssh, rest, 22),
+            Some(("git", rest)) => (Way::Git, rest, 9418),
+            Some(_) => return None,
+            None if self.0.starts_with('/') => return None,
+            None => {
+                let at = self.0.split(':').next().unwrap_or_default();
+                let name = at.rsplit_once('@').map_or(at, |(_, name)| name);
+                return Some(Host { way: Way::Ssh, name, port: 22 });
+            }
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+        let end = authority.rfind(']').map_or(0, |end| end + 1);
+        let (name, port) = match authority[end..].find(':') {
+            Some(colon) => authority.split_at(end + colon),
+            None => (authority, ""),
+        };
+        let port = port.trim_start_matches(':').parse().unwrap_or(usual);
+        Some(Host { way, name, port })
+    }
+
     /// As it is given to `git`; may hold credentials.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// How a machine is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Https,
+    Ssh,
+    Git,
+}
+
+/// The machine that an address leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Host<'u> {
+    pub(crate) way: Way,
+    /// A name or an address; IPv6 in brackets.
+    pub(crate) name: &'u str,
+    pub(crate) port: u16,
 }
 
 /// Without credentials.
@@ -163,9 +206,40 @@ mod tests {
         for url in ["http://h/x", "ftp://h/x", "ext+x://h", "rsync://h/x"] {
             assert!(matches!(RemoteUrl::parse(url), Err(RemoteError::Scheme { .. })), "{url}");
         }
-        for url in ["", "shop.git", "../x", "https:///x", "file://rel", "a\nb:c", "./ext::x"] {
+        for url in [
+            "git@[fd00::1]:x.git",
+            "git@[fd00:1:2]:x.git",
+            "",
+            "shop.git",
+            "../x",
+            "https:///x",
+            "file://rel",
+            "a\nb:c",
+            "./ext::x",
+        ] {
             assert!(RemoteUrl::parse(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn the_machine_of_an_address_is_known() {
+        let host = |url: &str| {
+            let url = RemoteUrl::parse(url).unwrap();
+            url.host().map(|host| (host.way, host.name.to_owned(), host.port))
+        };
+        for (url, way, name, port) in [
+            ("https://me:p@ss@h.example/a:b.git", Way::Https, "h.example", 443),
+            ("https://h:8443/x", Way::Https, "h", 8443),
+            ("https://[::1]:99/x", Way::Https, "[::1]", 99),
+            ("https://[fd00::1]/x", Way::Https, "[fd00::1]", 443),
+            ("ssh://git@h:2222/x", Way::Ssh, "h", 2222),
+            ("git@h:a/b.git", Way::Ssh, "h", 22),
+            ("git://h/x", Way::Git, "h", 9418),
+        ] {
+            assert_eq!(host(url), Some((way, name.to_owned(), port)), "{url}");
+        }
+        assert_eq!(host("/srv/x.git"), None);
+        assert_eq!(host("file:///srv/x.git"), None);
     }
 
     #[test]

@@ -45,6 +45,33 @@ pub struct Prepared {
     pub notes: Vec<Note>,
 }
 
+/// The pull or merge request that a commit is the head of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pull {
+    /// As people know it.
+    pub number: u64,
+    /// The head is in another repository.
+    pub fork: bool,
+    /// Who let this very commit run.
+    pub approved_by: Option<String>,
+}
+
+impl Prepared {
+    /// Says of which pull request it is. A fork's commit that nobody has approved keeps nothing that lets code reach
+    /// out: its suites lose their `egress`. Secrets it cannot have: a specification is made of the commit alone.
+    pub fn of_pull(&mut self, pull: &Pull) {
+        let provenance = self.spec.provenance.get_or_insert_default();
+        provenance.pull_request = pull.number;
+        provenance.fork = pull.fork;
+        provenance.approved_by = pull.approved_by.clone().unwrap_or_default();
+        if pull.fork && pull.approved_by.is_none() {
+            for suite in &mut self.spec.suites {
+                suite.egress.clear();
+            }
+        }
+    }
+}
+
 /// Why there is nothing to submit.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -157,6 +184,7 @@ pub fn prepare(
         trigger: request.trigger.into(),
         requested_by: request.requested_by.clone(),
         submitted_unix_ms: request.submitted_unix_ms,
+        ..Provenance::default()
     });
     let archive = snapshot.archive(scratch)?;
     spec.source_digest.clone_from(&archive.digest);

@@ -225,3 +225,29 @@ fn triggers_are_read_even_where_the_rest_is_wrong() {
     let found = triggers(&repo.open(), &commit).unwrap().unwrap();
     assert_eq!(found.branches, ["trunk"]);
 }
+
+#[test]
+fn a_forks_run_has_nothing_that_is_not_in_its_commit_and_reaches_nobody_until_it_is_approved() {
+    let repo = TestRepo::sample();
+    repo.write("andon.toml", SAMPLE.replace("retries", "egress = [\"pypi.org:443\"]\nretries"));
+    repo.commit("wants to reach out");
+    let of = |pull: Pull| {
+        let mut prepared = prepared(&repo);
+        prepared.of_pull(&pull);
+        prepared.spec
+    };
+    let plain = prepared(&repo).spec;
+    assert_eq!(plain.suites[0].egress, ["pypi.org:443"], "so the test can fail");
+    let own = of(Pull { number: 7, fork: false, approved_by: None });
+    assert_eq!(own.suites, plain.suites);
+    let fork = of(Pull { number: 7, fork: true, approved_by: None });
+    assert!(fork.suites.iter().all(|suite| suite.egress.is_empty()));
+    let provenance = fork.provenance.clone().unwrap();
+    assert_eq!((provenance.pull_request, provenance.fork, provenance.approved_by.as_str()), (7, true, ""));
+    let approved = of(Pull { number: 7, fork: true, approved_by: Some("ann".into()) });
+    assert_eq!(approved.suites, plain.suites);
+    // Whoever looks at the specification finds no more than the commit and why it runs.
+    let mut bare = fork;
+    (bare.provenance, bare.suites) = (plain.provenance.clone(), plain.suites.clone());
+    assert_eq!(bare, plain);
+}

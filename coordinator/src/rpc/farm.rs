@@ -101,12 +101,10 @@ impl FarmApi for FarmService {
         request: Request<wire::SubmitRunRequest>,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
         let request = request.into_inner();
-        if request.dedup_key.len() > DEDUP_KEY_MAX {
-            return Err(Status::invalid_argument(format!("a dedup key has at most {DEDUP_KEY_MAX} bytes")));
-        }
+        let dedup_key = dedup_key(request.dedup_key)?;
         let spec = self.spec(&request.spec_digest).await?;
         let mut header = header_of(&spec, request.spec_digest);
-        header.dedup_key = (!request.dedup_key.is_empty()).then_some(request.dedup_key);
+        header.dedup_key = dedup_key;
         self.submit(&spec, header, Start::Discover).await
     }
 
@@ -114,7 +112,8 @@ impl FarmApi for FarmService {
         &self,
         request: Request<wire::RerunRequest>,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        let dedup_key = dedup_key(std::mem::take(&mut request.dedup_key))?;
         let earlier = self.whole_row(request.run).await?;
         let same = request.spec_digest.is_empty() || request.spec_digest == earlier.header.spec_digest;
         let spec_digest = if same { earlier.header.spec_digest.clone() } else { request.spec_digest.clone() };
@@ -129,6 +128,7 @@ impl FarmApi for FarmService {
         header.git_ref.clone_from(&earlier.header.git_ref);
         header.trigger = Trigger::Rerun;
         header.rerun_of = Some(earlier.run);
+        header.dedup_key = dedup_key;
         let pinned = same && !earlier.baseline_key.is_empty();
         let baseline = pinned.then_some(earlier.baseline_key);
         self.submit(&spec, header, Start::Chosen { tests: chosen, baseline }).await
@@ -317,6 +317,13 @@ impl FarmApi for FarmService {
         self.farm.store.put_image(&row).await.map_err(|error| internal(&error))?;
         Ok(Response::new(wire::AddImageResponse {}))
     }
+}
+
+fn dedup_key(key: String) -> Result<Option<String>, Status> {
+    if key.len() > DEDUP_KEY_MAX {
+        return Err(Status::invalid_argument(format!("a dedup key has at most {DEDUP_KEY_MAX} bytes")));
+    }
+    Ok((!key.is_empty()).then_some(key))
 }
 
 fn header_of(spec: &wire::RunSpec, spec_digest: String) -> RunHeader {

@@ -1,0 +1,182 @@
+//! A worker played by hand: real sessions with a real coordinator, and no Docker. What it discovers and how tests end is
+//! said by the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use andon_proto as wire;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Endpoint;
+use wire::assign::Work;
+use wire::coordinator_message::Body as Told;
+use wire::report::Body as Report;
+use wire::worker_message::Body as Said;
+
+/// How often it says that it is there.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+struct Rules {
+    tests: Vec<String>,
+    /// Tests that fail, with their message.
+    failing: BTreeMap<String, String>,
+    /// Tests do not end while it is set.
+    hold: bool,
+    started: BTreeSet<String>,
+    first_start: Option<Instant>,
+}
+
+/// The worker; ends with its value.
+pub(crate) struct HandWorker {
+    rules: Arc<(Mutex<Rules>, Notify)>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl HandWorker {
+    /// Joins the farm of this state folder, with these tests to discover.
+    pub(crate) fn join(state: &Path, tests: &[&str]) -> Self {
+        let text = std::fs::read_to_string(state.join("farm.json")).expect("the farm's file");
+        let farm: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let token = farm["join_token"].as_str().expect("a token").to_owned();
+        let url = format!("unix://{}", state.join("run/coordinator.sock").display());
+        let tests = tests.iter().map(|test| (*test).to_owned()).collect();
+        let rules = Arc::new((Mutex::new(Rules { tests, ..Rules::default() }), Notify::new()));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.spawn(session(url, token, Arc::clone(&rules)));
+        Self { rules, runtime: Some(runtime) }
+    }
+
+    fn rules<T>(&self, change: impl FnOnce(&mut Rules) -> T) -> T {
+        let changed = change(&mut self.rules.0.lock().expect("nobody panics with it"));
+        self.rules.1.notify_waiters();
+        changed
+    }
+
+    /// From now on this test fails.
+    pub(crate) fn fail(&self, test: &str, message: &str) {
+        self.rules(|rules| drop(rules.failing.insert(test.to_owned(), message.to_owned())));
+    }
+
+    /// From now on it passes.
+    pub(crate) fn pass(&self, test: &str) {
+        self.rules(|rules| drop(rules.failing.remove(test)));
+    }
+
+    /// Whether tests stay where they are.
+    pub(crate) fn hold(&self, hold: bool) {
+        self.rules(|rules| {
+            rules.hold = hold;
+            rules.first_start = None;
+        });
+    }
+
+    /// When the first test since [`HandWorker::hold`] was started.
+    pub(crate) fn first_start(&self) -> Option<Instant> {
+        self.rules(|rules| rules.first_start)
+    }
+}
+
+impl Drop for HandWorker {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+type Shared = Arc<(Mutex<Rules>, Notify)>;
+
+async fn session(url: String, token: String, rules: Shared) {
+    let channel = loop {
+        match Endpoint::from_shared(url.clone()).expect("a socket is an endpoint").connect().await {
+            Ok(channel) => break channel,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let (say, said) = mpsc::channel(64);
+    let hello = wire::Hello { worker: "by-hand".into(), lanes: 1, ..wire::Hello::default() };
+    say.send(wire::WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) }).await.expect("open");
+    let mut request = tonic::Request::new(ReceiverStream::new(said));
+    let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a token is ASCII");
+    request.metadata_mut().insert("authorization", value);
+    let mut work = wire::work_client::WorkClient::new(channel);
+    let mut hear = work.session(request).await.expect("the worker joins").into_inner();
+    let mut seq = 1;
+    let mut send = async |body: Said| {
+        seq += 1;
+        let _ = say.send(wire::WorkerMessage { seq, body: Some(body) }).await;
+    };
+    let ready = || Said::LaneReady(wire::LaneReady { lane: 0, baseline_key: String::new() });
+    send(ready()).await;
+    let mut held: Option<(wire::Lease, wire::Execute)> = None;
+    let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
+    loop {
+        if let Some((lease, execute)) = held.take_if(|_| !rules.0.lock().expect("whole").hold) {
+            for body in results(&rules, &execute) {
+                send(Said::Report(wire::Report { lease: Some(lease), body: Some(body) })).await;
+            }
+            send(ready()).await;
+        }
+        tokio::select! {
+            message = hear.message() => {
+                let Ok(Some(message)) = message else { return };
+                match message.body {
+                    Some(Told::Assign(assign)) => {
+                        let (Some(lease), Some(work)) = (assign.lease, assign.work) else { continue };
+                        match work {
+                            Work::Discover(_) => {
+                                let tests = rules.0.lock().expect("whole").tests.clone();
+                                let found = wire::Discovered { tests, log_zstd: Vec::new() };
+                                let body = Some(Report::Discovered(found));
+                                send(Said::Report(wire::Report { lease: Some(lease), body })).await;
+                                send(ready()).await;
+                            }
+                            Work::Execute(execute) => {
+                                let mut rules = rules.0.lock().expect("whole");
+                                rules.started.extend(execute.tests.iter().map(|test| test.id.clone()));
+                                rules.first_start.get_or_insert_with(Instant::now);
+                                drop(rules);
+                                held = Some((lease, execute));
+                            }
+                            other => panic!("not for a worker by hand: {other:?}"),
+                        }
+                    }
+                    Some(Told::Revoke(_)) if held.take().is_some() => send(ready()).await,
+                    _ => {}
+                }
+            }
+            () = rules.1.notified() => {}
+            _ = heartbeat.tick() => {
+                let held = held.iter().map(|(lease, _)| *lease).collect();
+                send(Said::Heartbeat(wire::Heartbeat { held })).await;
+            }
+        }
+    }
+}
+
+fn results(rules: &Shared, execute: &wire::Execute) -> Vec<Report> {
+    let rules = rules.0.lock().expect("whole");
+    let mut reports: Vec<_> = execute
+        .tests
+        .iter()
+        .map(|test| {
+            let mut result = wire::TestResult { attempt: test.attempt, run_ms: 3, ..Default::default() };
+            result.set_outcome(wire::Outcome::Passed);
+            if let Some(message) = rules.failing.get(&test.id) {
+                result.set_outcome(wire::Outcome::Failed);
+                result.message.clone_from(message);
+            }
+            Report::TestResult(result)
+        })
+        .collect();
+    reports.push(Report::UnitEnded(wire::UnitEnded {}));
+    reports
+}
