@@ -7,20 +7,18 @@
 //! machine are not touched. A frozen one is thawed first: under version 1 of the control groups it cannot die otherwise.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const SHIM: &str = "containerd-shim";
 /// Where the hierarchies are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Killed processes are waited for so long.
-const REAP_LIMIT: Duration = Duration::from_secs(5);
+/// A killed process has ended within this, or is left behind.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Kills every container whose shim belongs to this containerd, and the shim; answers with how many there were.
 pub(super) fn kill(containerd_socket: &Path) -> usize {
@@ -34,12 +32,11 @@ pub(super) fn kill(containerd_socket: &Path) -> usize {
     let shims: Vec<u32> = processes.into_iter().filter(is_ours).collect();
     // A container's first process takes all others of its process namespace along.
     let first: Vec<u32> = shims.iter().flat_map(|shim| children(*shim)).collect();
-    end(&[first, shims.clone()].concat(), REAP_LIMIT);
+    end(&[first, shims.clone()].concat(), END_LIMIT);
     shims.len()
 }
 
-/// Kills these and waits until they are gone, at most so long. Orphans are handed to the agent where it asks for them
-/// (`engine/direct/`): they are waited for, or each would stay as an entry in the table of processes.
+/// Kills these and waits until they have ended, at most so long.
 pub(super) fn end(processes: &[u32], limit: Duration) {
     let until = Instant::now() + limit;
     let opened: Vec<(Pid, OwnedFd)> = processes
@@ -56,10 +53,6 @@ pub(super) fn end(processes: &[u32], limit: Duration) {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
         let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left));
-    }
-    for (_, process) in &opened {
-        // Somebody else's, or waited for already.
-        let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
 }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use thiserror::Error;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::bundle::Bundle;
 use self::overlay::Overlay;
@@ -68,14 +69,8 @@ pub struct DirectOptions {
 
 /// Nothing can be started directly here.
 #[derive(Debug, Error)]
-pub enum DirectUnfit {
-    /// No program that makes containers.
-    #[error("neither crun nor runc is on the search path")]
-    NoRuntime,
-    /// The kernel does not hand orphans over.
-    #[error("the agent cannot look after processes that others started")]
-    Orphans(#[source] std::io::Error),
-}
+#[error("the kernel does not let the agent look after processes that others started")]
+pub struct DirectUnfit(#[source] std::io::Error);
 
 #[derive(Debug, Clone)]
 enum Entry {
@@ -92,21 +87,20 @@ pub struct DirectEngine {
     runtime: Arc<Runtime>,
     /// By id.
     entries: Mutex<BTreeMap<String, Entry>>,
+    _reaping: AbortOnDropHandle<()>,
 }
 
 impl DirectEngine {
     /// Over this engine.
     ///
     /// # Errors
-    /// Where there is no runtime, or the kernel does not allow to look after what it starts.
+    /// Where the kernel does not allow to look after what the runtime starts.
     pub fn over(inner: SharedEngine, options: DirectOptions) -> Result<Self, DirectUnfit> {
-        let search_path = std::env::var_os("PATH").unwrap_or_default();
-        let state = options.folder.join(STATE);
-        let runtime = Runtime::find(&search_path, state, options.prefix.clone());
-        let runtime = Arc::new(runtime.ok_or(DirectUnfit::NoRuntime)?);
-        process::adopt_orphans().map_err(DirectUnfit::Orphans)?;
-        tracing::info!(runtime = runtime.program(), "containers are restarted without their daemon");
-        Ok(Self { inner, options, runtime, entries: Mutex::default() })
+        process::adopt_orphans().map_err(DirectUnfit)?;
+        let reaping = AbortOnDropHandle::new(tokio::spawn(process::reap_strangers()));
+        let runtime = Arc::new(Runtime::new(options.folder.join(STATE), options.prefix.clone()));
+        tracing::info!("services are restarted without their daemon");
+        Ok(Self { inner, options, runtime, entries: Mutex::default(), _reaping: reaping })
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

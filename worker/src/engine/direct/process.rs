@@ -1,10 +1,16 @@
 //! Processes that somebody else started for us: the kernel hands them to the agent when their starter has ended, and the agent
 //! waits for them, as it is the only one who can (prctl(2), PR_SET_CHILD_SUBREAPER).
 //!
-//! Invariant: one is looked at and signalled by a descriptor (pidfd_open(2)) alone, never by a number that another may have.
+//! With those that are asked for come others, which nobody knows (what looks after the daemon's containers, what a runtime
+//! leaves behind). Without somebody who waits for them their entries would fill the table of processes.
+//!
+//! Invariants: one that is asked for is looked at and signalled by a descriptor (pidfd_open(2)) alone, never by a
+//! number that another may have; one that somebody here is waiting for is left to them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -18,6 +24,8 @@ use tokio::io::unix::AsyncFd;
 const SIGNALLED: i64 = 128;
 /// Of one whose end nobody can tell.
 const UNKNOWN: i64 = 255;
+/// Between two looks for children that nobody waits for.
+const REAP_EVERY: Duration = Duration::from_secs(5);
 
 /// From now on orphans of what the agent starts are the agent's.
 pub(super) fn adopt_orphans() -> io::Result<()> {
@@ -27,6 +35,36 @@ pub(super) fn adopt_orphans() -> io::Result<()> {
 fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Waits for the ended children of the agent that nobody else waits for, for ever. Whoever waits for a child has done so long
+/// before it is seen twice.
+pub(super) async fn reap_strangers() {
+    let mut looks = tokio::time::interval(REAP_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = BTreeSet::new();
+    loop {
+        looks.tick().await;
+        let Ok(now) = tokio::task::spawn_blocking(ended_children).await else { return };
+        for pid in now.intersection(&before).filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+            // Waited for meanwhile: that is as well.
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+        before = now;
+    }
+}
+
+/// By their own word (proc_pid_stat(5)).
+fn ended_children() -> BTreeSet<u32> {
+    let agent = getpid().as_raw_nonzero().to_string();
+    let has_ended = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // A program's name may hold anything, parentheses too.
+        let mut words = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+        words.next() == Some("Z") && words.next() == Some(&agent)
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(has_ended).collect()
 }
 
 /// A process that is somebody else's.
@@ -90,27 +128,48 @@ impl Adopted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::{ChildStdin, Command, Stdio};
 
-    /// Starts a shell that leaves a process behind; answers with that one's number.
-    fn leave_behind(script: &str) -> u32 {
-        let script = format!("({script}) >/dev/null 2>&1 & echo $!");
-        let output = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    /// Starts a shell that leaves a process behind, which ends with 7 once its input does.
+    fn leave_behind() -> (u32, ChildStdin) {
+        let script = "exec 3<&0; (read word <&3; exit 7) >/dev/null 2>&1 & echo $!";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        (said.trim().parse().unwrap(), input)
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let waiting = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
     }
 
     #[tokio::test]
     async fn what_was_left_behind_is_waited_for_also_where_it_has_ended_already() {
         adopt_orphans().unwrap();
-        for script in ["exit 7", "sleep 0.05; exit 7"] {
-            assert_eq!(Adopted::of(leave_behind(script)).unwrap().ended().await, 7, "{script}");
-        }
-        let endless = Adopted::of(leave_behind("exec sleep 600")).unwrap();
-        let foreign = Foreign::of(endless.pid).unwrap();
+        let (pid, input) = leave_behind();
+        drop(input);
+        until(|| ended_children().contains(&pid)).await;
+        assert_eq!(Adopted::of(pid).unwrap().ended().await, 7);
+        assert!(!ended_children().contains(&pid));
+
+        let (pid, input) = leave_behind();
+        let (ending, foreign) = (Adopted::of(pid).unwrap(), Foreign::of(pid).unwrap());
         assert!(foreign.lives());
-        endless.kill().unwrap();
-        assert_eq!(endless.ended().await, 137);
+        drop(input);
+        assert_eq!(ending.ended().await, 7);
         assert!(!foreign.lives());
-        endless.kill().unwrap();
+
+        let (pid, _input) = leave_behind();
+        let killed = Adopted::of(pid).unwrap();
+        killed.kill().unwrap();
+        assert_eq!(killed.ended().await, 137);
+        killed.kill().unwrap();
     }
 }

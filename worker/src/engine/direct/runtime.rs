@@ -1,5 +1,6 @@
-//! The program that makes containers of configurations: crun or runc, whichever is there (crun starts a container in half the
-//! time; both take the same words). Knows command lines, not which container is whose.
+//! The program that makes containers of configurations: runc, which the daemon uses too, so that each life of a container is
+//! made by the same hands. (crun takes the same words and half the time, but what it makes differs: who owns /dev/null, what can
+//! be written beneath /sys/fs/cgroup.) Knows command lines, not which container is whose.
 //!
 //! Invariant: it is started with the same filter of system calls as the daemon's own programs, so that containers inherit it.
 
@@ -14,24 +15,19 @@ use tokio::process::Command;
 
 use crate::engine::limits;
 
-/// The first that is there. Debian has both.
-const PROGRAMS: [(&str, &[&str]); 2] = [("crun", &["--cgroup-manager=cgroupfs"]), ("runc", &[])];
+const PROGRAM: &str = "runc";
 
 /// Why a container, or a process in one, was not started.
 #[derive(Debug, Error)]
 pub(super) enum RuntimeFault {
-    #[error("{program} cannot be run")]
-    Spawn {
-        program: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{program} did not end within {:?}", limits::CALL)]
-    Slow { program: &'static str },
-    #[error("{program} ended with {status}")]
-    Failed { program: &'static str, status: std::process::ExitStatus },
-    #[error("{program} does not say which process it started")]
-    NoPid { program: &'static str },
+    #[error("{PROGRAM} cannot be run")]
+    Spawn(#[source] io::Error),
+    #[error("{PROGRAM} did not end within {:?}", limits::CALL)]
+    Slow,
+    #[error("{PROGRAM} ended with {0}")]
+    Failed(std::process::ExitStatus),
+    #[error("{PROGRAM} does not say which process it started")]
+    NoPid,
 }
 
 /// Where a process's output goes and its input comes from.
@@ -44,48 +40,37 @@ pub(super) struct Streams {
 /// The program and where it keeps what it knows of containers.
 #[derive(Debug, Clone)]
 pub(super) struct Runtime {
-    program: &'static str,
-    options: &'static [&'static str],
     state: PathBuf,
     prefix: Vec<OsString>,
 }
 
 impl Runtime {
-    /// `None` where there is none on the search path. `prefix` is what it is started by.
-    pub(super) fn find(search_path: &OsString, state: PathBuf, prefix: Vec<OsString>) -> Option<Self> {
-        let is_there =
-            |program: &str| std::env::split_paths(search_path).any(|dir| dir.join(program).is_file());
-        let (program, options) = PROGRAMS.into_iter().find(|(program, _)| is_there(program))?;
-        Some(Self { program, options, state, prefix })
-    }
-
-    pub(super) fn program(&self) -> &'static str {
-        self.program
+    /// `prefix` is what it is started by.
+    pub(super) fn new(state: PathBuf, prefix: Vec<OsString>) -> Self {
+        Self { state, prefix }
     }
 
     fn command(&self) -> Command {
         let mut command = match self.prefix.split_first() {
             Some((first, rest)) => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(self.program);
+                command.args(rest).arg(PROGRAM);
                 command
             }
-            None => Command::new(self.program),
+            None => Command::new(PROGRAM),
         };
-        command.args(self.options).arg("--root").arg(&self.state);
+        command.arg("--root").arg(&self.state);
         command
     }
 
     async fn end(&self, mut command: Command) -> Result<(), RuntimeFault> {
-        let program = self.program;
-        let failed = |source| RuntimeFault::Spawn { program, source };
-        let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+        let mut child = command.kill_on_drop(true).spawn().map_err(RuntimeFault::Spawn)?;
         // With it go the ends of pipes that only the container is to hold.
         drop(command);
         let ended = tokio::time::timeout(limits::CALL, child.wait()).await;
-        match ended.map_err(|_| RuntimeFault::Slow { program })?.map_err(failed)? {
+        match ended.map_err(|_| RuntimeFault::Slow)?.map_err(RuntimeFault::Spawn)? {
             status if status.success() => Ok(()),
-            status => Err(RuntimeFault::Failed { program, status }),
+            status => Err(RuntimeFault::Failed(status)),
         }
     }
 
@@ -100,7 +85,7 @@ impl Runtime {
         command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         self.end(command).await?;
         let said = fs::read_to_string(pid_file).unwrap_or_default();
-        said.trim().parse().map_err(|_| RuntimeFault::NoPid { program: self.program })
+        said.trim().parse().map_err(|_| RuntimeFault::NoPid)
     }
 
     /// Makes and starts a container of `config.json` in the folder; answers with its first process.
@@ -143,30 +128,19 @@ impl Runtime {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_quicker_program_goes_first_and_without_any_there_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().as_os_str().to_owned();
-        let find = || Runtime::find(&path, PathBuf::new(), Vec::new()).map(|runtime| runtime.program());
-        assert_eq!(find(), None);
-        fs::write(folder.path().join("runc"), "").unwrap();
-        assert_eq!(find(), Some("runc"));
-        fs::write(folder.path().join("crun"), "").unwrap();
-        assert_eq!(find(), Some("crun"));
-    }
-
     #[tokio::test]
     async fn what_it_is_told_and_what_it_answers() {
         let folder = tempfile::tempdir().unwrap();
         let script = "echo \"$@\" > \"$0/said\"; for word; do case $last in --pid-file) echo 42 > \"$word\";; esac; last=$word; done";
         let prefix = ["sh", "-c", script, &folder.path().to_string_lossy()].map(OsString::from).to_vec();
-        let runtime = Runtime { program: "runc", options: &[], state: "/state".into(), prefix };
+        let runtime = Runtime::new("/state".into(), prefix);
         let streams = || Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() };
         assert_eq!(runtime.run("c", folder.path(), streams()).await.unwrap(), 42);
         let said = fs::read_to_string(folder.path().join("said")).unwrap();
         let at = folder.path().display();
         assert_eq!(said, format!("runc --root /state run --detach --bundle {at} --pid-file {at}/pid c\n"));
-        let failing = Runtime { prefix: ["sh", "-c", "exit 3"].map(OsString::from).to_vec(), ..runtime };
+        let failing = ["sh", "-c", "exit 3"].map(OsString::from).to_vec();
+        let failing = Runtime::new("/state".into(), failing);
         let error = failing.run("c", folder.path(), streams()).await.unwrap_err();
         assert_eq!(error.to_string(), "runc ended with exit status: 3");
     }
