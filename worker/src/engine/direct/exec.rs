@@ -31,7 +31,7 @@ pub(super) async fn exec(
     spec: &ExecSpec,
     output: &mut (dyn OutputSink + '_),
 ) -> Result<i64, EngineError> {
-    let what = what(&slot.made.name, spec);
+    let what = what(slot.name(), spec);
     let limited = tokio::time::timeout(spec.limit, exec_to_end(runtime, slot, spec, output, &what));
     limited.await.unwrap_or_else(|_| Err(EngineError::TimedOut { what: what.clone(), limit: spec.limit }))
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Where the hierarchies are mounted: each controller's in a folder (version 1), or all as one (version 2).
 const HIERARCHIES: &str = "/sys/fs/cgroup";
 /// Have a line `oom_kill N`: version 1, version 2.
@@ -32,6 +34,17 @@ pub(super) fn ran_out_of_memory(group: &str) -> bool {
 fn kills(counters: &str) -> u64 {
     let count = |line: &str| line.strip_prefix("oom_kill ")?.trim().parse().ok();
     counters.lines().find_map(count).unwrap_or(0)
+}
+
+/// Kills what is in it: what a start that failed may have left.
+pub(super) fn kill(group: &str) {
+    for folder in folders(Path::new(HIERARCHIES), group) {
+        let processes = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        for pid in processes.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+            // Ended meanwhile, by the kill in another hierarchy too.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 /// Removes a group without processes, with what is beneath it.

@@ -38,7 +38,7 @@ use self::bundle::Bundle;
 use self::overlay::Overlay;
 use self::process::Foreign;
 use self::runtime::{Runtime, RuntimeFault};
-use self::slot::{Made, Now, Slot, StartFault, io_fault};
+use self::slot::{About, Made, Now, Slot, StartFault, io_fault};
 use super::{
     BuildError, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, Engine, EngineError,
     EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkSpec, NetworkSummary, OutputSink, Removal,
@@ -110,7 +110,7 @@ impl DirectEngine {
     /// By id or name.
     fn entry(&self, id: &str) -> Option<Entry> {
         let entries = self.entries();
-        let is_called = |entry: &&Entry| matches!(entry, Entry::Ours(slot) if slot.made.name == id);
+        let is_called = |entry: &&Entry| matches!(entry, Entry::Ours(slot) if slot.name() == id);
         entries.get(id).or_else(|| entries.values().find(is_called)).cloned()
     }
 
@@ -160,12 +160,19 @@ impl DirectEngine {
         let (task, own) = (self.options.tasks.join(id), id.to_owned());
         let looking = tokio::task::spawn_blocking(move || look(&task, &own));
         let Some((bundle, overlay, sandbox)) = looking.await?? else { return Ok(None) };
-        let state = self.inner.inspect_container(id).await;
-        let Ok(ContainerState { name, stop_signal, .. }) = state else { return Ok(None) };
-        let folder = self.options.folder.join(id);
-        slot::write_folder(&folder, &bundle).map_err(io_fault("write its configuration"))?;
-        let (id, is_volatile) = (id.to_owned(), !self.options.fsync);
-        Ok(Some(Made { id, name, stop_signal, bundle, overlay, sandbox, folder, is_volatile }))
+        let (folder, is_volatile) = (self.options.folder.join(id), !self.options.fsync);
+        Ok(Some(Made { id: id.to_owned(), bundle, overlay, sandbox, folder, is_volatile }))
+    }
+
+    /// Most that are killed are never started again: what costs time is left to the first start.
+    async fn start(&self, slot: &Arc<Slot>) -> Result<(), StartFault> {
+        if slot.about.get().is_none() {
+            let state = self.inner.inspect_container(&slot.made.id).await.map_err(StartFault::Engine)?;
+            slot.write_folder().map_err(io_fault("write its configuration"))?;
+            // Two that start it at once say the same.
+            let _ = slot.about.set(About { name: state.name, stop_signal: state.stop_signal });
+        }
+        slot.start(&self.runtime).await
     }
 
     fn refused(what: String, fault: &RuntimeFault) -> EngineError {
@@ -176,7 +183,7 @@ impl DirectEngine {
     async fn kill(&self, slot: &Slot, run: &slot::Run) -> Result<(), EngineError> {
         slot.thaw(&self.runtime, run).await;
         run.process.kill().map_err(|error| EngineError::Refused {
-            what: format!("kill container {}", slot.made.name),
+            what: format!("kill container {}", slot.name()),
             status: 500,
             message: error.to_string(),
         })
@@ -290,7 +297,7 @@ impl Engine for DirectEngine {
     async fn start_container(&self, id: &str) -> Result<(), EngineError> {
         if let Some(slot) = self.ours(id) {
             if !matches!(slot.now(), Now::Leaving) {
-                match slot.start(&self.runtime).await {
+                match self.start(&slot).await {
                     Ok(()) => return Ok(()),
                     Err(fault) => self.give_back(&slot.made.id, &fault),
                 }
@@ -299,7 +306,7 @@ impl Engine for DirectEngine {
                 self.entries().remove(&slot.made.id);
             }
             if let Err(error) = slot.remove(&self.runtime).await {
-                tracing::warn!(%error, container = slot.made.name, "the folder of a container stays");
+                tracing::warn!(%error, container = slot.name(), "the folder of a container stays");
             }
         }
         self.inner.start_container(id).await
@@ -337,7 +344,7 @@ impl Engine for DirectEngine {
         };
         slot.thaw(&self.runtime, &run).await;
         // It may have ended meanwhile: then waiting answers at once.
-        if let Err(error) = self.runtime.tell(&slot.made.id, "kill", Some(&slot.made.stop_signal)).await {
+        if let Err(error) = self.runtime.tell(&slot.made.id, "kill", Some(slot.stop_signal())).await {
             tracing::debug!(%error, container = id, "asking a container to stop");
         }
         if tokio::time::timeout(grace, slot.ended()).await.is_ok() {
@@ -469,3 +476,6 @@ impl Engine for DirectEngine {
         Ok(containers)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -31,8 +31,8 @@ use super::log::Log;
 use super::overlay::{self, Overlay};
 use super::process::{Adopted, Foreign};
 use super::runtime::{Runtime, RuntimeFault, Streams};
-use super::{ROOT, groups};
-use crate::engine::{ContainerState, HeadTail, OutputStream, Status};
+use super::{KILL, ROOT, groups};
+use crate::engine::{ContainerState, EngineError, HeadTail, OutputStream, Status};
 
 /// Read of a pipe at once, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -64,6 +64,8 @@ pub(super) enum StartFault {
         #[source]
         source: RuntimeFault,
     },
+    #[error(transparent)]
+    Engine(EngineError),
     #[error("a worker thread failed")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -93,12 +95,17 @@ pub(super) enum Now {
     },
 }
 
+/// What the daemon says of a container that is to be started again.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) name: String,
+    pub(super) stop_signal: String,
+}
+
 /// Where a container is and what it is made of.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) id: String,
-    pub(super) name: String,
-    pub(super) stop_signal: String,
     pub(super) bundle: Bundle,
     pub(super) overlay: Overlay,
     pub(super) sandbox: Foreign,
@@ -111,6 +118,8 @@ pub(super) struct Made {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) made: Made,
+    /// Absent until it is started for the first time.
+    pub(super) about: OnceLock<About>,
     pub(super) log: Arc<Log>,
     now: watch::Sender<Now>,
     /// Held by whoever starts it; what tidies up after the last life.
@@ -120,7 +129,16 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(made: Made) -> Arc<Self> {
         let now = watch::Sender::new(Now::Leaving);
-        Arc::new(Self { made, log: Arc::default(), now, turn: Mutex::default() })
+        Arc::new(Self { made, about: OnceLock::new(), log: Arc::default(), now, turn: Mutex::default() })
+    }
+
+    /// Its id where no name is known yet.
+    pub(super) fn name(&self) -> &str {
+        self.about.get().map_or(&self.made.id, |about| &about.name)
+    }
+
+    pub(super) fn stop_signal(&self) -> &str {
+        self.about.get().map_or(KILL, |about| &about.stop_signal)
     }
 
     pub(super) fn now(&self) -> Now {
@@ -153,6 +171,13 @@ impl Slot {
         self.made.folder.join(ROOT)
     }
 
+    /// Writes the configuration where the runtime looks for it.
+    pub(super) fn write_folder(&self) -> io::Result<()> {
+        let root = self.root();
+        fs::create_dir_all(&root)?;
+        fs::write(self.made.folder.join("config.json"), self.made.bundle.for_root(&root).to_string())
+    }
+
     /// Starts it. On an error nothing of it is left, and the daemon may start it.
     pub(super) async fn start(self: &Arc<Self>, runtime: &Arc<Runtime>) -> Result<(), StartFault> {
         let (slot, runtime) = (Arc::clone(self), Arc::clone(runtime));
@@ -182,7 +207,11 @@ impl Slot {
             }
             Err(fault) => {
                 let slot = Arc::clone(&self);
-                tokio::task::spawn_blocking(move || slot.tidy(&runtime)).await?;
+                let tidying = tokio::task::spawn_blocking(move || {
+                    groups::kill(&slot.made.bundle.group);
+                    slot.tidy(&runtime);
+                });
+                tidying.await?;
                 Err(fault)
             }
         }
@@ -227,13 +256,13 @@ impl Slot {
             slot.tidy(&runtime);
         });
         if let Err(error) = cleared.await {
-            tracing::warn!(%error, container = self.made.name, "taking a container down");
+            tracing::warn!(%error, container = self.name(), "taking a container down");
         }
     }
 
     fn now_unmounted(&self) {
         if let Err(error) = self.made.overlay.unmount(&self.root()) {
-            tracing::warn!(%error, container = self.made.name, "its root file system stays mounted");
+            tracing::warn!(%error, container = self.name(), "its root file system stays mounted");
         }
     }
 
@@ -242,7 +271,7 @@ impl Slot {
         self.now_unmounted();
         let forgotten = runtime.forget(&self.made.id).and_then(|()| groups::remove(&self.made.bundle.group));
         if let Err(error) = forgotten {
-            tracing::warn!(%error, container = self.made.name, "something of a container that has ended stays");
+            tracing::warn!(%error, container = self.name(), "something of a container that has ended stays");
         }
     }
 
@@ -267,7 +296,7 @@ impl Slot {
         if run.is_paused.swap(false, Ordering::SeqCst)
             && let Err(error) = runtime.tell(&self.made.id, "resume", None).await
         {
-            tracing::warn!(%error, container = self.made.name, "a paused container cannot be thawed");
+            tracing::warn!(%error, container = self.name(), "a paused container cannot be thawed");
         }
     }
 
@@ -328,11 +357,4 @@ pub(super) async fn last_words(pipe: &mut pipe::Receiver) -> String {
     // Something that it started may hold the other end.
     let _ = tokio::time::timeout(OUTPUT_LIMIT, read).await;
     kept.to_text().trim().to_owned()
-}
-
-/// Writes the configuration where the runtime looks for it.
-pub(super) fn write_folder(folder: &Path, bundle: &Bundle) -> io::Result<()> {
-    let root = folder.join(ROOT);
-    fs::create_dir_all(&root)?;
-    fs::write(folder.join("config.json"), bundle.for_root(&root).to_string())
 }
