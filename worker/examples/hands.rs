@@ -164,6 +164,7 @@ async fn main() -> Result<(), Failure> {
         run_dir: PathBuf::from("/run/andon-proof"),
         own_network: true,
         fsync: false,
+        direct: true,
     };
     let daemon = NestedDaemon::start(config).await?;
     println!("daemon: {:?}", began.elapsed());

@@ -43,6 +43,7 @@ impl Daemon {
                     run_dir: run_dir.to_owned(),
                     own_network: true,
                     fsync: false,
+                    direct: true,
                 };
                 Ok(Self::Andon(NestedDaemon::start(config).await?))
             }
@@ -158,6 +159,7 @@ fn renew(data_root: &Path) -> Result<(), Failure> {
         run_dir: PathBuf::new(),
         own_network: false,
         fsync: true,
+        direct: true,
     };
     let (images, took) = andon_worker::nested::renew(&config)?;
     println!("{}", json!({ "images": images, "renew_ms": millis(took) }));

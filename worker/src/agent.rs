@@ -65,6 +65,8 @@ pub struct WorkerConfig {
     pub deep_every: u32,
     /// Let what runs in lanes sync to the disk when it asks for it; otherwise that does nothing.
     pub fsync: bool,
+    /// Restart services' containers without the nested daemon, where that can be.
+    pub direct: bool,
     /// Where baselines go, and come from, before the coordinator's blob store.
     pub registry: Option<RegistryConfig>,
     /// The network namespace is this worker's own (a box): routing between its networks may be turned off.
@@ -260,6 +262,7 @@ fn nested_config(plan: &Plan, pool: &Path) -> NestedConfig {
         run_dir: plan.told.data_dir.join("run"),
         own_network: plan.told.own_network,
         fsync: plan.told.fsync,
+        direct: plan.told.direct,
     }
 }
 

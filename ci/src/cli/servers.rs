@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
 use andon_worker::agent::{DATA_DIR_DEFAULT, PoolKind, PoolOptions, WorkerConfig};
-use clap::Args;
+use clap::{ArgAction, Args};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -217,8 +218,9 @@ pub(crate) fn log_to_stderr() {
 const DAY_SECS: u64 = 24 * 60 * 60;
 
 /// A worker's variables that `andon up` hands on to its boxes.
-pub(crate) const WORKER_VARIABLES: [&str; 7] = [
+pub(crate) const WORKER_VARIABLES: [&str; 8] = [
     "ANDON_DEEP_CHECK_EVERY",
+    "ANDON_DIRECT",
     "ANDON_FSYNC",
     "ANDON_LOG",
     "ANDON_POOL_KIND",
@@ -267,6 +269,9 @@ pub(crate) struct AgentArgs {
     /// write has to outlive nothing
     #[arg(long, env = "ANDON_FSYNC")]
     fsync: bool,
+    /// Kill and start services' containers without the nested daemon between units, where that can be
+    #[arg(long, value_name = "BOOL", env = "ANDON_DIRECT", default_value_t = true, action = ArgAction::Set)]
+    direct: bool,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -301,6 +306,7 @@ pub(crate) async fn worker(args: AgentArgs, farm: &FarmArgs) -> Result<Exit, Cli
         },
         deep_every: args.deep_check_every,
         fsync: args.fsync,
+        direct: args.direct,
         pool_unused: (args.pool_unused_days > 0)
             .then(|| Duration::from_secs(u64::from(args.pool_unused_days) * DAY_SECS)),
         registry,

@@ -14,6 +14,7 @@ fn config() -> WorkerConfig {
         pool_unused: None,
         deep_every: 0,
         fsync: false,
+        direct: true,
         registry: None,
         own_network: false,
     }

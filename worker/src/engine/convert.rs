@@ -24,6 +24,8 @@ const SYSTEMPATHS_UNCONFINED: &str = "systempaths=unconfined";
 
 /// Length of the period that CPU limits are counted in, in billionths of a processor per thousandth.
 const NANO_CPUS_PER_MILLI: u64 = 1_000_000;
+/// What asks a container to end where neither it nor its image says otherwise.
+const STOP_SIGNAL_DEFAULT: &str = "SIGTERM";
 
 pub(super) fn given(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -286,6 +288,9 @@ pub(super) fn container_state(
         })
     });
     let memory_limit = answer.host_config.and_then(|config| config.memory);
+    let config = answer.config.unwrap_or_default();
+    let stop_signal = config.stop_signal.filter(|signal| !signal.is_empty());
+    let stop_signal = stop_signal.unwrap_or_else(|| STOP_SIGNAL_DEFAULT.to_owned());
     Ok(ContainerState {
         id: answer.id.ok_or_else(|| missing(what, "id"))?,
         name: answer.name.unwrap_or_default().trim_start_matches('/').to_owned(),
@@ -296,13 +301,13 @@ pub(super) fn container_state(
         memory_limit_bytes: memory_limit.and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
         error: state.error.unwrap_or_default(),
         pid: state.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
-        started_at: state.started_at.unwrap_or_default().to_string(),
+        stop_signal,
         upper_dir: upper_dir.map(PathBuf::from),
         network_files: network_files.into_iter().filter_map(path).collect(),
         network_namespace: path(settings.sandbox_key),
         addresses: networks.into_iter().filter_map(address).collect(),
         mounts: mounts.collect(),
-        labels: labels(answer.config.and_then(|config| config.labels)),
+        labels: labels(config.labels),
     })
 }
 

@@ -11,6 +11,7 @@
 
 mod client;
 mod convert;
+pub mod direct;
 mod docker;
 mod error;
 pub mod fake;

@@ -332,8 +332,8 @@ pub struct ContainerState {
     pub error: String,
     /// Of its first process as the daemon sees it; 0 where it does not run.
     pub pid: u32,
-    /// RFC 3339; the year 1 where it was never started.
-    pub started_at: String,
+    /// What asks it to end: `SIGTERM`, `SIGRTMIN+3`, …
+    pub stop_signal: String,
     /// The writable layer's folder (overlay2), as the daemon sees it.
     pub upper_dir: Option<PathBuf>,
     /// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` as the daemon sees them, where the container has its own.

@@ -38,6 +38,8 @@ pub struct NestedConfig {
     /// Let containers, and the daemon, sync to the disk when they ask for it. Otherwise it does nothing, where the machine
     /// allows that: nothing in a lane has to outlive a crash of the machine.
     pub fsync: bool,
+    /// Start containers again without the daemon, where that can be (`engine/direct/`).
+    pub direct: bool,
 }
 
 impl NestedConfig {
@@ -70,6 +72,20 @@ impl NestedConfig {
         self.run_dir.join("unsynced.bpf")
     }
 
+    fn containerd_state(&self) -> PathBuf {
+        self.run_dir.join("containerd")
+    }
+
+    /// Where containerd keeps the configurations of dockerd's running containers.
+    pub(super) fn tasks(&self) -> PathBuf {
+        self.containerd_state().join("io.containerd.runtime.v2.task/moby")
+    }
+
+    /// What is kept of containers that are started without the daemon.
+    pub(super) fn direct_folder(&self) -> PathBuf {
+        self.run_dir.join("direct")
+    }
+
     fn containerd_root(&self) -> PathBuf {
         self.data_root.join("andon-containerd")
     }
@@ -80,7 +96,7 @@ impl NestedConfig {
         format!(
             "version = 2\nroot = {root}\nstate = {state}\ndisabled_plugins = {unused}\n[grpc]\naddress = {socket}\n",
             root = path(&self.containerd_root()),
-            state = path(&self.run_dir.join("containerd")),
+            state = path(&self.containerd_state()),
             unused = json!(UNUSED_PLUGINS),
             socket = path(&self.containerd_socket()),
         )
@@ -138,6 +154,7 @@ mod tests {
             run_dir: "/run/andon".into(),
             own_network: true,
             fsync: false,
+            direct: true,
         };
         let mut text = config.containerd_file();
         for argument in config.containerd_arguments().into_iter().chain(config.docker_arguments()) {

@@ -5,7 +5,7 @@
 
 use std::future::pending;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use super::machine::{Effect, Input, Process, STABLE_AFTER, START_LIMIT, State, T
 use super::memory::KillCount;
 use super::prepare::DataRoot;
 use super::process::{LastLines, Program, Spawner};
-use super::{DaemonState, images, mounts, orphans, prepare};
+use super::{DaemonState, images, leftovers, mounts, orphans, prepare};
 use crate::engine::{DockerEngine, Engine, Status};
 
 /// Between two looks for something that is about to appear (a socket, a first answer).
@@ -263,16 +263,27 @@ impl Driver {
         let socket = self.config.containerd_socket();
         let killed = tokio::task::spawn_blocking(move || orphans::kill(&socket)).await;
         tracing::debug!(?killed, "containers that outlived the nested daemon");
+        end_direct(self.config.direct_folder()).await;
     }
 
     async fn shut_down(&mut self) {
         self.probe = Box::pin(pending());
+        end_direct(self.config.direct_folder()).await;
         if timeout(CONTAINERS_LIMIT, end_containers(&self.config.address())).await.is_err() {
             tracing::warn!(limit = ?CONTAINERS_LIMIT, "containers did not end");
         }
         self.dockerd.end(Process::Dockerd, DOCKERD_GRACE).await;
         self.containerd.end(Process::Containerd, CONTAINERD_GRACE).await;
         remove_mounts(self.config.clone(), self.root_was_plain).await;
+    }
+}
+
+/// Ends what was started without the daemon: it goes with it all the same.
+async fn end_direct(folder: PathBuf) {
+    match tokio::task::spawn_blocking(move || leftovers::end(&folder)).await {
+        Ok(Ok(ended)) => tracing::debug!(ended, "containers that were started without the nested daemon"),
+        Ok(Err(error)) => tracing::warn!(%error, "a container started without the nested daemon stays"),
+        Err(error) => tracing::warn!(%error, "a container started without the nested daemon stays"),
     }
 }
 

@@ -12,6 +12,7 @@ mod cgroups;
 mod config;
 mod driver;
 mod images;
+mod leftovers;
 mod machine;
 mod memory;
 mod mounts;
@@ -20,6 +21,7 @@ mod prepare;
 mod process;
 mod unsynced;
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -29,6 +31,7 @@ use tokio::task::JoinHandle;
 pub use config::NestedConfig;
 pub use machine::{ATTEMPTS_MAX, START_LIMIT};
 
+use crate::engine::direct::{DirectEngine, DirectOptions};
 use crate::engine::{DockerEngine, EngineError, SharedEngine};
 
 /// The nested daemon cannot serve.
@@ -65,6 +68,31 @@ pub fn renew(config: &NestedConfig) -> std::io::Result<(usize, std::time::Durati
     let took = began.elapsed();
     images::delete(&store.discard()?);
     Ok((renewed.images, took))
+}
+
+/// What the daemon's containers are restarted with: without the daemon, where that is asked for and can be.
+fn with_direct(engine: SharedEngine, config: &NestedConfig) -> SharedEngine {
+    if !config.direct {
+        return engine;
+    }
+    let filter = config.filter();
+    let prefix = match filter.is_file() {
+        true => {
+            let words =
+                ["setpriv".as_ref()].into_iter().chain(unsynced::loading(&filter)).chain(["--".as_ref()]);
+            words.map(OsStr::to_owned).collect()
+        }
+        false => Vec::new(),
+    };
+    let (folder, tasks) = (config.direct_folder(), config.tasks());
+    let options = DirectOptions { folder, tasks, prefix, fsync: config.fsync };
+    match DirectEngine::over(Arc::clone(&engine), options) {
+        Ok(direct) => Arc::new(direct),
+        Err(reason) => {
+            tracing::warn!(%reason, "services are restarted by the daemon, which takes longer");
+            engine
+        }
+    }
 }
 
 /// Where the daemon is in its life, for whoever depends on it.
@@ -105,6 +133,7 @@ impl NestedDaemon {
     /// [`ATTEMPTS_MAX`] × [`START_LIMIT`], normally a third of a second.
     pub async fn start(config: NestedConfig) -> Result<Self, NestedError> {
         let address = config.address();
+        let direct = config.clone();
         let (stop, stop_asked) = mpsc::channel(1);
         let (announce, mut state) = watch::channel(DaemonState::Starting);
         let driver = driver::Driver::new(config, announce, stop_asked).map_err(NestedError::Thread)?;
@@ -120,7 +149,7 @@ impl NestedDaemon {
                 return Err(NestedError::GaveUp { reason, log: String::new() });
             }
         }
-        let engine: SharedEngine = Arc::new(DockerEngine::open(&address)?);
+        let engine = with_direct(Arc::new(DockerEngine::open(&address)?), &direct);
         Ok(Self { engine, state, stop, driver })
     }
 

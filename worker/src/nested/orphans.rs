@@ -7,13 +7,18 @@
 //! machine are not touched. A frozen one is thawed first: under version 1 of the control groups it cannot die otherwise.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const SHIM: &str = "containerd-shim";
 /// Where the hierarchies are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// A killed process has ended within this, or is left behind.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Kills every container whose shim belongs to this containerd, and the shim; answers with how many there were.
 pub(super) fn kill(containerd_socket: &Path) -> usize {
@@ -25,15 +30,45 @@ pub(super) fn kill(containerd_socket: &Path) -> usize {
         words.next().is_some_and(|program| program.contains(SHIM)) && words.any(|word| word == socket)
     };
     let shims: Vec<u32> = processes.into_iter().filter(is_ours).collect();
-    for shim in &shims {
-        // A container's first process takes all others of its process namespace along.
-        for child in children(*shim) {
-            thaw(child);
-            signal(child);
-        }
-        signal(*shim);
-    }
+    // A container's first process takes all others of its process namespace along.
+    let first: Vec<u32> = shims.iter().flat_map(|shim| children(*shim)).collect();
+    end(&[first, shims.clone()].concat(), END_LIMIT);
     shims.len()
+}
+
+/// Kills these and waits until they have ended, at most so long.
+pub(super) fn end(processes: &[u32], limit: Duration) {
+    let until = Instant::now() + limit;
+    let opened: Vec<(Pid, OwnedFd)> = processes
+        .iter()
+        .filter_map(|process| Pid::from_raw(process.cast_signed()))
+        .filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)))
+        .collect();
+    for (pid, process) in &opened {
+        thaw(pid.as_raw_nonzero().get().cast_unsigned());
+        // Ended meanwhile: that is what was wanted.
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    for (_, process) in &opened {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+        let _ = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&left));
+    }
+}
+
+/// Processes that have not ended and whose control groups, as the lines of `/proc/…/cgroup`, are of this kind.
+pub(super) fn processes_where(is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
+    let of = |pid: &u32| {
+        let has_ended = stat_of(*pid).is_none_or(|stat| stat.starts_with(['Z', 'X']));
+        !has_ended && fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| is_meant(&groups))
+    };
+    processes().into_iter().filter(of).collect()
+}
+
+/// What follows the program's name, which may hold anything, parentheses too.
+fn stat_of(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.to_owned())
 }
 
 fn processes() -> Vec<u32> {
@@ -43,19 +78,8 @@ fn processes() -> Vec<u32> {
 
 /// By their own word (proc_pid_stat(5)): the parent's list (`children`) leaves some out while others end.
 fn children(process: u32) -> Vec<u32> {
-    let parent = |pid: u32| -> Option<u32> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // A program's name may hold anything, parentheses too.
-        stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok()
-    };
+    let parent = |pid: u32| -> Option<u32> { stat_of(pid)?.split_whitespace().nth(1)?.parse().ok() };
     processes().into_iter().filter(|pid| parent(*pid) == Some(process)).collect()
-}
-
-fn signal(process: u32) {
-    if let Some(pid) = Pid::from_raw(process.cast_signed()) {
-        // Ended meanwhile: that is what was wanted.
-        let _ = kill_process(pid, Signal::KILL);
-    }
 }
 
 fn thaw(process: u32) {

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::cgroups::{self, CgroupError};
 use super::config::NestedConfig;
 use super::images::ImageStore;
-use super::{bridges, mounts, orphans, unsynced};
+use super::{bridges, leftovers, mounts, orphans, unsynced};
 
 /// Programs that must be on the search path.
 const PROGRAMS: [&str; 7] =
@@ -73,6 +73,8 @@ pub(super) fn prepare(
     }
     cgroups::prepare()?;
     orphans::kill(&config.containerd_socket());
+    let direct = config.direct_folder();
+    leftovers::end(&direct).map_err(failed(&direct))?;
     let doomed = prepare_images(config, root, root_was_plain, &search_path)?;
     for folder in [&config.data_root, &config.run_dir] {
         fs::create_dir_all(folder).map_err(failed(folder))?;
@@ -195,6 +197,7 @@ mod tests {
             run_dir: folder.join("run"),
             own_network: false,
             fsync: true,
+            direct: true,
         }
     }
 

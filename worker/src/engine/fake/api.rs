@@ -26,7 +26,7 @@ fn state_of(id: &str, container: &Container, image_id: String) -> ContainerState
         memory_limit_bytes: container.spec.limits.memory_bytes,
         error: String::new(),
         pid: u32::from(container.status == Status::Running) * 1000,
-        started_at: String::new(),
+        stop_signal: "SIGTERM".to_owned(),
         upper_dir: container.upper_dir.clone(),
         network_files: container.network_files.clone(),
         network_namespace: None,
