@@ -167,7 +167,7 @@ branches = ["refs/heads/main", "a{b"]
     andon.toml:10:1: label "dev.andon.key" is set by Andon itself: choose another name
     andon.toml:12:8: "unit tests" is no name for a suite: up to 63 letters, digits, ".", "_" and "-", the first a letter or digit
     andon.toml:13:1: unknown key "imge" in [[suite]], did you mean "image"?
-    andon.toml:14:10: "runner" is "pytset": write "pytest" or "command"
+    andon.toml:14:10: "runner" is "pytset": write "pytest", "nextest", "libtest", "go", "jest", "vitest", "node", "junit", "tap" or "command"
     andon.toml:15:11: "timeout" is "60": write a duration such as "500ms", "60s", "1m30s" or "2h"
     andon.toml:16:1: unknown key "retires" in [[suite]], did you mean "retries"?
     andon.toml:17:10: "rebase" is "tests": write "test", "class", "file", "batch" or "never"
@@ -180,7 +180,7 @@ branches = ["refs/heads/main", "a{b"]
     andon.toml:25:11: workdir "src": write an absolute path without "..", such as "/src"
     andon.toml:27:8: suite "b" is on line 19 already
     andon.toml:28:9: "UP per" is no image: write "name:tag" or "registry/name@sha256:…"
-    andon.toml:30:1: "run" belongs to the runner "command", not to "pytest"
+    andon.toml:30:1: "run" is no key of the runner "pytest", whose own are "command", "args"
     andon.toml:32:16: "max_failures" is 0: write a whole number from 1 to 1000000
     andon.toml:33:13: "fail_fast" must be true or false, not a string
     andon.toml:35:13: branch "refs/heads/main": write "main" without refs/heads/
@@ -230,10 +230,10 @@ fn runners_want_what_is_theirs() {
     andon.toml:4:12: "discover" is empty
     andon.toml:5:7: "run" is empty
     --
-    andon.toml:5:1: "discover" belongs to the runner "command", not to "pytest"
-    andon.toml:6:1: "run" belongs to the runner "command", not to "pytest"
+    andon.toml:5:1: "discover" is no key of the runner "pytest", whose own are "command", "args"
+    andon.toml:6:1: "run" is no key of the runner "pytest", whose own are "command", "args"
     --
-    andon.toml:5:1: "args" belongs to the runner "pytest"
+    andon.toml:5:1: "args" is no key of the runner "command", whose own are "discover", "run"
     "#);
 }
 

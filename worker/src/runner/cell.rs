@@ -75,6 +75,13 @@ impl OutputSink for SharedOutput {
 }
 
 impl Cell {
+    /// Of this container, whose out folder is here.
+    #[must_use]
+    pub fn new(engine: SharedEngine, container: String, out_dir: PathBuf) -> Self {
+        let (python_path, unit_env) = (String::new(), BTreeMap::new());
+        Self { engine, container, out_dir, python_path, unit_env, overrun: Arc::default() }
+    }
+
     /// A shell command's words. The script goes by a file: one word of a command line has at most 128 KiB.
     pub(crate) fn shell(&self, name: &str, script: &str) -> Result<Vec<String>, WorkFailure> {
         let file = self.out_dir.join(name);
@@ -151,14 +158,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn cell(out_dir: PathBuf) -> Cell {
-        Cell {
-            engine: Arc::new(crate::engine::fake::FakeEngine::default()),
-            container: "c".into(),
-            out_dir,
-            python_path: String::new(),
-            unit_env: BTreeMap::new(),
-            overrun: Arc::default(),
-        }
+        Cell::new(Arc::new(crate::engine::fake::FakeEngine::default()), "c".into(), out_dir)
     }
 
     #[test]

@@ -50,8 +50,9 @@ pub(crate) enum Event {
         id: String,
         /// How.
         outcome: EventOutcome,
-        /// How long it took.
-        ms: f64,
+        /// How long it took; counted from its start where the runner does not say.
+        #[serde(default)]
+        ms: Option<f64>,
         /// First lines of a failure, or why it was skipped.
         message: String,
         /// Failure and captured output.

@@ -13,7 +13,7 @@ pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 64;
 /// Most cases.
-const CASES_MAX: usize = 400_000;
+pub(crate) const CASES_MAX: usize = 400_000;
 /// Longest text kept of one element, in bytes; the rest is dropped.
 const TEXT_BYTES_MAX: usize = 128 * 1024;
 /// Longest attribute kept, in bytes.

@@ -16,6 +16,7 @@
 
 mod cell;
 mod drive;
+mod each;
 mod event;
 mod ids;
 mod junit;
@@ -30,6 +31,7 @@ mod progress;
 mod rebases;
 mod report;
 mod reported;
+mod tap;
 mod template;
 
 use std::time::Duration;

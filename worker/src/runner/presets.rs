@@ -1,12 +1,32 @@
 //! The presets that there are. A new one is a file here and a line in [`ALL`]; see `docs/runners.md`.
 
 mod command;
+mod go;
+mod jest;
+mod junit;
+mod libtest;
+mod nextest;
+mod node;
 mod pytest;
+mod script_files;
+mod tap;
+mod vitest;
 
 use super::preset::{Facts, Preset};
 
 /// Each preset, in the order in which they are shown.
-const ALL: &[&dyn Preset] = &[&pytest::Pytest, &command::Command];
+const ALL: &[&dyn Preset] = &[
+    &pytest::Pytest,
+    &nextest::Nextest,
+    &libtest::Libtest,
+    &go::Go,
+    &jest::Jest,
+    &vitest::Vitest,
+    &node::Node,
+    &junit::Junit,
+    &tap::Tap,
+    &command::Command,
+];
 
 /// The preset of this name.
 pub(super) fn find(name: &str) -> Option<&'static dyn Preset> {

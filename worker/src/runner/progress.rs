@@ -141,8 +141,11 @@ impl Progress {
                     EventOutcome::Failed => Outcome::Failed,
                     EventOutcome::Skipped => Outcome::Skipped,
                 };
+                let since = self.running.filter(|running| running.place == place);
+                let spent = since.map_or(0, |running| now_unix_ms.saturating_sub(running.started_unix_ms));
                 // A float to integer cast saturates; a process may say anything.
-                let ended = self.end(place, outcome, ms.max(0.0).round() as u64, &message, log.into_bytes());
+                let ms = ms.map_or(spent, |ms| ms.max(0.0).round() as u64);
+                let ended = self.end(place, outcome, ms, &message, log.into_bytes());
                 Step::Ended(vec![ended])
             }
             Event::CollectError { id, message, log } => {

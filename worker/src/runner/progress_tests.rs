@@ -14,7 +14,7 @@ fn start(id: &str) -> Event {
 }
 
 fn result(id: &str, outcome: EventOutcome) -> Event {
-    Event::Result { id: id.to_owned(), outcome, ms: 2.6, message: "m".to_owned(), log: "l".to_owned() }
+    Event::Result { id: id.to_owned(), outcome, ms: Some(2.6), message: "m".to_owned(), log: "l".to_owned() }
 }
 
 fn ended(step: Step) -> Vec<(u64, Outcome)> {

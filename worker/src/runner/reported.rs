@@ -38,7 +38,7 @@ pub(crate) fn judge(ids: &[String], end: &CallEnd<'_>, report: Result<Report, St
                     log.push_str("--- output of the command ---\n");
                     log.push_str(&end.text());
                 }
-                all.push(Event::Result { id: id.clone(), outcome, ms: judged.ms as f64, message, log });
+                all.push(Event::Result { id: id.clone(), outcome, ms: Some(judged.ms as f64), message, log });
             }
             // A command that died half-way: what it did not get to goes back to the queue, after one that tells.
             None if end.exit.code != 0 && (report.cut_short || fault.is_some()) && !all.is_empty() => {}
@@ -66,7 +66,7 @@ fn unreported(id: &str, end: &CallEnd<'_>, fault: Option<&str>, report: &Report)
             )
         }
     };
-    let (outcome, ms) = (EventOutcome::Failed, end.spent_ms as f64);
+    let (outcome, ms) = (EventOutcome::Failed, Some(end.spent_ms as f64));
     let message = format!("{why}\n{}", last_lines(&end.text()));
     Event::Result { id: id.to_owned(), outcome, ms, message, log: end.text() }
 }
@@ -113,7 +113,7 @@ mod tests {
         let expected =
             [("a", EventOutcome::Passed), ("b", EventOutcome::Failed), ("c", EventOutcome::Skipped)];
         assert_eq!(outcomes(&all), expected);
-        assert!(matches!(&all[0], Event::Result { ms, .. } if *ms == 500.0));
+        assert!(matches!(&all[0], Event::Result { ms, .. } if *ms == Some(500.0)));
         assert_eq!(message(&all[1]), "bad");
     }
 

@@ -71,7 +71,7 @@ pub(super) fn by_exit_code(id: &str, end: &CallEnd<'_>) -> Event {
         0 => (EventOutcome::Passed, String::new()),
         _ => (EventOutcome::Failed, format!("{}\n{}", describe(end.exit), last_lines(&end.text()))),
     };
-    Event::Result { id: id.to_owned(), outcome, ms: end.spent_ms as f64, message, log: end.text() }
+    Event::Result { id: id.to_owned(), outcome, ms: Some(end.spent_ms as f64), message, log: end.text() }
 }
 
 /// One call for all tests.
