@@ -112,7 +112,8 @@ fn nextest_lists_and_runs_by_binary() {
 
 /// A folder with Jest and Vitest in it, made once.
 fn node_modules() -> PathBuf {
-    let versions = "jest@29.7.0 vitest@3.2.4";
+    // Vite 6: the last that takes the Node of Debian 12.
+    let versions = "jest@29.7.0 vitest@3.2.4 vite@6";
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-29.7-3.2");
     if !folder.join("ready").exists() {
         let _ = std::fs::remove_dir_all(&folder);
