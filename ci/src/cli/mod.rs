@@ -18,6 +18,7 @@ mod init;
 mod lists;
 mod out;
 mod process;
+mod recognise;
 mod registry;
 mod run;
 mod servers;

@@ -238,6 +238,37 @@ fn runners_want_what_is_theirs() {
 }
 
 #[test]
+fn each_preset_takes_its_own_keys_and_no_other() {
+    let report = [
+        "runner = \"jest\"\nreports = [\"x\"]",
+        "runner = \"junit\"\ndiscover = \"l\"\nrun = \"r {tests} {list}\"",
+        "runner = \"junit\"\ndiscover = \"l\"\nrun = \"r {junit}\"\nreports = [\"../x\", \"$(id)\"]",
+        "runner = \"tap\"\ndiscover = \"l\"\nrun = \"r '{test}'\"",
+        "runner = \"vitest\"\nprocess = \"shared\"",
+    ]
+    .map(|more| problems(&suite(more)))
+    .join("\n--\n");
+    insta::assert_snapshot!(report, @r#"
+    andon.toml:5:1: "reports" is no key of the runner "jest", whose own are "command", "args"
+    --
+    andon.toml:1:1: the suite has no "reports", which its runner needs
+    andon.toml:6:7: "run" has more than one place of the tests' ids
+    --
+    andon.toml:6:7: "run" has no {tests} or {list} or {regex}, the place of the tests' ids
+    andon.toml:7:12: reports "../x": write a pattern beneath the working folder, such as "build/test-results/*/*.xml"
+    andon.toml:7:20: reports "$(id)": write a pattern beneath the working folder, such as "build/test-results/*/*.xml"
+    --
+    andon.toml:6:7: "run" has {test} in quotes: each id is quoted already, write it bare
+    --
+    andon.toml:5:1: process = "shared" needs runner = "pytest", "jest" or "node"; other runners ask for a rebase themselves
+    "#);
+    accepted(&suite(
+        "runner = \"junit\"\ndiscover = \"l\"\nrun = \"gradle test {tests:--tests}\"\nreports = [\"build/*/*.xml\"]",
+    ));
+    accepted(&suite("runner = \"node\"\nprocess = \"shared\"\nargs = [\"test\"]"));
+}
+
+#[test]
 fn a_misspelt_key_is_said_once_and_not_missed_as_well() {
     let report =
         ["runer = \"pytest\"", "dicover = \"l\"\nrun = \"r {tests}\""].map(|more| problems(&suite(more)));
