@@ -1,18 +1,18 @@
-// For projects: a file for `setupFiles` of Vitest, that has the stack put back before each test but the first; and the function
-// itself, for any runner on Node. Outside of Andon it does nothing.
+// For projects whose runner Andon does not tell to ask for rebases (Vitest, Mocha, whatever runs on Node): the function that asks,
+// and a hook that asks before each test but the first. Needs ANDON_SOCKET in the environment.
+//
+// Put into a folder `node_modules` beside andon_events.cjs: Vite reads nothing else from outside of a project.
 import { createRequire } from 'node:module';
 
-const { rebase } = createRequire(import.meta.url)('./andon_events.cjs');
+const { rebase } = createRequire(import.meta.url)('../andon_events.cjs');
 
-// Setup files are run anew for each file of tests, in one process or several: what counts is that something ran on the stack.
+// Setup files are run anew for each file of tests: what counts is that something ran on the stack.
 const used = Symbol.for('andon.used');
 
-export { rebase };
+// For `beforeEach`.
+const between = () => async () => {
+  if (process[used]) await rebase();
+  process[used] = true;
+};
 
-if (process.env.ANDON_SOCKET && process.env.VITEST) {
-  const { beforeEach } = await import('vitest');
-  beforeEach(async () => {
-    if (globalThis[used]) await rebase();
-    globalThis[used] = true;
-  });
-}
+export { rebase, between };

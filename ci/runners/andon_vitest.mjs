@@ -1,9 +1,10 @@
 // Andon's reporter for Vitest 3 and newer: lists tests, and reports each as it ends. See andon_events.cjs.
 //
+// Put into a folder `node_modules` beside andon_events.cjs: Vite reads nothing else from outside of a project.
 // A discovery runs with a name pattern that matches nothing, and every test is seen as skipped.
 import { createRequire } from 'node:module';
 
-const { send, clean, message, idOf, Names, isDiscovery } = createRequire(import.meta.url)('./andon_events.cjs');
+const { send, clean, message, idOf, Names, isDiscovery } = createRequire(import.meta.url)('../andon_events.cjs');
 
 const OUTCOMES = { passed: 'passed', failed: 'failed' };
 

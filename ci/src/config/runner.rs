@@ -64,11 +64,12 @@ pub(crate) fn runner(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> 
     for key in facts.needs {
         table.require(findings, key, &format!("the suite has no {key:?}, which its runner needs"));
     }
-    if let Some(text) = &discover {
+    // Of a key that is none of the runner's no more is said.
+    if let Some(text) = discover.as_ref().filter(|_| facts.needs.contains(&"discover")) {
         command(findings, "\"discover\"", text);
         no_places(findings, facts, text);
     }
-    if let Some(text) = &run {
+    if let Some(text) = run.as_ref().filter(|_| facts.needs.contains(&"run")) {
         command(findings, "\"run\"", text);
         places(findings, facts, text);
     }

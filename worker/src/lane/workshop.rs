@@ -88,6 +88,8 @@ impl Workshop {
         }
         for (name, content) in runner::files() {
             let file = runners.join(name);
+            let folder = file.parent().unwrap_or(&runners);
+            std::fs::create_dir_all(folder).map_err(|error| fault(folder, error))?;
             std::fs::write(&file, content).map_err(|error| fault(&file, error))?;
         }
         let swept = sweep(options.engine.as_ref(), None).await;

@@ -74,7 +74,9 @@ impl Project {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
         }
         for (name, content) in catalogue().flat_map(|facts| facts.files) {
-            std::fs::write(dir.path().join("runners").join(name), content).unwrap();
+            let file = dir.path().join("runners").join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content).unwrap();
         }
         for pipe in [EVENTS_FILE, JOB_FILE] {
             let status = Command::new("mkfifo").arg(dir.path().join("out").join(pipe)).status().unwrap();
@@ -194,7 +196,10 @@ impl Project {
             for result in results {
                 let place = left.iter().position(|test| test.attempt == result.attempt);
                 let test = left.remove(place.expect("no test ends twice"));
-                let log = zstd::decode_all(result.log_zstd.as_slice()).unwrap();
+                let log = match result.log_zstd.as_slice() {
+                    [] => Vec::new(),
+                    packed => zstd::decode_all(packed).unwrap(),
+                };
                 ended.push(Ended {
                     id: test.id,
                     outcome: result.outcome(),

@@ -1,4 +1,6 @@
 //! The `vitest` preset: Andon's reporter in Vitest 3 and newer, one call a file, tests by a pattern of their names.
+//!
+//! Its files lie in a folder `node_modules`: from elsewhere outside of a project Vite refuses to read.
 
 use super::script_files::{EVENTS, Files, Listing, NOTHING, by_file, pattern};
 use crate::runner::RUNNERS_FOLDER;
@@ -20,8 +22,8 @@ impl Preset for Vitest {
             shares_process: false,
             files: &[
                 EVENTS,
-                ("andon_vitest.mjs", include_str!("../../../../ci/runners/andon_vitest.mjs")),
-                ("andon_rebase.mjs", include_str!("../../../../ci/runners/andon_rebase.mjs")),
+                ("node_modules/andon_vitest.mjs", include_str!("../../../../ci/runners/andon_vitest.mjs")),
+                ("node_modules/andon_rebase.mjs", include_str!("../../../../ci/runners/andon_rebase.mjs")),
             ],
         }
     }
@@ -45,7 +47,7 @@ impl Preset for Vitest {
 
 /// The suite's own words, and ours over them: nothing that would spread, cut short or narrow what is asked for.
 fn plainly(options: &Options) -> Vec<String> {
-    let reporter = format!("--reporter={RUNNERS_FOLDER}/andon_vitest.mjs");
+    let reporter = format!("--reporter={RUNNERS_FOLDER}/node_modules/andon_vitest.mjs");
     let ours = ["--no-file-parallelism", "--bail=0", "--retry=0", "--no-coverage", "--reporter=default"];
     let own = options.args.iter().cloned();
     ["run".to_owned()].into_iter().chain(own).chain(ours.map(str::to_owned)).chain([reporter]).collect()
