@@ -71,7 +71,7 @@ pub(super) fn warm_up(cell: &Cell, preset: &dyn Preset, options: &Options) -> Op
 }
 
 /// Of a call: the process that waits, where there is one, else a new one.
-fn start(cell: &Cell, call: &Call, warm: &mut Option<Warm>) -> Result<Process, WorkFailure> {
+fn start(cell: &Cell, call: &Call, warm: &mut Option<Warm>) -> Result<Box<Process>, WorkFailure> {
     match warm.take().filter(|_| call.job.is_some()) {
         Some(warm) => warm.process,
         None => Process::launch(cell, call),
@@ -249,7 +249,7 @@ impl Drive<'_> {
     }
 
     /// From the beginning of a call to its end.
-    async fn attend(&mut self, call: &Call, mut process: Process) -> Result<Then, WorkFailure> {
+    async fn attend(&mut self, call: &Call, mut process: Box<Process>) -> Result<Then, WorkFailure> {
         let _job = call.job.clone().map(|job| process.give(job));
         let _live = self.reporter.follow(&process.output);
         let mut deadline = self.rebases.within(match call.limit {
@@ -344,7 +344,7 @@ impl Drive<'_> {
     async fn conclude(
         &mut self,
         call: &Call,
-        process: Process,
+        process: Box<Process>,
         ended: Result<i64, EngineError>,
     ) -> Result<Then, WorkFailure> {
         let (exit, is_over) = exit_of(self.cell, ended).await?;

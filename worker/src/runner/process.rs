@@ -27,7 +27,7 @@ const HEARD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A process that waits for its job.
 #[derive(Debug)]
 pub struct Warm {
-    pub(super) process: Result<Process, WorkFailure>,
+    pub(super) process: Result<Box<Process>, WorkFailure>,
     pub(super) since: Instant,
 }
 
@@ -40,14 +40,22 @@ impl Warm {
     }
 }
 
+/// What was printed, in order.
+type Printed = Vec<(Source, Vec<u8>)>;
+
 /// Printed, and not read yet.
 #[derive(Debug, Clone, Default)]
-struct Heard(Arc<(Mutex<Vec<(Source, Vec<u8>)>>, Notify)>);
+struct Heard(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    printed: Mutex<Printed>,
+    news: Notify,
+}
 
 impl Heard {
     fn push(&self, stream: OutputStream, chunk: &[u8]) {
-        let (queue, news) = &*self.0;
-        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.0.printed.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting: usize = queue.iter().map(|(_, bytes)| bytes.len()).sum();
         if waiting + chunk.len() <= HEARD_BYTES_MAX {
             let source = match stream {
@@ -59,11 +67,11 @@ impl Heard {
                 _ => queue.push((source, chunk.to_owned())),
             }
         }
-        news.notify_one();
+        self.0.news.notify_one();
     }
 
-    fn take(&self) -> Vec<(Source, Vec<u8>)> {
-        std::mem::take(&mut self.0.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> Printed {
+        std::mem::take(&mut self.0.printed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -99,13 +107,13 @@ impl Drop for Process {
 
 /// What came from the process.
 pub(super) enum News {
-    Bytes(Vec<(Source, Vec<u8>)>),
+    Bytes(Printed),
     Ended(Result<i64, EngineError>),
 }
 
 impl Process {
     /// Starts it.
-    pub(super) fn launch(cell: &Cell, call: &Call) -> Result<Self, WorkFailure> {
+    pub(super) fn launch(cell: &Cell, call: &Call) -> Result<Box<Self>, WorkFailure> {
         let pipe_failed = |error: std::io::Error| {
             WorkFailure::infrastructure(format!(
                 "cannot open the pipes in {}: {error}",
@@ -131,7 +139,8 @@ impl Process {
         let mut sink = Tee { log: output.clone(), heard: heard.clone() };
         let (engine, container) = (cell.engine.clone(), cell.container.clone());
         let exec = tokio::spawn(async move { engine.exec(&container, &spec, &mut sink).await });
-        Ok(Self { exec, output, heard, events, job: Some(job), began: Instant::now() })
+        // It lies in what waits with it, and that is moved about.
+        Ok(Box::new(Self { exec, output, heard, events, job: Some(job), began: Instant::now() }))
     }
 
     /// Hands the job over in the background: a long one fills the pipe before the runner reads it.
@@ -165,7 +174,7 @@ impl Process {
                         return News::Bytes(vec![(Source::Events, buffer[..count].to_vec())]);
                     }
                 }
-                () = self.heard.0.1.notified() => {}
+                () = self.heard.0.news.notified() => {}
                 ended = &mut self.exec => {
                     return News::Ended(ended.unwrap_or_else(|error| Err(EngineError::Protocol {
                         what: "run a test runner".to_owned(),
@@ -177,7 +186,7 @@ impl Process {
     }
 
     /// What the process said before it ended and was not read yet.
-    pub(super) fn rest(&mut self) -> Vec<(Source, Vec<u8>)> {
+    pub(super) fn rest(&mut self) -> Printed {
         let mut all = self.heard.take();
         let mut buffer = vec![0; READ_BYTES];
         while let Ok(count) = self.events.try_read(&mut buffer) {

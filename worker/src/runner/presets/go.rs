@@ -45,9 +45,9 @@ impl Preset for Go {
         words.extend(flags);
         words.extend(["-list", "^(Test|Example|Fuzz)"]);
         if packages.is_empty() {
-            words.push("./...")
+            words.push("./...");
         } else {
-            words.extend(packages)
+            words.extend(packages);
         }
         let call = Call::listing(options.script(COMMAND_DEFAULT, words));
         Box::new(Discovery { call: Some(call), said: Said::default() })
@@ -214,7 +214,7 @@ impl Course for Execution {
         if let Some(running) = &mut self.current {
             let Running { group, said, logs, ended, any_failed, held } = running;
             said.hear(from, bytes, |line| {
-                take(line, &mut Taken { group, logs, ended, any_failed, held, events })
+                take(line, &mut Taken { group, logs, ended, any_failed, held, events });
             });
         }
     }
