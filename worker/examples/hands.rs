@@ -248,7 +248,7 @@ async fn with(hands: &Arc<Hands>, job: &Job, spec: &RunSpec, notices: &Notices) 
             let mut times = Times::default();
             loop {
                 let Some(unit) = queue.lock().expect("no panics").pop() else { break };
-                run_unit(&hands, lane, &spec, &key, unit, quiet, &mut times).await;
+                Box::pin(run_unit(&hands, lane, &spec, &key, unit, quiet, &mut times)).await;
             }
             times
         }));

@@ -11,19 +11,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::error::CliError;
-use super::out;
+use super::{out, recognise};
 use crate::report::exit::Exit;
 
 /// The names that compose itself looks for, in its order.
 const COMPOSE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 /// Where a seed is usually kept.
 const SEED_NAMES: [&str; 4] = ["db/seed.sql", "seed.sql", "db/init.sql", "sql/seed.sql"];
-/// Where pytest's tests usually are.
-const TEST_FOLDERS: [&str; 2] = ["tests", "test"];
-/// Files of a folder that are looked at before giving up on finding tests in it.
-const ENTRIES_MAX: usize = 2_000;
-/// Of a configuration file, so much is read.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  andon init\n  andon init path/to/project --force")]
@@ -41,8 +35,8 @@ pub(crate) struct InitArgs {
 struct Found {
     compose: Option<&'static str>,
     seed: Option<&'static str>,
-    /// What made it a pytest project, for the person to check.
-    pytest: Option<String>,
+    /// How its tests are run, and what told it.
+    runner: Option<recognise::Recognised>,
     dockerfile: bool,
 }
 
@@ -54,8 +48,8 @@ pub(crate) fn init(args: &InitArgs) -> Result<Exit, CliError> {
     let path = args.dir.join("andon.toml");
     write(&path, &render(&found), args.force)?;
     out::line(&format!("wrote {}", path.display()))?;
-    match &found.pytest {
-        Some(why) => out::line(&format!("  tests     pytest, because of {why}"))?,
+    match &found.runner {
+        Some(found) => out::line(&format!("  tests     {}, because of {}", found.tool, found.why))?,
         None => out::line("  tests     not recognised: change `discover` and `run`")?,
     }
     match found.compose {
@@ -88,51 +82,9 @@ fn look(dir: &Path) -> Found {
     Found {
         compose: COMPOSE_NAMES.iter().find(is_file).copied(),
         seed: SEED_NAMES.iter().find(is_file).copied(),
-        pytest: pytest(dir),
+        runner: recognise::runner(dir),
         dockerfile: dir.join("Dockerfile").is_file(),
     }
-}
-
-fn pytest(dir: &Path) -> Option<String> {
-    for (file, marks) in [
-        ("pytest.ini", &[""][..]),
-        ("pyproject.toml", &["[tool.pytest"]),
-        ("tox.ini", &["[pytest]"]),
-        ("setup.cfg", &["[tool:pytest]"]),
-        ("conftest.py", &[""]),
-    ] {
-        let path = dir.join(file);
-        if path.is_file() && marks.iter().any(|mark| mark.is_empty() || head_contains(&path, mark)) {
-            return Some(file.to_owned());
-        }
-    }
-    for folder in TEST_FOLDERS {
-        if let Some(name) = first_test_file(&dir.join(folder)) {
-            return Some(format!("{folder}/{name}"));
-        }
-    }
-    None
-}
-
-fn head_contains(path: &Path, mark: &str) -> bool {
-    use std::io::Read as _;
-    let mut head = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX).read_to_end(&mut head));
-    read.is_ok() && String::from_utf8_lossy(&head).contains(mark)
-}
-
-fn first_test_file(folder: &Path) -> Option<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .ok()?
-        .take(ENTRIES_MAX)
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| {
-            let is_test = name.starts_with("test_") || name.ends_with("_test.py") || name == "conftest.py";
-            is_test && name.ends_with(".py")
-        })
-        .collect();
-    names.sort();
-    names.into_iter().next()
 }
 
 fn render(found: &Found) -> String {
@@ -182,20 +134,21 @@ fn suite(text: &mut String, found: &Found) {
     text.push_str("\n[[suite]]\nname    = \"integration\"\n");
     if found.dockerfile {
         text.push_str("image   = { build = \".\" }              # the Dockerfile at the root\n");
-    } else if found.pytest.is_some() {
-        text.push_str(
-            "image   = \"python:3.13\"                # has to hold the tests' dependencies; or: { build = \".\" }\n",
-        );
     } else {
-        text.push_str("image   = \"debian:trixie-slim\"         # has to hold the tests' tools; or: { build = \".\" }\n");
+        let image = found.runner.as_ref().map_or("debian:trixie-slim", |found| found.tool.image());
+        let image = format!("\"{image}\"");
+        writeln!(
+            text,
+            "image   = {image:<29} # has to hold the tests' dependencies; or: {{ build = \".\" }}"
+        )
+        .expect("a string takes every write");
     }
-    if found.pytest.is_some() {
-        text.push_str("runner  = \"pytest\"\n");
-    } else {
-        text.push_str(
+    match &found.runner {
+        Some(found) => text.push_str(&found.tool.lines()),
+        None => text.push_str(
             "# Change these two: `discover` prints one test a line, `run` runs those that stand for {tests}.\n\
              discover = \"ls tests/*.sh\"\nrun      = \"sh -e {tests}\"\n",
-        );
+        ),
     }
     text.push_str(
         "timeout = \"60s\"                        # for one test\n\
@@ -219,24 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn pytest_is_recognised_by_each_of_its_signs() {
-        for (name, content) in [
-            ("pytest.ini", "[pytest]"),
-            ("pyproject.toml", "[tool.pytest.ini_options]\n"),
-            ("tox.ini", "[pytest]\n"),
-            ("setup.cfg", "[tool:pytest]\n"),
-            ("conftest.py", ""),
-            ("tests/test_a.py", ""),
-            ("tests/conftest.py", ""),
-            ("test/a_test.py", ""),
-        ] {
-            let temp = project(&[(name, content)]);
-            assert_eq!(look(temp.path()).pytest.as_deref(), Some(name));
-        }
-    }
-
-    #[test]
-    fn a_project_without_signs_is_not_pytest() {
+    fn a_project_without_signs_is_not_recognised() {
         let temp = project(&[("pyproject.toml", "[project]\n"), ("tests/run.sh", ""), ("tests/data.py", "")]);
         assert_eq!(look(temp.path()), Found::default());
     }
@@ -254,7 +190,7 @@ mod tests {
         let all = Found {
             compose: Some("compose.yaml"),
             seed: Some("db/seed.sql"),
-            pytest: Some("pytest.ini".into()),
+            runner: recognise::runner(project(&[("pytest.ini", "")]).path()),
             dockerfile: true,
         };
         let parsed: toml::Table = render(&all).parse().unwrap();

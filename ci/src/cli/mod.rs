@@ -19,6 +19,7 @@ mod init;
 mod lists;
 mod out;
 mod process;
+mod recognise;
 mod registry;
 mod run;
 mod servers;

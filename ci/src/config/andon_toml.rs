@@ -10,8 +10,8 @@ use super::quick::{ENGINES, Engine};
 use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
-    FILE_BYTES_MAX, Image, Located, Note, Place, Policy, Process, RETRIES_MAX, Rebase, RepoPath, Runner,
-    SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check, quoted,
+    FILE_BYTES_MAX, Image, Located, Note, Place, Policy, RETRIES_MAX, Rebase, RepoPath, SUITES_MAX, Suite,
+    TIMEOUT_MAX, Triggers, all_problems, baseline, check, quoted, runner,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
@@ -24,7 +24,7 @@ pub(super) const HOMES: [(&str, &[&str]); 9] = [
         "[[suite]]",
         &[
             "name", "image", "runner", "command", "args", "discover", "run", "timeout", "retries", "rebase",
-            "process", "env", "workdir", "docker", "limits", "egress",
+            "process", "env", "workdir", "docker", "limits", "egress", "reports",
         ],
     ),
     ("[policy]", &["max_failures", "fail_fast", "retry_budget", "supersede", "hedge", "merge"]),
@@ -40,8 +40,6 @@ const REBASES: [(&str, Rebase); 5] = [
     ("batch", Rebase::Batch),
     ("never", Rebase::Never),
 ];
-
-const PROCESSES: [(&str, Process); 2] = [("unit", Process::Unit), ("shared", Process::Shared)];
 
 /// Reads and checks an `andon.toml`. `file` is its path in the repository, for messages.
 ///
@@ -194,11 +192,11 @@ fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
     }
     let label = name.map_or_else(String::new, |name| name.value);
     let image = suite_image(findings, &mut table);
-    let runner = check::runner(findings, &mut table);
+    let runner = runner::runner(findings, &mut table);
     let timeout = table.duration(findings, "timeout", TIMEOUT_MAX).unwrap_or(DEFAULT_TIMEOUT);
     let retries = table.number(findings, "retries", 0..=RETRIES_MAX).unwrap_or(0);
     let rebase = table.choice(findings, "rebase", &REBASES).unwrap_or(Rebase::Test);
-    let process = process(findings, &mut table, &runner, rebase);
+    let process = runner::process(findings, &mut table, &runner, rebase);
     let env = table.string_map(findings, "env");
     let env = check::environment(findings, env);
     let workdir = match table.string(findings, "workdir") {
@@ -228,27 +226,6 @@ fn suite(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Suite {
         limits,
         egress,
     }
-}
-
-fn process(
-    findings: &mut Findings<'_>,
-    table: &mut Table<'_, '_>,
-    runner: &Runner,
-    rebase: Rebase,
-) -> Process {
-    let place = table.place_of(findings, "process");
-    let process = table.choice(findings, "process", &PROCESSES).unwrap_or(Process::Unit);
-    let why_not = match (process, runner, rebase) {
-        (Process::Shared, Runner::Command { .. }, _) => {
-            "runner = \"pytest\"; other runners ask for a rebase themselves"
-        }
-        (Process::Shared, _, Rebase::Class | Rebase::File | Rebase::Batch | Rebase::Never) => {
-            "rebase = \"test\""
-        }
-        _ => return process,
-    };
-    findings.problem(place, format!("process = \"shared\" needs {why_not}"));
-    Process::Unit
 }
 
 fn suite_image(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Located<Image> {
@@ -324,9 +301,4 @@ fn triggers(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Triggers {
         check::branch_pattern(findings, branch);
     }
     Triggers { branches: branches.into_iter().map(|branch| branch.value).collect() }
-}
-
-/// The runner of a suite, as far as it is not wrong.
-pub(crate) fn no_runner() -> Runner {
-    Runner::Command { discover: String::new(), run: String::new() }
 }

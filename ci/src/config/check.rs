@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use globset::{Glob, GlobBuilder};
 use toml::de::DeTable;
 
-use super::andon_toml::no_runner;
-use super::problem::{Findings, Located, nearest, quoted};
-use super::table::Table;
-use super::{NAME_FORM, RepoPath, Runner, Suite, is_name};
+use super::problem::{Findings, Located, quoted};
+use super::{NAME_FORM, RepoPath, Suite, is_name};
 
 /// The longest shell command of a configuration.
 const COMMAND_LEN_MAX: usize = 16 * 1024;
@@ -234,103 +232,4 @@ pub(crate) fn is_image_reference(text: &str) -> bool {
         && text.len() <= REFERENCE_LEN_MAX
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(fit)
-}
-
-#[derive(Clone, Copy)]
-enum Preset {
-    Pytest,
-    Command,
-}
-
-/// The runner and the keys that belong to it.
-pub(crate) fn runner(findings: &mut Findings<'_>, table: &mut Table<'_, '_>) -> Runner {
-    let written = table.has("runner");
-    let chosen =
-        table.choice(findings, "runner", &[("pytest", Preset::Pytest), ("command", Preset::Command)]);
-    let by_command = table.has("discover") || table.has("run");
-    let pytest = table.string(findings, "command").map_or_else(String::new, |text| text.value);
-    let args = table.strings(findings, "args").unwrap_or_default();
-    let discover = table.text(findings, "discover");
-    let run = table.text(findings, "run");
-    match chosen {
-        None if written => no_runner(),
-        None if !by_command => {
-            let message = "the suite has no runner: write runner = \"pytest\", or \"discover\" and \"run\"";
-            table.require(findings, "runner", message);
-            no_runner()
-        }
-        Some(Preset::Pytest) => {
-            belongs(findings, table, &["discover", "run"], "the runner \"command\", not to \"pytest\"");
-            Runner::Pytest { command: pytest, args: args.into_iter().map(|arg| arg.value).collect() }
-        }
-        None | Some(Preset::Command) => {
-            belongs(findings, table, &["command", "args"], "the runner \"pytest\"");
-            for key in ["discover", "run"] {
-                let message = format!("the suite has no {key:?}, which its runner needs");
-                table.require(findings, key, &message);
-            }
-            if let Some(text) = &discover {
-                command(findings, "\"discover\"", text);
-                no_placeholders(findings, text);
-            }
-            if let Some(text) = &run {
-                command(findings, "\"run\"", text);
-                placeholders(findings, text);
-            }
-            let text = |text: Option<Located<String>>| text.map_or_else(String::new, |text| text.value);
-            Runner::Command { discover: text(discover), run: text(run) }
-        }
-    }
-}
-
-fn belongs(findings: &mut Findings<'_>, table: &Table<'_, '_>, keys: &[&str], home: &str) {
-    for key in keys.iter().filter(|key| table.has(key)) {
-        let place = table.place_of(findings, key);
-        findings.problem(place, format!("{key:?} belongs to {home}"));
-    }
-}
-
-fn no_placeholders(findings: &mut Findings<'_>, discover: &Located<String>) {
-    for placeholder in PLACEHOLDERS {
-        if discover.value.contains(&format!("{{{placeholder}}}")) {
-            let message = format!("\"discover\" has {{{placeholder}}}, which only \"run\" has");
-            findings.problem(discover.place.clone(), message);
-        }
-    }
-}
-
-const PLACEHOLDERS: [&str; 2] = ["tests", "junit"];
-
-/// `{tests}` once and bare; `{junit}` at most once; nothing that is nearly one of them.
-fn placeholders(findings: &mut Findings<'_>, run: &Located<String>) {
-    let place = || run.place.clone();
-    let count = |placeholder: &str| run.value.matches(&format!("{{{placeholder}}}")).count();
-    match count("tests") {
-        0 => findings.problem(place(), "\"run\" has no {tests}, the place of the tests' ids"),
-        1 => {
-            if ["'{tests}'", "\"{tests}\""].iter().any(|quoted| run.value.contains(quoted)) {
-                findings.problem(
-                    place(),
-                    "\"run\" has {tests} in quotes: each id is quoted already, write it bare",
-                );
-            }
-        }
-        _ => findings.problem(place(), "\"run\" has {tests} more than once"),
-    }
-    if count("junit") > 1 {
-        findings.problem(place(), "\"run\" has {junit} more than once");
-    }
-    for (at, _) in run.value.match_indices('{') {
-        // `${NAME}` is the shell's.
-        let shell = run.value[..at].ends_with('$');
-        let inside = run.value[at + 1..].split_once('}').map_or("", |(inside, _)| inside);
-        let word = !inside.is_empty() && inside.chars().all(|c| c.is_ascii_alphabetic() || c == '_');
-        if shell || !word || PLACEHOLDERS.contains(&inside) {
-            continue;
-        }
-        if let Some(near) = nearest(inside, &PLACEHOLDERS) {
-            let message = format!("\"run\" has {{{inside}}}, did you mean {{{near}}}?");
-            findings.problem(place(), message);
-        }
-    }
 }

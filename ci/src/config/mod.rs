@@ -1,6 +1,6 @@
 //! What a project writes: `andon.toml` and its compose file, read with every mistake at once.
 //!
-//! Must not know git, the wire or the farm: bytes in, a checked [`Config`] or [`ConfigErrors`] out. What can only be
+//! Must not know git, the wire or the farm (but for the list of runners, in `runner.rs`): bytes in, a checked [`Config`] or [`ConfigErrors`] out. What can only be
 //! checked against a commit (does the compose file exist?) is checked in `spec`, with the places kept here.
 //! No input panics, and none takes more than [`FILE_BYTES_MAX`] times a small constant of memory.
 
@@ -14,6 +14,7 @@ mod paths;
 mod problem;
 pub mod proof;
 pub mod quick;
+mod runner;
 mod table;
 
 use std::time::Duration;
@@ -174,6 +175,25 @@ pub enum Runner {
         /// Runs `{tests}`, may write `{junit}`.
         run: String,
     },
+    /// By any other preset.
+    Preset(Preset),
+}
+
+/// One of the worker's presets; what it does not take is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preset {
+    /// As in `runner = "…"`.
+    pub name: String,
+    /// How the tool is called; empty for the preset's own.
+    pub command: String,
+    /// Added to every call.
+    pub args: Vec<String>,
+    /// Prints one test id a line.
+    pub discover: String,
+    /// Runs the ids.
+    pub run: String,
+    /// Patterns of the report files that `run` leaves.
+    pub reports: Vec<String>,
 }
 
 /// What a process of the runner is for.

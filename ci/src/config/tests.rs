@@ -167,7 +167,7 @@ branches = ["refs/heads/main", "a{b"]
     andon.toml:10:1: label "dev.andon.key" is set by Andon itself: choose another name
     andon.toml:12:8: "unit tests" is no name for a suite: up to 63 letters, digits, ".", "_" and "-", the first a letter or digit
     andon.toml:13:1: unknown key "imge" in [[suite]], did you mean "image"?
-    andon.toml:14:10: "runner" is "pytset": write "pytest" or "command"
+    andon.toml:14:10: "runner" is "pytset": write "pytest", "nextest", "libtest", "go", "jest", "vitest", "node", "junit", "tap" or "command"
     andon.toml:15:11: "timeout" is "60": write a duration such as "500ms", "60s", "1m30s" or "2h"
     andon.toml:16:1: unknown key "retires" in [[suite]], did you mean "retries"?
     andon.toml:17:10: "rebase" is "tests": write "test", "class", "file", "batch" or "never"
@@ -180,7 +180,7 @@ branches = ["refs/heads/main", "a{b"]
     andon.toml:25:11: workdir "src": write an absolute path without "..", such as "/src"
     andon.toml:27:8: suite "b" is on line 19 already
     andon.toml:28:9: "UP per" is no image: write "name:tag" or "registry/name@sha256:…"
-    andon.toml:30:1: "run" belongs to the runner "command", not to "pytest"
+    andon.toml:30:1: "run" is no key of the runner "pytest", whose own are "command", "args"
     andon.toml:32:16: "max_failures" is 0: write a whole number from 1 to 1000000
     andon.toml:33:13: "fail_fast" must be true or false, not a string
     andon.toml:35:13: branch "refs/heads/main": write "main" without refs/heads/
@@ -230,11 +230,42 @@ fn runners_want_what_is_theirs() {
     andon.toml:4:12: "discover" is empty
     andon.toml:5:7: "run" is empty
     --
-    andon.toml:5:1: "discover" belongs to the runner "command", not to "pytest"
-    andon.toml:6:1: "run" belongs to the runner "command", not to "pytest"
+    andon.toml:5:1: "discover" is no key of the runner "pytest", whose own are "command", "args"
+    andon.toml:6:1: "run" is no key of the runner "pytest", whose own are "command", "args"
     --
-    andon.toml:5:1: "args" belongs to the runner "pytest"
+    andon.toml:5:1: "args" is no key of the runner "command", whose own are "discover", "run"
     "#);
+}
+
+#[test]
+fn each_preset_takes_its_own_keys_and_no_other() {
+    let report = [
+        "runner = \"jest\"\nreports = [\"x\"]",
+        "runner = \"junit\"\ndiscover = \"l\"\nrun = \"r {tests} {list}\"",
+        "runner = \"junit\"\ndiscover = \"l\"\nrun = \"r {junit}\"\nreports = [\"../x\", \"$(id)\"]",
+        "runner = \"tap\"\ndiscover = \"l\"\nrun = \"r '{test}'\"",
+        "runner = \"vitest\"\nprocess = \"shared\"",
+    ]
+    .map(|more| problems(&suite(more)))
+    .join("\n--\n");
+    insta::assert_snapshot!(report, @r#"
+    andon.toml:5:1: "reports" is no key of the runner "jest", whose own are "command", "args"
+    --
+    andon.toml:1:1: the suite has no "reports", which its runner needs
+    andon.toml:6:7: "run" has more than one place of the tests' ids
+    --
+    andon.toml:6:7: "run" has no {tests} or {list} or {regex}, the place of the tests' ids
+    andon.toml:7:12: reports "../x": write a pattern beneath the working folder, such as "build/test-results/*/*.xml"
+    andon.toml:7:20: reports "$(id)": write a pattern beneath the working folder, such as "build/test-results/*/*.xml"
+    --
+    andon.toml:6:7: "run" has {test} in quotes: each id is quoted already, write it bare
+    --
+    andon.toml:5:1: process = "shared" needs runner = "pytest", "jest" or "node"; other runners ask for a rebase themselves
+    "#);
+    accepted(&suite(
+        "runner = \"junit\"\ndiscover = \"l\"\nrun = \"gradle test {tests:--tests}\"\nreports = [\"build/*/*.xml\"]",
+    ));
+    accepted(&suite("runner = \"node\"\nprocess = \"shared\"\nargs = [\"test\"]"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use andon_proto as wire;
 
 use crate::config::compose::{Compose, Condition, Healthcheck, Mount, MountSource, Service};
 use crate::config::quick::Engine;
-use crate::config::{Build, Config, Image, Limits, Policy, Process, Rebase, Runner, Suite};
+use crate::config::{Build, Config, Image, Limits, Policy, Preset, Process, Rebase, Runner, Suite};
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -124,6 +124,16 @@ pub(super) fn suite(suite: &Suite) -> wire::Suite {
         }
         Runner::Command { discover, run } => {
             wire::suite::Runner::Command(wire::CommandRunner { discover: discover.clone(), run: run.clone() })
+        }
+        Runner::Preset(Preset { name, command, args, discover, run, reports }) => {
+            wire::suite::Runner::Preset(wire::PresetRunner {
+                name: name.clone(),
+                command: command.clone(),
+                args: args.clone(),
+                discover: discover.clone(),
+                run: run.clone(),
+                reports: reports.clone(),
+            })
         }
     };
     let shared = suite.process == Process::Shared;

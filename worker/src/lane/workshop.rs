@@ -22,7 +22,7 @@ use crate::baseline::{
 };
 use crate::engine::ImageInfo;
 use crate::hands::{Driver, HandsOptions, Notices, ResolvedImage, WorkFailure, blocking, notice};
-use crate::runner::{PLUGIN_FILE, PLUGIN_SOURCE};
+use crate::runner;
 use crate::stack::{StackPlan, sweep};
 
 /// How many suites' images are remembered.
@@ -87,8 +87,12 @@ impl Workshop {
         for needed in [&scratch, &manifests, &out_root, &runners] {
             std::fs::create_dir_all(needed).map_err(|error| fault(needed, error))?;
         }
-        let plugin = runners.join(PLUGIN_FILE);
-        std::fs::write(&plugin, PLUGIN_SOURCE).map_err(|error| fault(&plugin, error))?;
+        for (name, content) in runner::files() {
+            let file = runners.join(name);
+            let folder = file.parent().unwrap_or(&runners);
+            std::fs::create_dir_all(folder).map_err(|error| fault(folder, error))?;
+            std::fs::write(&file, content).map_err(|error| fault(&file, error))?;
+        }
         let swept = sweep(options.engine.as_ref(), None).await;
         swept.map_err(|error| {
             WorkFailure::infrastructure(format!("cannot remove an earlier life's lanes: {error}"))

@@ -8,15 +8,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::OUTPUT_BYTES_MAX;
 use super::progress::{Exit, Overrun};
-use crate::engine::{
-    ContainerState, EngineError, ExecSpec, HeadTail, OutputSink, OutputStream, SharedEngine,
-};
+use crate::engine::{ContainerState, EngineError, HeadTail, OutputSink, OutputStream, SharedEngine};
 use crate::hands::WorkFailure;
 
 /// Where the out folder is in the container.
@@ -69,10 +66,6 @@ impl SharedOutput {
     pub(crate) fn after(&self, from: u64, bytes_max: usize) -> Option<(u64, Vec<u8>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).after(from, bytes_max)
     }
-
-    pub(crate) fn to_text(&self) -> String {
-        String::from_utf8_lossy(&self.to_bytes()).into_owned()
-    }
 }
 
 impl OutputSink for SharedOutput {
@@ -82,6 +75,13 @@ impl OutputSink for SharedOutput {
 }
 
 impl Cell {
+    /// Of this container, whose out folder is here.
+    #[must_use]
+    pub fn new(engine: SharedEngine, container: String, out_dir: PathBuf) -> Self {
+        let (python_path, unit_env) = (String::new(), BTreeMap::new());
+        Self { engine, container, out_dir, python_path, unit_env, overrun: Arc::default() }
+    }
+
     /// A shell command's words. The script goes by a file: one word of a command line has at most 128 KiB.
     pub(crate) fn shell(&self, name: &str, script: &str) -> Result<Vec<String>, WorkFailure> {
         let file = self.out_dir.join(name);
@@ -89,18 +89,6 @@ impl Cell {
             WorkFailure::infrastructure(format!("cannot write {}: {error}", file.display()))
         })?;
         Ok(vec!["sh".to_owned(), format!("{OUT_FOLDER}/{name}")])
-    }
-
-    /// Runs a command with the unit's environment.
-    pub(crate) async fn exec(
-        &self,
-        argv: Vec<String>,
-        limit: Duration,
-        output: &mut dyn OutputSink,
-    ) -> Result<i64, EngineError> {
-        let mut spec = ExecSpec::new(argv, limit);
-        spec.env.extend(self.unit_env.iter().map(|(name, value)| (name.clone(), value.clone())));
-        self.engine.exec(&self.container, &spec, output).await
     }
 
     /// Ends every process of the container. Errors do not matter: it is removed next.
@@ -170,14 +158,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn cell(out_dir: PathBuf) -> Cell {
-        Cell {
-            engine: Arc::new(crate::engine::fake::FakeEngine::default()),
-            container: "c".into(),
-            out_dir,
-            python_path: String::new(),
-            unit_env: BTreeMap::new(),
-            overrun: Arc::default(),
-        }
+        Cell::new(Arc::new(crate::engine::fake::FakeEngine::default()), "c".into(), out_dir)
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! What Andon's pytest plugin says, line by line. See `ci/runners/andon_pytest.py`.
+//! What Andon's own files in test runners say, line by line. See `ci/runners/andon_pytest.py`.
 //!
 //! Pure. The lines come from a process that runs the project's code: whatever does not parse is no event.
 
 use serde::{Deserialize, Serialize};
+
+use super::preset::LineCutter;
 
 /// Longest event line, in bytes; a longer one is dropped.
 pub(crate) const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -48,8 +50,9 @@ pub(crate) enum Event {
         id: String,
         /// How.
         outcome: EventOutcome,
-        /// How long it took.
-        ms: f64,
+        /// How long it took; counted from its start where the runner does not say.
+        #[serde(default)]
+        ms: Option<f64>,
         /// First lines of a failure, or why it was skipped.
         message: String,
         /// Failure and captured output.
@@ -78,13 +81,13 @@ pub(crate) enum EventOutcome {
     Skipped,
 }
 
-/// What the plugin is to do.
+/// What the pytest plugin is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Job<'a> {
-    /// `discover` or `run`.
+    /// `discover` or `run`; a process that waits is told none.
     pub mode: &'static str,
     /// Where events go, as the container sees it.
-    pub events: &'a str,
+    pub events: String,
     /// What to run.
     pub tests: Vec<&'a str>,
     /// The number of each test's attempt, for its environment.
@@ -97,34 +100,15 @@ pub(crate) struct Job<'a> {
     pub env: std::collections::BTreeMap<&'a str, &'a str>,
 }
 
-/// Lines from chunks of bytes.
+/// Events from chunks of bytes, a line each.
 #[derive(Debug, Default)]
-pub(crate) struct Lines {
-    partial: Vec<u8>,
-    overlong: bool,
-}
+pub(crate) struct Lines(LineCutter);
 
 impl Lines {
     /// Takes a chunk and answers with the events that it completed.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
-        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
-            let ends = piece.ends_with(b"\n");
-            if self.partial.len() + piece.len() > LINE_BYTES_MAX {
-                self.overlong = true;
-                self.partial.clear();
-            }
-            if !self.overlong {
-                self.partial.extend_from_slice(piece);
-            }
-            if ends {
-                if !self.overlong {
-                    events.extend(serde_json::from_slice(&self.partial).ok());
-                }
-                self.overlong = false;
-                self.partial.clear();
-            }
-        }
+        self.0.push(chunk, |line| events.extend(serde_json::from_slice(line).ok()));
         events
     }
 }
@@ -159,7 +143,7 @@ mod tests {
         let mut lines = Lines::default();
         for _ in 0..2000 {
             assert_eq!(lines.push(&[b'x'; 8192]), Vec::new());
-            assert!(lines.partial.len() <= LINE_BYTES_MAX);
+            assert!(lines.0.held() <= LINE_BYTES_MAX);
         }
         assert_eq!(lines.push(b"\n{\"e\": \"end\"}\n"), vec![Event::End]);
     }

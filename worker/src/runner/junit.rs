@@ -4,6 +4,10 @@
 //! `<failure>`, bad characters, a file that stops half-way), strict about what costs memory: size, depth, number and length of
 //! things are limited, and no entity is ever expanded beyond the five of XML and characters by number.
 
+mod encoding;
+#[cfg(test)]
+mod real;
+
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use thiserror::Error;
@@ -13,7 +17,7 @@ pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 64;
 /// Most cases.
-const CASES_MAX: usize = 400_000;
+pub(crate) const CASES_MAX: usize = 400_000;
 /// Longest text kept of one element, in bytes; the rest is dropped.
 const TEXT_BYTES_MAX: usize = 128 * 1024;
 /// Longest attribute kept, in bytes.
@@ -79,7 +83,7 @@ pub(crate) struct Report {
 
 /// Reads a whole file's bytes.
 pub(crate) fn read(bytes: &[u8]) -> Result<Report, JunitRefused> {
-    let text = String::from_utf8_lossy(bytes);
+    let text = encoding::decode(bytes);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
@@ -116,6 +120,8 @@ enum Element {
     Case,
     Fault,
     Skipped,
+    /// A failure of a try that was not the last: what the case amounts to is said beside it.
+    Retried,
     SystemOut,
     SystemErr,
     Other,
@@ -128,6 +134,8 @@ struct Walk {
     /// Name and file of the suites around.
     suites: Vec<(String, String)>,
     case: Option<Case>,
+    /// `status` of the case, which some tools write beside the elements and some instead of them.
+    status: String,
     text: String,
     seen_root: bool,
 }
@@ -169,14 +177,22 @@ impl Walk {
             "testsuite" => Element::Suite,
             "testcase" if self.case.is_none() => Element::Case,
             "failure" | "error" if self.case.is_some() => Element::Fault,
-            "skipped" | "ignored" if self.case.is_some() => Element::Skipped,
+            "skipped" | "ignored" | "disabled" if self.case.is_some() => Element::Skipped,
+            "flakyfailure" | "flakyerror" | "rerunfailure" | "rerunerror" if self.case.is_some() => {
+                Element::Retried
+            }
+            // Surefire's, within a try.
+            "stacktrace" if self.path.last() == Some(&Element::Retried) => Element::Retried,
             "system-out" => Element::SystemOut,
             "system-err" => Element::SystemErr,
             _ => Element::Other,
         };
         match element {
             Element::Suite => self.suites.push((attribute(start, "name"), attribute(start, "file"))),
-            Element::Case => self.case = Some(self.new_case(start)),
+            Element::Case => {
+                self.case = Some(self.new_case(start));
+                self.status = attribute(start, "status").to_ascii_lowercase();
+            }
             Element::Fault => {
                 let message = attribute(start, "message");
                 if let Some(case) = &mut self.case {
@@ -189,11 +205,14 @@ impl Walk {
             Element::Skipped => {
                 let message = attribute(start, "message");
                 if let Some(case) = self.case.as_mut().filter(|case| case.outcome == CaseOutcome::Passed) {
-                    case.outcome = CaseOutcome::Skipped;
+                    // ctest says the same of a test that is to be skipped and of one that cannot be started.
+                    let amiss =
+                        self.status == "notrun" && !message.is_empty() && !message.starts_with("SKIP_");
+                    case.outcome = if amiss { CaseOutcome::Failed } else { CaseOutcome::Skipped };
                     case.message = message;
                 }
             }
-            Element::SystemOut | Element::SystemErr | Element::Other => {}
+            Element::Retried | Element::SystemOut | Element::SystemErr | Element::Other => {}
         }
         self.text.clear();
         self.path.push(element);
@@ -224,7 +243,10 @@ impl Walk {
                 self.suites.pop();
             }
             Element::Case => {
-                if let Some(case) = self.case.take() {
+                if let Some(mut case) = self.case.take() {
+                    if case.outcome == CaseOutcome::Passed {
+                        case.outcome = outcome_of(&self.status);
+                    }
                     if self.report.cases.len() >= CASES_MAX {
                         return Err(JunitRefused::TooMany);
                     }
@@ -232,9 +254,17 @@ impl Walk {
                 }
             }
             Element::Fault => self.add_log("failure", &text),
+            Element::Retried => self.add_log("failure of an earlier try", &text),
             Element::SystemOut => self.add_log("system-out", &text),
             Element::SystemErr => self.add_log("system-err", &text),
-            Element::Skipped | Element::Other => {}
+            Element::Skipped => {
+                // Without an attribute the reason is the text.
+                let skipped = self.case.as_mut().filter(|case| case.outcome == CaseOutcome::Skipped);
+                if let Some(case) = skipped.filter(|case| case.message.is_empty()) {
+                    case.message = text.trim().to_owned();
+                }
+            }
+            Element::Other => {}
         }
         Ok(())
     }
@@ -247,7 +277,7 @@ impl Walk {
     }
 
     fn push_text(&mut self, text: &str) {
-        let kept = matches!(self.path.last(), Some(Element::Fault | Element::SystemOut | Element::SystemErr));
+        let kept = matches!(self.path.last(), Some(element) if !matches!(element, Element::Suite | Element::Case | Element::Other));
         let room = TEXT_BYTES_MAX.saturating_sub(self.text.len());
         if kept && room > 0 {
             let mut end = text.len().min(room);
@@ -256,6 +286,15 @@ impl Walk {
             }
             self.text.push_str(&text[..end]);
         }
+    }
+}
+
+/// By `status` alone.
+fn outcome_of(status: &str) -> CaseOutcome {
+    match status {
+        "fail" | "failed" | "failure" | "error" => CaseOutcome::Failed,
+        "notrun" | "disabled" | "skipped" => CaseOutcome::Skipped,
+        _ => CaseOutcome::Passed,
     }
 }
 
@@ -292,14 +331,24 @@ fn attribute(start: &BytesStart<'_>, name: &str) -> String {
     String::new()
 }
 
-/// `time` in seconds, with or without thousands separators.
+/// `time` in seconds: `0.5`, `1,234.5`, `1.234,5`, `0,123`, `1 234.5`, `2s`.
 fn milliseconds(time: &str) -> u64 {
-    let plain = match (time.contains('.'), time.matches(',').count()) {
+    let digits: String = time.chars().filter(|c| c.is_ascii_digit() || ",.-eE+".contains(*c)).collect();
+    let (dots, commas) = (digits.matches('.').count(), digits.matches(',').count());
+    let decimal_comma = match (digits.rfind('.'), digits.rfind(',')) {
+        (Some(dot), Some(comma)) => comma > dot,
         // `0,123`: a decimal comma.
-        (false, 1) => time.replace(',', "."),
-        _ => time.replace(',', ""),
+        (None, Some(_)) => commas == 1,
+        _ => false,
     };
-    match plain.trim().parse::<f64>() {
+    let plain = if decimal_comma {
+        digits.replace('.', "").replace(',', ".")
+    } else if dots > 1 {
+        digits.replace(['.', ','], "")
+    } else {
+        digits.replace(',', "")
+    };
+    match plain.parse::<f64>() {
         // Saturates; a negative or endless time is none.
         Ok(seconds) if seconds.is_finite() && seconds > 0.0 => (seconds * 1000.0).round() as u64,
         _ => 0,
@@ -344,6 +393,37 @@ mod tests {
         for body in ["<skipped/><failure message='f'/>", "<failure message='f'/><skipped/>"] {
             let found = cases(&format!("<testsuite><testcase name='x'>{body}</testcase></testsuite>"));
             assert_eq!((found[0].outcome, found[0].message.as_str()), (CaseOutcome::Failed, "f"));
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_every_notation() {
+        let all = [
+            "1,234.5",
+            "1.234,5",
+            "1 234.5",
+            "0,123",
+            "2s",
+            "1e-3",
+            "-1",
+            "NaN",
+            "inf",
+            "",
+            "1,234,567",
+            "1.2.3",
+        ];
+        let expected = [1_234_500, 1_234_500, 1_234_500, 123, 2000, 1, 0, 0, 0, 0, 1_234_567_000, 123_000];
+        assert_eq!(all.map(milliseconds), expected);
+    }
+
+    #[test]
+    fn bare_roots_and_a_status_instead_of_elements_are_read() {
+        assert_eq!(cases("<testcase name='x'/>").len(), 1);
+        for (status, outcome) in
+            [("fail", CaseOutcome::Failed), ("disabled", CaseOutcome::Skipped), ("run", CaseOutcome::Passed)]
+        {
+            let found = cases(&format!("<testcase name='x' status='{status}'/>"));
+            assert_eq!(found[0].outcome, outcome, "{status}");
         }
     }
 

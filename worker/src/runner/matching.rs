@@ -1,7 +1,7 @@
 //! Which cases of a JUnit report belong to which test id.
 //!
 //! Pure. An id names a case by, in this order: `name`; `classname.name`, `classname::name` or `classname#name`; `file::name`;
-//! pytest's `path/file.py::Class::name` (its own JUnit says `path.file.Class` and `name`). Where no case has such a name, an id that
+//! pytest's `path/file.py::Class::name` (its own JUnit says `path.file.Class` and `name`); PHPUnit's `A\B::name` (`A.B`). Where no case has such a name, an id that
 //! is a class, a file or a suite stands for all its cases. Invariant: a bare name that several cases share names none of
 //! them unless no longer form exists for the report.
 
@@ -82,7 +82,9 @@ impl<'a> Index<'a> {
         if let Some(one) = by_name.filter(|places| places.len() == 1) {
             return Some(one);
         }
-        let exact = self.exact.get(id).or_else(|| self.exact.get(&pytest_form(id)?));
+        // PHP's classes: `A\B::c`, and `A.B` in its reports.
+        let dotted = || id.contains('\\').then(|| id.replace('\\', ".")).and_then(|id| self.exact.get(&id));
+        let exact = self.exact.get(id).or_else(|| self.exact.get(&pytest_form(id)?)).or_else(dotted);
         exact.or(by_name).or_else(|| self.groups.get(id)).map(Vec::as_slice)
     }
 }

@@ -4,40 +4,53 @@
 //! they come. Must not blame a test for the farm's faults: before a failure is reported, the [`Witness`] is asked.
 //!
 //! ```text
-//!   pytest.rs   Andon's plugin inside pytest: events through a named pipe, results while the unit runs
-//!   command.rs  any command: ids as lines, JUnit or exit codes
-//!   progress.rs what both share: which test ended how (pure)
+//!   preset.rs   the trait: how one tool's tests are listed and run, as data (pure); presets/ has a file for each tool
+//!   drive.rs    carries that out: calls, output, time limits
+//!   progress.rs which test ended how (pure)
 //!   rebases.rs  those that tests ask for between them
+//!   junit.rs, matching.rs, reported.rs   JUnit files as tools write them, and which test a case is of (pure)
 //! ```
 //!
 //! Invariants: a limit that passes kills the whole container; nothing of a unit runs when its `run` has answered, or the
 //! container is to be removed next; ids never pass through a shell unquoted.
 
 mod cell;
-mod command;
+mod drive;
+mod each;
 mod event;
 mod ids;
 mod junit;
+mod lines_of_ids;
 mod live;
 mod matching;
+#[cfg(test)]
+mod played;
+mod preset;
+mod presets;
+mod process;
 mod progress;
-mod pytest;
 mod rebases;
 mod report;
+mod reported;
+mod tap;
 mod template;
 
 use std::time::Duration;
 
-use andon_proto::suite::Runner as SuiteRunner;
 use andon_proto::{Artifacts, OutputPiece, Suite, TestCase, TestResult};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::hands::WorkFailure;
 
+use preset::{Options, Preset};
+
 pub use cell::{ARTIFACTS_FOLDER, Cell, EVENTS_FILE, JOB_FILE, OUT_FOLDER, RUNNERS_FOLDER};
+pub use preset::Facts;
+pub use presets::catalogue;
+pub(crate) use presets::files;
+pub use process::Warm;
 pub(crate) use progress::Overrun;
-pub use pytest::{PLUGIN_FILE, PLUGIN_SOURCE, Warm};
 pub use rebases::Rebases;
 pub use report::{Reporter, UnitFacts};
 
@@ -103,6 +116,22 @@ impl SuiteView<'_> {
     }
 }
 
+/// The suite's preset and its options, or that there is none of this name.
+fn preset_of(suite: &Suite) -> Result<(&'static dyn Preset, Options), WorkFailure> {
+    let Some((name, options)) = Options::of(suite) else {
+        return Err(WorkFailure::config(format!("suite `{}` names no runner", suite.name)));
+    };
+    let preset = presets::find(name).ok_or_else(|| {
+        let known: Vec<&str> = catalogue().map(|facts| facts.name).collect();
+        WorkFailure::config(format!(
+            "suite `{}` has runner `{name}`, which this worker does not know; it knows {}",
+            suite.name,
+            known.join(", ")
+        ))
+    })?;
+    Ok((preset, options))
+}
+
 /// Lists a suite's tests.
 pub async fn discover(
     cell: &Cell,
@@ -110,24 +139,15 @@ pub async fn discover(
     warm: Option<Warm>,
     witness: &dyn Witness,
 ) -> Result<Found, WorkFailure> {
-    match &suite.runner {
-        Some(SuiteRunner::Pytest(pytest)) => {
-            // One process a cell: a second one would wait for a job that the first one has taken.
-            let warm = warm.unwrap_or_else(|| pytest::warm_up(cell, pytest));
-            pytest::discover(cell, warm, witness).await
-        }
-        Some(SuiteRunner::Command(command)) => command::discover(cell, suite, command, witness).await,
-        None => Err(WorkFailure::config(format!("suite `{}` names no runner", suite.name))),
-    }
+    let (preset, options) = preset_of(suite)?;
+    drive::discover(cell, preset, suite, &options, warm, witness).await
 }
 
 /// Starts what can be started before the unit is known, so that it need not be waited for. `None` where nothing can.
 #[must_use]
 pub fn warm_up(cell: &Cell, suite: &Suite) -> Option<Warm> {
-    match &suite.runner {
-        Some(SuiteRunner::Pytest(pytest)) => Some(pytest::warm_up(cell, pytest)),
-        _ => None,
-    }
+    let (preset, options) = preset_of(suite).ok()?;
+    drive::warm_up(cell, preset, &options)
 }
 
 /// Runs a unit's tests in order. Answers `Ok` also where it was cancelled or some tests were not run.
@@ -140,14 +160,7 @@ pub async fn run(
     witness: &dyn Witness,
     cancel: &CancellationToken,
 ) -> Result<(), WorkFailure> {
-    match &suite.runner {
-        Some(SuiteRunner::Pytest(pytest)) => {
-            let warm = warm.unwrap_or_else(|| pytest::warm_up(cell, pytest));
-            pytest::run(cell, suite, warm, tests, reporter, witness, cancel).await
-        }
-        Some(SuiteRunner::Command(command)) => {
-            command::run(cell, suite, command, tests, reporter, witness, cancel).await
-        }
-        None => Err(WorkFailure::config(format!("suite `{}` names no runner", suite.name))),
-    }
+    let (preset, options) = preset_of(suite)?;
+    let work = drive::Work { cell, suite, options: &options, tests };
+    drive::run(work, preset, warm, reporter, witness, cancel).await
 }

@@ -118,6 +118,12 @@ impl Progress {
         self.ended.iter().all(|ended| *ended)
     }
 
+    /// Whether a test runs now.
+    #[must_use]
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Takes what the runner says.
     pub(crate) fn take(&mut self, event: Event, now_unix_ms: u64) -> Step {
         match event {
@@ -135,8 +141,11 @@ impl Progress {
                     EventOutcome::Failed => Outcome::Failed,
                     EventOutcome::Skipped => Outcome::Skipped,
                 };
+                let since = self.running.filter(|running| running.place == place);
+                let spent = since.map_or(0, |running| now_unix_ms.saturating_sub(running.started_unix_ms));
                 // A float to integer cast saturates; a process may say anything.
-                let ended = self.end(place, outcome, ms.max(0.0).round() as u64, &message, log.into_bytes());
+                let ms = ms.map_or(spent, |ms| ms.max(0.0).round() as u64);
+                let ended = self.end(place, outcome, ms, &message, log.into_bytes());
                 Step::Ended(vec![ended])
             }
             Event::CollectError { id, message, log } => {
@@ -158,10 +167,12 @@ impl Progress {
     }
 
     /// The limit passed. Ends the running test, or the next one where none runs. `None` where all had ended.
-    pub(crate) fn overdue(&mut self, limit_ms: u64, log: Vec<u8>) -> Option<Ended> {
-        let at_all = if self.running.is_some() { "" } else { "no test started and " };
+    /// `whole`: it was the limit of so many tests together, and nobody knows which of them hung.
+    pub(crate) fn overdue(&mut self, limit_ms: u64, whole: Option<usize>, log: Vec<u8>) -> Option<Ended> {
+        let at_all = if self.running.is_some() || whole.is_some() { "" } else { "no test started and " };
+        let of = whole.map(|tests| format!(" for {tests} test(s)")).unwrap_or_default();
         let place = self.running.map_or_else(|| self.next_place(), |running| Some(running.place))?;
-        let message = format!("{at_all}the time limit of {} passed", seconds(limit_ms));
+        let message = format!("{at_all}the time limit of {}{of} passed", seconds(limit_ms));
         Some(self.end(place, Outcome::TimedOut, limit_ms, &message, log))
     }
 
@@ -180,6 +191,15 @@ impl Progress {
         let message =
             format!("the runner ended before any test started: {}\n{}", describe(exit), last_lines(&text));
         Some(self.end(place, Outcome::Failed, 0, &message, output))
+    }
+
+    /// The course can make nothing of how a call ended. What ran has failed with that, or the next test has.
+    pub(crate) fn refused(&mut self, reason: &str, now_unix_ms: u64, output: Vec<u8>) -> Option<Ended> {
+        let (place, since) = match self.running {
+            Some(running) => (running.place, running.started_unix_ms),
+            None => (self.next_place()?, now_unix_ms),
+        };
+        Some(self.end(place, Outcome::Failed, now_unix_ms.saturating_sub(since), reason, output))
     }
 
     fn open_place(&self, id: &str) -> Option<usize> {

@@ -14,7 +14,7 @@ fn start(id: &str) -> Event {
 }
 
 fn result(id: &str, outcome: EventOutcome) -> Event {
-    Event::Result { id: id.to_owned(), outcome, ms: 2.6, message: "m".to_owned(), log: "l".to_owned() }
+    Event::Result { id: id.to_owned(), outcome, ms: Some(2.6), message: "m".to_owned(), log: "l".to_owned() }
 }
 
 fn ended(step: Step) -> Vec<(u64, Outcome)> {
@@ -99,18 +99,18 @@ fn a_hanging_test_is_timed_out_and_one_that_never_started_too() {
         hangs.take(Event::Timeout { id: "b".into(), log: "stack".into() }, 9),
         Step::Overdue("stack".into())
     );
-    let late = hangs.overdue(1500, b"stack".to_vec()).unwrap();
+    let late = hangs.overdue(1500, None, b"stack".to_vec()).unwrap();
     assert_eq!((late.attempt, late.outcome, late.run_ms), (2, Outcome::TimedOut, 1500));
     assert_eq!(late.message, "the time limit of 1.500 s passed");
     let mut never = unit(&["a"]);
     assert!(
         never
-            .overdue(60_000, Vec::new())
+            .overdue(60_000, None, Vec::new())
             .unwrap()
             .message
             .starts_with("no test started and the time limit of 60 s")
     );
-    assert_eq!(never.overdue(60_000, Vec::new()), None);
+    assert_eq!(never.overdue(60_000, None, Vec::new()), None);
 }
 
 #[test]

@@ -2,8 +2,6 @@
 //!
 //! Pure. Invariant: what a test is called never becomes shell syntax, and a name that looks like a placeholder is not one.
 
-/// Where the ids go.
-pub(crate) const TESTS: &str = "{tests}";
 /// Where the path of the JUnit file goes.
 pub(crate) const JUNIT: &str = "{junit}";
 
@@ -23,29 +21,73 @@ pub(crate) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The command with its placeholders replaced in one pass.
+/// The command with its placeholders replaced in one pass:
+///
+/// | place | becomes |
+/// | --- | --- |
+/// | `{tests}`, `{test}` | the ids, each a word |
+/// | `{tests:--only}` | the ids, each a word, with the word `--only` before each |
+/// | `{list}` | one word: the ids with commas between |
+/// | `{regex}` | one word: a regular expression that matches the ids and nothing else |
+/// | `{junit}` | the path of the report |
 #[must_use]
 pub(crate) fn expand<'a>(template: &str, tests: impl IntoIterator<Item = &'a str>, junit: &str) -> String {
-    let words: Vec<String> = tests.into_iter().map(quote).collect();
-    let tests = words.join(" ");
-    let mut command = String::with_capacity(template.len() + tests.len());
+    let ids: Vec<&str> = tests.into_iter().collect();
+    let mut command =
+        String::with_capacity(template.len() + ids.iter().map(|id| id.len() + 3).sum::<usize>());
     let mut rest = template;
     while let Some(at) = rest.find('{') {
         command.push_str(&rest[..at]);
         rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix(TESTS) {
-            command.push_str(&tests);
-            rest = after;
-        } else if let Some(after) = rest.strip_prefix(JUNIT) {
-            command.push_str(&quote(junit));
-            rest = after;
-        } else {
-            command.push('{');
-            rest = &rest[1..];
+        let place = rest[1..].find(['{', '}']).filter(|end| rest[1 + end..].starts_with('}'));
+        match place.and_then(|end| Some((end, filled(&rest[1..=end], &ids, junit)?))) {
+            Some((end, words)) => {
+                command.push_str(&words);
+                rest = &rest[end + 2..];
+            }
+            None => {
+                command.push('{');
+                rest = &rest[1..];
+            }
         }
     }
     command.push_str(rest);
     command
+}
+
+/// What becomes of a place; `None` where it is none.
+fn filled(place: &str, ids: &[&str], junit: &str) -> Option<String> {
+    let words = |prefix: &str| {
+        let word = |id: &&str| format!("{prefix}{}", quote(id));
+        ids.iter().map(word).collect::<Vec<_>>().join(" ")
+    };
+    Some(match place {
+        "tests" | "test" => words(""),
+        "list" => quote(&ids.join(",")),
+        "regex" => quote(&alternatives(ids)),
+        "junit" => quote(junit),
+        _ => words(&format!("{} ", quote(place.strip_prefix("tests:")?))),
+    })
+}
+
+/// A regular expression that matches these texts whole, as POSIX (extended), Perl, Go, Rust and JavaScript read it.
+#[must_use]
+pub(crate) fn alternatives(texts: &[&str]) -> String {
+    let escaped: Vec<String> = texts.iter().map(|text| literal(text)).collect();
+    format!("^({})$", escaped.join("|"))
+}
+
+/// A regular expression that matches this text.
+#[must_use]
+pub(crate) fn literal(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$/".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -58,6 +100,15 @@ mod tests {
     fn placeholders_are_replaced_once_and_other_braces_stay() {
         let command = expand("run ${X} {junit} {tests} {}", ["{junit}", "a b"], "/out/j.xml");
         assert_eq!(command, "run ${X} /out/j.xml '{junit}' 'a b' {}");
+    }
+
+    #[test]
+    fn ids_take_the_form_that_a_tool_wants() {
+        let ids = ["a.b(1)", "it's"];
+        assert_eq!(expand("g {tests:--tests}", ids, ""), "g --tests 'a.b(1)' --tests 'it'\\''s'");
+        assert_eq!(expand("m -Dtest={list}", ids, ""), "m -Dtest='a.b(1),it'\\''s'");
+        assert_eq!(expand("c -R {regex}", ids, ""), "c -R '^(a\\.b\\(1\\)|it'\\''s)$'");
+        assert_eq!(expand("{tests:a{b} {other} {tests", ids, ""), "{tests:a{b} {other} {tests");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 use andon::config::{self, ConfigErrors, FILE_BYTES_MAX, FILE_NAME, Note, compose};
 
 use super::Finding;
+use crate::cli::recognise;
 
 /// Looks at the folder that holds andon.toml.
 pub(super) async fn check(folder: &Path) -> Vec<Finding> {
@@ -35,10 +36,23 @@ fn look(folder: &Path) -> Vec<Finding> {
         Err(errors) => return mistakes(FILE_NAME, &errors),
     };
     let (config, mut findings) = config;
+    findings.extend(config.suites.iter().filter_map(|suite| runner(folder, suite)));
     if let Some(path) = &config.compose {
         findings.extend(compose_file(folder, &path.value));
     }
     findings
+}
+
+/// What a suite's runner needs in the repository.
+fn runner(folder: &Path, suite: &config::Suite) -> Option<Finding> {
+    let own_command = match &suite.runner {
+        config::Runner::Preset(preset) => !preset.command.is_empty(),
+        config::Runner::Pytest { .. } | config::Runner::Command { .. } => false,
+    };
+    let name = suite.runner.name();
+    let missing = recognise::missing(folder, name).filter(|_| !own_command)?;
+    let said = format!("suite {:?} has runner {name:?}, but {missing}", suite.name);
+    Some(Finding::warn("runner", said, "add it, choose another runner, or say how it is called in `command`"))
 }
 
 fn compose_file(folder: &Path, path: &config::RepoPath) -> Vec<Finding> {
@@ -107,6 +121,13 @@ mod tests {
         let found = healths(&[(FILE_NAME, "[[suite]]\nnmae = \"a\"\nimage = \"x\"\nrunner = \"pytset\"\n")]);
         assert!(found.len() >= 2, "{found:?}");
         assert!(found.iter().all(|found| *found == (FILE_NAME, Health::Problem)), "{found:?}");
+    }
+
+    #[test]
+    fn a_runner_without_its_files_is_a_warning() {
+        let go = SUITE.replace("pytest", "go");
+        assert_eq!(healths(&[(FILE_NAME, &go)]), [(FILE_NAME, Health::Ok), ("runner", Health::Warn)]);
+        assert_eq!(healths(&[(FILE_NAME, &go), ("go.mod", "module x")]), [(FILE_NAME, Health::Ok)]);
     }
 
     #[test]
