@@ -11,7 +11,6 @@ use std::time::Duration;
 use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
 use andon_worker::agent::{DATA_DIR_DEFAULT, PoolKind, PoolOptions, WorkerConfig};
 use clap::{ArgAction, Args};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 

@@ -438,7 +438,7 @@ impl Files {
             let through = self.through().join(path);
             match &entry.kind {
                 Kind::File if self.tree.names == Names::Pinned => {
-                    fs::hard_link(&self.homes[&entry.inode], &live)?
+                    fs::hard_link(&self.homes[&entry.inode], &live)?;
                 }
                 Kind::File => self.make_anew(path)?,
                 Kind::Folder => fs::create_dir(&through).and_then(|()| entry.dress(&live))?,
