@@ -22,10 +22,12 @@ import vandal
 
 ROOT = Path(__file__).parents[2]
 POOLS = ("reflink", "btrfs", "overlay", "copy")
-DRIVERS = ("standby", "restart", "recreate")
+DRIVERS = ("standby", "restart", "recreate", "rewind")
+# Where files can have a second name, and what does not share memory; elsewhere `standby` serves.
+REWOUND_POOLS, REWOUND_KINDS = ("reflink", "copy"), ("mysql", "mariadb", "redis", "app")
 # What a rebase and its probe take of a processor, roughly: those that cost less get more of the rebases.
 COST = {"mysql": 1.6, "mariadb": 1.3, "postgres": 0.7, "redis": 0.5, "app": 0.5}
-COST_OF_DRIVER = {"standby": 1.0, "restart": 1.0, "recreate": 1.5}
+COST_OF_DRIVER = {"standby": 1.0, "restart": 1.0, "recreate": 1.5, "rewind": 1.2}
 # No cell has fewer, where there are as many to share.
 CELL_MIN = 100
 # A lane's first unit may find what nothing has touched: tests beyond those that are counted on.
@@ -38,7 +40,8 @@ DEEP_LINE, BAD_LINE = "a deep check found every byte in place", "a rebase failed
 
 def cells(total):
     """(pool, driver, kind) to how many rebases."""
-    every = [(pool, driver, kind) for pool in POOLS for driver in DRIVERS for kind in COST]
+    every = [(pool, driver, kind) for pool in POOLS for driver in DRIVERS for kind in COST
+             if driver != "rewind" or (pool in REWOUND_POOLS and kind in REWOUND_KINDS)]
     least = min(CELL_MIN, total // len(every))
     worth = {cell: 1 / (COST[cell[2]] * COST_OF_DRIVER[cell[1]]) for cell in every}
     left = total - least * len(every)

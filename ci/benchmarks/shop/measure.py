@@ -27,6 +27,8 @@ import rounds  # noqa: E402
 
 SEED = 20260
 LANES = 2
+# The one that does least, and the one that a worker takes by itself.
+DRIVERS = ["rewind", "standby"]
 NAME = "andon-bench-shop"
 # Way, at a time: one process as one would write it, and one for each processor.
 WAYS = [("rm+run", 1), ("rm+run", 2), ("testcontainers", 1)]
@@ -76,17 +78,18 @@ def unit_of(grain, test):
 
 
 class Andon:
-    """A farm of one box with a lane for each processor."""
+    """A farm of one box with a lane for each processor, and one driver."""
 
-    def __init__(self, arguments):
-        self.of, self.state = arguments, Path(arguments.state)
+    def __init__(self, arguments, driver):
+        self.of, self.state, self.driver = arguments, Path(arguments.state) / driver, driver
 
     def call(self, *words, **options):
         environment = {**os.environ, "ANDON_STATE": str(self.state)}
         return subprocess.run([self.of.andon, *words], env=environment, text=True, **options)
 
     def __enter__(self):
-        self.call("up", "--workers", "1", "--lanes", str(LANES), "--image", self.of.worker, "--listen", f"127.0.0.1:{free_port()}", check=True)
+        self.call("up", "--workers", "1", "--lanes", str(LANES), "--image", self.of.worker, "--driver", self.driver,
+                  "--listen", f"127.0.0.1:{free_port()}", check=True)
         self.call("image", "add", self.of.image, "debian:trixie-slim", check=True, stdout=subprocess.DEVNULL)
         return self
 
@@ -123,7 +126,8 @@ class Suite:
 
     def __init__(self, name, grain, folder, seed):
         self.name, self.grain, self.folder, self.seed = name, grain, folder, seed
-        self.runs, self.lines, self.walls = [], {way: [] for way in WAYS}, {way: [] for way in WAYS}
+        self.runs = {driver: [] for driver in DRIVERS}
+        self.lines, self.walls = {way: [] for way in WAYS}, {way: [] for way in WAYS}
         self.image, self.command, self.units, self.verdicts = f"{NAME}:{name}", None, [], {}
 
     def prepare(self, arguments):
@@ -134,7 +138,7 @@ class Suite:
 
     def on_andon(self, farm):
         run = farm.run(self.folder)
-        self.runs.append(run)
+        self.runs[farm.driver].append(run)
         verdicts = {test["id"]: SAME.get(test["verdict"], test["verdict"]) for test in run["tests"]}
         assert not self.verdicts or verdicts == self.verdicts, "two runs of Andon's differ"
         self.verdicts = verdicts
@@ -176,33 +180,37 @@ class Suite:
         return sorted({f"{way[0]}: {line['id']}: {line['outcome']}, on Andon {self.verdicts.get(line['id'])}" for way in WAYS
                        for line in self.lines[way] if SAME[line["outcome"]] != self.verdicts.get(line["id"])})
 
-    def figures(self):
-        """Of Andon the runs as they were; of a peer what the sample says of all units."""
-        attempts = [attempt for run in self.runs for test in run["tests"] for attempt in test["attempts"]]
-        wall = statistics.mean(run["wall_ms"] for run in self.runs) / 1000
-        testing = statistics.mean(run["figures"]["testing_ms"] for run in self.runs) / 1000
+    def of_driver(self, runs):
+        attempts = [attempt for run in runs for test in run["tests"] for attempt in test["attempts"]]
+        wall = statistics.mean(run["wall_ms"] for run in runs) / 1000
+        testing = statistics.mean(run["figures"]["testing_ms"] for run in runs) / 1000
         lane_s = LANES * testing / len(self.units)
         rebases = [attempt["rebase_us"] / 1e6 for attempt in attempts if attempt["rebase_us"] > 0]
-        per_unit = len(self.runs) * len(self.units)
+        per_unit = len(runs) * len(self.units)
         tests_s = sum(attempt["run_ms"] for attempt in attempts) / 1000 / per_unit
         found = {
-            "tests": len(self.verdicts), "units": len(self.units), "runs": len(self.runs),
-            "andon_s": round(wall, 1), "andon_testing_s": round(testing, 1),
-            "cpu_ms_a_unit": round(1000 * sum(run["cpu_s"] for run in self.runs) / per_unit),
+            "runs": len(runs), "s": round(wall, 1), "testing_s": round(testing, 1),
+            "cpu_ms_a_unit": round(1000 * sum(run["cpu_s"] for run in runs) / per_unit),
             "rebases": len(rebases), "rebase_ms_p50": round(1000 * statistics.median(rebases), 1) if rebases else None,
-            "by_driver": {of["driver"]: of["count"] for of in self.runs[-1]["figures"]["rebases"]},
+            "by_driver": {of["driver"]: of["count"] for of in runs[-1]["figures"]["rebases"]},
             "lane_ms_a_unit": round(1000 * lane_s), "of_it_rebase_ms": round(1000 * sum(rebases) / per_unit),
             "of_it_tests_ms": round(1000 * tests_s),
-            "differences": len(self.differences()),
         }
         found["of_it_else_ms"] = found["lane_ms_a_unit"] - found["of_it_rebase_ms"] - found["of_it_tests_ms"]
+        return found
+
+    def figures(self):
+        """Of Andon the runs as they were; of a peer what the sample says of all units."""
+        andon = {driver: self.of_driver(runs) for driver, runs in self.runs.items()}
+        found = {"tests": len(self.verdicts), "units": len(self.units), "andon": andon, "differences": len(self.differences())}
         for way in WAYS:
             walls, count = map(sum, zip(*self.walls[way]))
             whole = walls / count * len(self.units)
             rates = [wall / units for wall, units in self.walls[way]]
             resets = [line["reset_s"] for line in self.lines[way]]
             found[f"{way[0]}/{way[1]}"] = {
-                "sample": count, "s": round(whole, 1), "ratio": round(whole / wall, 2), "s_a_unit": round(walls / count, 3),
+                "sample": count, "s": round(whole, 1), "s_a_unit": round(walls / count, 3),
+                "ratios": {driver: round(whole / of["s"], 2) for driver, of in andon.items()},
                 "spread": f"{min(rates):.3f}–{max(rates):.3f}", "reset_ms_p50": round(1000 * statistics.median(resets)),
             }
         return found
@@ -239,15 +247,15 @@ PAGE = """# Whole suites: a pristine database before every test, and every class
 {when}, {machine}, Docker Engine {engine}. Regenerate with `ci/bench shop`. All of it comes from one run on one machine, in {cycles} cycles in
 which Andon and the peers take turns; an absolute time means little elsewhere, the ratios do.
 
-| suite | way | tests | wall s | beside Andon | ms a unit | of it until the server answers, p50 |
-| --- | --- | ---: | ---: | ---: | ---: | ---: |
+| suite | way | tests | wall s | {beside} | ms a unit | of it until the server answers, p50 |
+| --- | --- | ---: | ---: | {rule} | ---: | ---: |
 {rows}
 
 - **Andon ran all tests; a peer ran a sample** (drawn with a fixed seed, another in each cycle), and its wall time is the sample's times the number of
   units. It would take hours else. Spread over the cycles, s a unit: {spread}.
 - The shop: {shop[tests]} tests, each after a rebase, with `process = "shared"`. SQLAlchemy: {sqlalchemy[tests]} tests of its MySQL dialect, {sqlalchemy[units]}
   classes (`rebase = "class"`), a process of pytest for each class with Andon and with the peers.
-- Andon: one worker with {lanes} lanes, the driver that it takes by itself, everything warm (images, baseline) as after the first run of a day; the wall
+- Andon: for each driver one worker with {lanes} lanes (the other one stands idle meanwhile), everything warm (images, baseline) as after the first run of a day; the wall
   time is from asked to verdict. Peers run pytest on the machine itself, on its own engine, one process with a hook that removes and runs the
   database before each test; *two at a time* are two such processes with a database each, which is what as many processors allow.
 - Verdicts of the sampled tests that differ from Andon's: {differences}.
@@ -256,7 +264,7 @@ which Andon and the peers take turns; an absolute time means little elsewhere, t
 
 Of one lane, ms a unit; the processors' work is of the whole machine.
 
-| suite | in all | rebase that is waited for | tests | all else | CPU ms a unit | rebases by driver |
+| suite, driver | in all | rebase that is waited for | tests | all else | CPU ms a unit | rebases by driver |
 | --- | ---: | ---: | ---: | ---: | ---: | --- |
 {profile}
 
@@ -271,21 +279,24 @@ def page(arguments, all_suites):
     rows, profile, spreads, differ = [], [], [], []
     for suite in all_suites:
         f = figures[suite.name]
-        rows.append(f"| {suite.name} | **Andon** | {f['tests']} | {f['andon_s']} | 1.0× | {1000 * f['andon_s'] / f['units']:.0f}"
-                    f" | {f['rebase_ms_p50']} |")
+        for driver, of in f["andon"].items():
+            ratios = " | ".join(f"{of['s'] / f['andon'][other]['s']:.2f}×" for other in DRIVERS)
+            rows.append(f"| {suite.name} | **Andon, `{driver}`** | {f['tests']} | {of['s']} | {ratios} | {1000 * of['s'] / f['units']:.0f}"
+                        f" | {of['rebase_ms_p50']} |")
+            served = ", ".join(f"{name} {count}" for name, count in of["by_driver"].items())
+            profile.append(f"| {suite.name}, `{driver}` | {of['lane_ms_a_unit']} | {of['of_it_rebase_ms']} | {of['of_it_tests_ms']}"
+                           f" | {of['of_it_else_ms']} | {of['cpu_ms_a_unit']} | {served} |")
         for way in WAYS:
             of = f[f"{way[0]}/{way[1]}"]
-            rows.append(f"| {suite.name} | {LABELS[way]} | {of['sample']} of {f['units']} units | {of['s']} | {of['ratio']}×"
+            ratios = " | ".join(f"{of['ratios'][driver]}×" for driver in DRIVERS)
+            rows.append(f"| {suite.name} | {LABELS[way]} | {of['sample']} of {f['units']} units | {of['s']} | {ratios}"
                         f" | {1000 * of['s_a_unit']:.0f} | {of['reset_ms_p50']} |")
             spreads.append(f"{suite.name} {way[0]} {way[1]}: {of['spread']}")
-        served = ", ".join(f"{name} {count}" for name, count in f["by_driver"].items())
-        profile.append(f"| {suite.name} | {f['lane_ms_a_unit']} | {f['of_it_rebase_ms']} | {f['of_it_tests_ms']} | {f['of_it_else_ms']}"
-                       f" | {f['cpu_ms_a_unit']} | {served} |")
         differ += suite.differences()
     text = PAGE.format(
         when=datetime.date.today().isoformat(), machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
         engine=peers.docker("version", "-f", "{{.Server.Version}}"), cycles=arguments.cycles, rows="\n".join(rows), spread="; ".join(spreads),
-        lanes=LANES, cores=os.cpu_count(), profile="\n".join(profile), differences="; ".join(differ) or "none", **figures)
+        beside=" | ".join(f"beside `{driver}`" for driver in DRIVERS), rule=" | ".join("---:" for _ in DRIVERS), lanes=LANES, cores=os.cpu_count(), profile="\n".join(profile), differences="; ".join(differ) or "none", **figures)
     Path(arguments.page).parent.mkdir(parents=True, exist_ok=True)
     Path(arguments.page).write_text(text)
     print(text)
@@ -294,14 +305,17 @@ def page(arguments, all_suites):
 
 
 def measure(arguments, all_suites):
-    with Andon(arguments) as farm:
+    with contextlib.ExitStack() as stack:
+        farms = [stack.enter_context(Andon(arguments, driver)) for driver in DRIVERS]
         for suite in all_suites:
             suite.prepare(arguments)
-            # Images and baselines are made before the clock runs.
-            farm.run(suite.folder)
+            for farm in farms:
+                # Images and baselines are made before the clock runs.
+                farm.run(suite.folder)
         for cycle in range(arguments.cycles):
             for suite in all_suites:
-                suite.on_andon(farm)
+                for farm in farms:
+                    suite.on_andon(farm)
                 count = (arguments.sample if suite.grain == "test" else arguments.classes) // arguments.cycles
                 for number, way in enumerate(WAYS):
                     suite.on_peer(way, suite.sample(count, cycle * len(WAYS) + number), Path(arguments.scratch))
