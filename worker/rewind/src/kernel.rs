@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use crate::trace::Pid;
 
@@ -169,8 +170,9 @@ struct Scan {
 }
 
 const PAGEMAP_SCAN: libc::c_ulong = read_write(b'f', 16, size_of::<Scan>());
-/// Regions per call: 768 kB of answers.
-const REGIONS_AT_ONCE: usize = 32_768;
+const CHECK_TRACKED: u64 = 1 << 1;
+/// Regions per call: 96 kB of answers.
+const REGIONS_AT_ONCE: usize = 4096;
 
 /// Which pages a scan answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +181,9 @@ pub(crate) enum Ask {
     Changes,
     /// All, and where their bytes come from.
     Contents,
+    /// Those that were written or dropped, as long as there is a page table for them: for this question alone the kernel has a short way. All of
+    /// the range has to be tracked, else the answer is `EPERM`.
+    Written,
 }
 
 /// Every page of `range` with what the kernel knows of it, appended to `found`. `pagemap` is `/proc/PID/pagemap`.
@@ -186,13 +191,15 @@ pub(crate) fn scan(pagemap: &File, range: &Range, ask: Ask, found: &mut Vec<Regi
     let returned = match ask {
         Ask::Changes => Page::TRACKED | Page::WRITTEN | Page::PRESENT | Page::SWAPPED | Page::GUARD,
         Ask::Contents => Page::FILE | Page::PRESENT | Page::SWAPPED | Page::ZERO | Page::GUARD,
+        Ask::Written => Page::WRITTEN,
     };
+    let (flags, all_of) = if ask == Ask::Written { (CHECK_TRACKED, Page::WRITTEN) } else { (0, 0) };
     let mut regions = vec![Region { start: 0, end: 0, page: 0 }; REGIONS_AT_ONCE];
     let mut start = range.start;
     while start < range.end {
         let mut scan = Scan {
             size: size_of::<Scan>() as u64,
-            flags: 0,
+            flags,
             start,
             end: range.end,
             walk_end: 0,
@@ -200,7 +207,7 @@ pub(crate) fn scan(pagemap: &File, range: &Range, ask: Ask, found: &mut Vec<Regi
             regions_max: regions.len() as u64,
             pages_max: 0,
             inverted: 0,
-            all_of: 0,
+            all_of,
             any_of: 0,
             returned,
         };
@@ -225,6 +232,15 @@ pub(crate) fn scan(pagemap: &File, range: &Range, ask: Ask, found: &mut Vec<Regi
     // Seen on Linux 6.18: where the answers do not fit one call, the next may begin before the end of what was answered.
     found.sort_by_key(|region| region.start);
     Ok(())
+}
+
+/// Whether anything is known of the page at `address`: it is in memory, or swapped, or protected though nothing is there.
+pub(crate) fn has_entry(pagemap: &File, address: u64, page: u64) -> io::Result<bool> {
+    let mut entry = [0; 8];
+    pagemap.read_exact_at(&mut entry, address / page * 8)?;
+    /// Bits 63, 62 and 57 of an entry (Documentation/admin-guide/mm/pagemap.rst).
+    const KNOWN: u64 = 1 << 63 | 1 << 62 | 1 << 57;
+    Ok(u64::from_ne_bytes(entry) & KNOWN != 0)
 }
 
 #[repr(C)]

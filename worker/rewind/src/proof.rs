@@ -90,6 +90,13 @@ fn dropped_pages_come_back() {
     comes_back_from(&["drop"]);
 }
 
+/// Where whole page tables become empty the kernel may free them, and then says nothing of their pages.
+#[test]
+fn pages_that_were_dropped_with_their_tables_come_back() {
+    comes_back_from(&["vast"]);
+    comes_back_from(&["part"]);
+}
+
 #[test]
 fn a_heap_that_grew_or_shrank_ends_where_it_did() {
     comes_back_from(&["heap"]);

@@ -32,12 +32,13 @@
 #define REGIONS 16
 #define PAGE 4096
 #define REGION (64 * PAGE)
+#define LARGE (16 << 20)
 
 static unsigned char *blocks[BLOCKS];
 static size_t sizes[BLOCKS];
 static unsigned char *regions[REGIONS];
 static int readable[REGIONS];
-static unsigned char *lost;
+static unsigned char *lost, *large;
 static uint64_t seed, made_threads, relro = 7;
 static volatile uint64_t counted, slept, polled;
 static int begun, locked, events;
@@ -145,6 +146,7 @@ static uint64_t state(void) {
         sum = add(sum, &regions[at], sizeof regions[at]);
         if (regions[at] && readable[at]) sum = add(sum, regions[at], REGION);
     }
+    sum = add(sum, large, LARGE);
     sum = add(sum, &seed, sizeof seed);
     sum = add(sum, &made_threads, sizeof made_threads);
     // The file without a name.
@@ -161,6 +163,7 @@ int main(int arguments, char **argument) {
     for (int at = 0; at < BLOCKS; at += 2) memset(blocks[at] = malloc(sizes[at] = at * 40 + 1), at, at * 40 + 1);
     for (int at = 0; at < REGIONS; at += 2) memset(regions[at] = fresh(), at + 1, REGION / 2), readable[at] = 1;
     memset(lost = fresh(), 99, REGION);
+    memset(large = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 77, LARGE);
     if (!quiet) {
         start(count), start(nap), start(wait_events), start(poll_long);
         for (int at = 0; at < 4; at++) start(wait_forever);
@@ -189,6 +192,11 @@ int main(int arguments, char **argument) {
             int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
             if (mmap(regions[2], REGION, PROT_READ | PROT_WRITE, flags, -1, 0) != regions[2]) abort();
             regions[2][5] = 77;
+        } else if (!strncmp(line, "vast", 4)) {
+            // Whole page tables become empty.
+            madvise(large, LARGE, MADV_DONTNEED);
+        } else if (!strncmp(line, "part", 4)) {
+            madvise(large, LARGE, MADV_DONTNEED), large[5 << 20] = 3;
         } else if (!strncmp(line, "drop", 4)) {
             madvise(lost, REGION, MADV_DONTNEED), relro += lost[3] + 1;
         } else if (!strncmp(line, "heap", 4)) {
