@@ -1,19 +1,30 @@
 //! The caller's handle: a baseline lives on a thread of its own, because ptrace belongs to one thread.
 //!
 //! Dropping the handle ends the thread. Between rewinds nothing is traced, so the processes then simply run on, untracked.
+//!
+//! We hold copies of their descriptors, so a port at which a server listened would stay open beyond its end. So another thread waits for the end of any
+//! process, and then the whole baseline is let go.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::Target;
 use crate::error::{Broken, Refused};
 use crate::stand::{Check, Rewound, Stand, Taken, Trouble, Unlike};
 
-struct Order {
-    check: Check,
-    unlike: Unlike,
-    trouble: Option<Trouble>,
-    answer: Sender<Result<Rewound, Broken>>,
+enum Order {
+    Rewind {
+        check: Check,
+        unlike: Unlike,
+        trouble: Option<Trouble>,
+        answer: Sender<Result<Rewound, Broken>>,
+    },
+    /// A process has ended.
+    LetGo,
 }
 
 /// Processes as they were at one moment, and the way back to it.
@@ -29,19 +40,27 @@ impl Baseline {
     pub fn take(targets: &[Target]) -> Result<Self, Refused> {
         let (orders, received) = channel::<Order>();
         let (answer, answered) = channel();
+        let ended = orders.clone();
         let targets = targets.to_vec();
         let thread = std::thread::Builder::new().name("rewind".to_owned());
         let thread = thread
-            .spawn(move || match Stand::take(&targets) {
-                Ok((stand, taken)) => {
-                    if answer.send(Ok(taken)).is_ok() {
-                        serve(stand, &received);
+            .spawn(move || {
+                let taken = Stand::take(&targets);
+                let watched = taken.and_then(|(stand, taken)| {
+                    let watch = Watch::start(&stand, ended).map_err(Refused::Unreadable)?;
+                    Ok((stand, taken, watch))
+                });
+                match watched {
+                    Ok((stand, taken, _watch)) => {
+                        if answer.send(Ok(taken)).is_ok() {
+                            serve(stand, &received);
+                        }
                     }
+                    Err(refused) => drop(answer.send(Err(refused))),
                 }
-                Err(refused) => drop(answer.send(Err(refused))),
             })
             .map_err(Refused::Unreadable)?;
-        let gone = || Refused::Killed(std::io::Error::other("the baseline's thread panicked"));
+        let gone = || Refused::Killed(io::Error::other("the baseline's thread panicked"));
         let taken = answered.recv().map_err(|_| gone())??;
         Ok(Self { orders: Some(orders), thread: Some(thread), taken })
     }
@@ -65,14 +84,17 @@ impl Baseline {
     ) -> Result<Rewound, Broken> {
         let (answer, answered) = channel();
         let orders = self.orders.as_ref().ok_or(Broken::Gone)?;
-        orders.send(Order { check, unlike, trouble, answer }).map_err(|_| Broken::Gone)?;
+        orders.send(Order::Rewind { check, unlike, trouble, answer }).map_err(|_| Broken::Gone)?;
         answered.recv().map_err(|_| Broken::Gone)?
     }
 }
 
 impl Drop for Baseline {
     fn drop(&mut self) {
-        self.orders = None;
+        if let Some(orders) = self.orders.take() {
+            // The watch has a way to the thread, too, so it does not end by the loss of ours. Nobody there: it has ended.
+            let _ = orders.send(Order::LetGo);
+        }
         if let Some(thread) = self.thread.take() {
             // A panic there was answered as `Gone`; what it was doing was undone or killed by its own unwinding.
             let _ = thread.join();
@@ -81,8 +103,40 @@ impl Drop for Baseline {
 }
 
 fn serve(mut stand: Stand, orders: &Receiver<Order>) {
-    while let Ok(order) = orders.recv() {
-        let rewound = stand.rewind(order.check, order.unlike, order.trouble);
-        let _ = order.answer.send(rewound);
+    while let Ok(Order::Rewind { check, unlike, trouble, answer }) = orders.recv() {
+        let rewound = stand.rewind(check, unlike, trouble);
+        let _ = answer.send(rewound);
+    }
+}
+
+/// Waits for the end of any process. Dropping it ends the waiting.
+struct Watch {
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    fn start(stand: &Stand, ended: Sender<Order>) -> io::Result<Self> {
+        let handles = stand.handles().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let thread = std::thread::Builder::new().name("rewind-watch".to_owned()).spawn(move || {
+            let polled = handles.iter().chain([&stopped]);
+            let mut polled: Vec<_> = polled.map(|one| PollFd::new(one, PollFlags::IN)).collect();
+            while let Err(rustix::io::Errno::INTR) = poll(&mut polled, None) {}
+            if polled.iter().rev().skip(1).any(|one| !one.revents().is_empty()) {
+                // Nobody listens any more where the baseline has gone meanwhile.
+                let _ = ended.send(Order::LetGo);
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

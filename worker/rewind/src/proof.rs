@@ -204,6 +204,22 @@ fn objects_of_system_v_that_are_made_meanwhile_are_found() {
 }
 
 #[test]
+fn a_port_is_closed_when_its_server_has_ended() {
+    let mut victim = Victim::busy();
+    let port: u16 = victim.number("listen");
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    back(&mut baseline);
+    let connected = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    assert!(connected());
+    assert_eq!(victim.try_say("exit"), None);
+    let begun = std::time::Instant::now();
+    while connected() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the port stays open");
+    }
+    assert!(matches!(baseline.rewind(Check::Identity, Unlike::Kill), Err(Broken::Gone)));
+}
+
+#[test]
 fn an_epoll_watches_what_it_did_once_new_descriptors_are_closed() {
     comes_back_from(&["watch"]);
 }

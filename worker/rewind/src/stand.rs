@@ -262,6 +262,11 @@ impl Stand {
         if obstacles.is_empty() { Ok(looks) } else { Err(Refused::Obstacles(obstacles)) }
     }
 
+    /// Descriptors that stand for the processes.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.processes.values().map(|process| &process.handle)
+    }
+
     pub(crate) fn rewind(
         &mut self,
         check: Check,

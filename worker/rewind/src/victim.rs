@@ -86,6 +86,14 @@ impl Victim {
         Some(answer.split_whitespace().next()?.to_owned())
     }
 
+    /// Asks for a number.
+    pub(crate) fn number(&mut self, request: &str) -> u16 {
+        writeln!(self.requests, "{request}").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer.trim().parse().unwrap()
+    }
+
     /// What its counting thread counted.
     pub(crate) fn counted(&mut self) -> u64 {
         writeln!(self.requests, "state").unwrap();

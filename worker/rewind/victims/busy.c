@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -240,6 +242,13 @@ int main(int arguments, char **argument) {
             fcntl(tube[0], F_SETFL, O_NONBLOCK), relro++;
         } else if (sscanf(line, "loose %d", &number) == 1) {
             for (; number > 0; number--) if (write(locked, "loose", 5) != 5) abort();
+        } else if (!strncmp(line, "listen", 6)) {
+            struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+            socklen_t size = sizeof at;
+            int port = socket(AF_INET, SOCK_STREAM, 0);
+            if (bind(port, (void *)&at, size) || listen(port, 9) || getsockname(port, (void *)&at, &size)) abort();
+            printf("%d\n", ntohs(at.sin_port));
+            continue;
         } else if (!strncmp(line, "watch", 5)) {
             struct epoll_event event = {.events = EPOLLIN};
             int fresh[2];
