@@ -8,6 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use thiserror::Error;
 
 use super::capabilities::Capabilities;
+use super::mounts;
 
 /// The kernel's own facts cannot be read: not a Linux, or no `/proc`.
 #[derive(Debug, Error)]
@@ -98,7 +99,7 @@ impl Facts {
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             bounding: Capabilities::bounding()?,
             effective: capabilities("CapEff")?,
-            cgroups: cgroups(&read("/proc/self/mountinfo")?),
+            cgroups: cgroups(&read(mounts::OWN)?),
             filesystems: filesystems(&read("/proc/filesystems")?),
             overlay: try_overlay(&data).map_err(|error| error.to_string()),
             loop_devices: Path::new("/dev/loop-control").exists() || loop_driver(),
@@ -126,26 +127,21 @@ fn loop_driver() -> bool {
 
 fn cgroups(mountinfo: &str) -> Cgroups {
     let mut found = Cgroups { hierarchies: Hierarchies::Absent, controllers: Vec::new(), read_only: false };
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let mut left = left.split(' ').skip(4);
-        let (Some(path), Some(options)) = (left.next(), left.next()) else { continue };
-        let mut right = right.split(' ');
-        let (kind, super_options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
-        match kind {
+    for mount in mounts::parse(mountinfo.as_bytes()) {
+        match mount.kind.as_str() {
             "cgroup" => {
                 found.hierarchies = Hierarchies::V1;
-                let controllers = super_options.split(',').filter(|option| !matches!(*option, "rw" | "ro"));
+                let controllers = mount.about.split(',').filter(|option| !matches!(*option, "rw" | "ro"));
                 found.controllers.extend(controllers.map(str::to_owned));
             }
             "cgroup2" if found.hierarchies != Hierarchies::V1 => {
                 found.hierarchies = Hierarchies::V2;
-                let list = fs::read_to_string(Path::new(path).join("cgroup.controllers"));
+                let list = fs::read_to_string(mount.point.join("cgroup.controllers"));
                 found.controllers = list.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
             }
             _ => continue,
         }
-        found.read_only |= options.split(',').any(|option| option == "ro");
+        found.read_only |= mount.is_read_only();
     }
     found.controllers.sort();
     found.controllers.dedup();

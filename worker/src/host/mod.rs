@@ -6,6 +6,7 @@
 mod capabilities;
 mod judge;
 mod look;
+pub(crate) mod mounts;
 mod pressure;
 mod unlinked;
 

@@ -155,7 +155,7 @@ impl Stands {
             && known.is_none_or(|driver| matches!(driver, Driver::Standby | Driver::Rewind));
         let ground = Ground { slot: 0, fronted, ..ground };
         let (mut stand, took) = Stand::raise(ground.clone()).await?;
-        let beside = if fronted { Driver::Standby } else { Driver::Restart };
+        let beside = not_rewound(fronted);
         let driver = match self.workshop.choose_driver(&mut stand).await? {
             Driver::Standby => beside,
             Driver::Rewind => match stand.arm().await {
@@ -254,8 +254,7 @@ impl Stands {
         self.used = false;
         self.last = Turned { took, driver: driver.as_str() };
         if self.driver == Driver::Rewind && !stand.is_armed() {
-            let fronted = stand.ground().fronted;
-            self.driver = if fronted { Driver::Standby } else { Driver::Restart };
+            self.driver = not_rewound(stand.ground().fronted);
             tracing::warn!(instead = %self.driver, "this lane is not rewound any more");
             self.tend();
         }
@@ -353,6 +352,11 @@ impl Stands {
             self.behind.spawn(lower_behind(stand));
         }
     }
+}
+
+/// How a stack is put back that is not, or no more, rewound.
+fn not_rewound(fronted: bool) -> Driver {
+    if fronted { Driver::Standby } else { Driver::Restart }
 }
 
 /// Tries it as often as a stand may fail; answers with why it failed each time. One that is not exact is not tried again: what

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, mount_remount};
 use thiserror::Error;
 
+use crate::host::mounts::{self, Mount};
+
 /// The child group that the box's own processes live in (version 2).
 const AGENT_GROUP: &str = "andon-agent";
 /// How often processes are moved before it is given up: some may fork meanwhile.
@@ -71,25 +73,20 @@ pub(super) struct Hierarchy {
 /// The hierarchies among the lines of `/proc/self/mountinfo` (proc(5)).
 #[must_use]
 pub(super) fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
-    let parse = |line: &str| {
-        let (left, right) = line.split_once(" - ")?;
-        let kind = right.split(' ').next()?;
-        let mut left = left.split(' ').skip(4);
-        let (path, options) = (left.next()?, left.next()?);
-        let unified = match kind {
+    let hierarchy = |mount: Mount| {
+        let unified = match mount.kind.as_str() {
             "cgroup" => false,
             "cgroup2" => true,
             _ => return None,
         };
-        let read_only = options.split(',').any(|option| option == "ro");
-        Some(Hierarchy { path: PathBuf::from(path), unified, read_only })
+        Some(Hierarchy { unified, read_only: mount.is_read_only(), path: mount.point })
     };
-    mountinfo.lines().filter_map(parse).collect()
+    mounts::parse(mountinfo.as_bytes()).filter_map(hierarchy).collect()
 }
 
 /// Makes every hierarchy writable, and the unified one able to hold containers.
 pub(super) fn prepare() -> Result<(), CgroupError> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Mounts)?;
+    let mountinfo = fs::read_to_string(mounts::OWN).map_err(CgroupError::Mounts)?;
     let hierarchies = hierarchies(&mountinfo);
     if hierarchies.is_empty() {
         return Err(CgroupError::None);

@@ -25,6 +25,7 @@ use super::prepare::DataRoot;
 use super::process::{LastLines, Program, Spawner};
 use super::{DaemonState, images, leftovers, mounts, orphans, prepare};
 use crate::engine::{DockerEngine, Engine, Status};
+use crate::host::mounts::is_mount_point;
 
 /// Between two looks for something that is about to appear (a socket, a first answer).
 const POLL: Duration = Duration::from_millis(2);
@@ -98,7 +99,7 @@ impl Driver {
         stop: mpsc::Receiver<()>,
     ) -> io::Result<Self> {
         // A folder that does not exist yet is no mount point either.
-        let root_was_plain = !mounts::is_mount_point(&config.data_root)?;
+        let root_was_plain = !is_mount_point(&config.data_root)?;
         Ok(Self {
             config,
             announce,

@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::host::mounts;
+
 const KIND: &str = "overlay";
 /// What mount(2) takes at most, in bytes: one page of memory with its final zero.
 const OPTIONS_BYTES_MAX: usize = 4095;
-const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The options of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(super) struct Overlay {
 impl Overlay {
     /// Of what is mounted there now; `None` where that is no overlay that can be repeated.
     pub(super) fn at(root: &Path) -> io::Result<Option<Self>> {
-        Ok(find(&fs::read_to_string(MOUNTS)?, root))
+        Ok(find(&fs::read_to_string(mounts::OWN)?, root))
     }
 
     /// Mounts it. `is_volatile` is a wish: a kernel that does not know it goes without.
@@ -72,26 +73,15 @@ impl Overlay {
     }
 }
 
-/// Whether anything is mounted exactly there.
-pub(super) fn is_mounted(at: &Path) -> io::Result<bool> {
-    let mounts = fs::read_to_string(MOUNTS)?;
-    Ok(mounts.lines().any(|line| point(line) == at.to_str()))
-}
-
-fn point(line: &str) -> Option<&str> {
-    line.split(' ').nth(4)
-}
-
-/// Reads proc_pid_mountinfo(5). Paths with blanks or the like are escaped there, and not understood here.
-fn find(mounts: &str, root: &Path) -> Option<Overlay> {
+/// Options with escapes in them are not understood.
+fn find(mountinfo: &str, root: &Path) -> Option<Overlay> {
     // Of several at one place the last one is seen.
-    let line = mounts.lines().rfind(|line| point(line) == root.to_str())?;
-    let mut about = line.split_once(" - ")?.1.split(' ');
-    let (kind, _, options) = (about.next()?, about.next()?, about.next()?);
-    if kind != KIND || options.contains('\\') {
+    let found = mounts::parse(mountinfo.as_bytes()).rfind(|mount| mount.point == root)?;
+    if found.kind != KIND || found.about.contains('\\') {
         return None;
     }
-    let options: Vec<&str> = options.split(',').filter(|option| !matches!(*option, "rw" | "ro")).collect();
+    let options: Vec<&str> =
+        found.about.split(',').filter(|option| !matches!(*option, "rw" | "ro")).collect();
     let value = |name: &str| options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
     let (lower, upper, work) = (value("lowerdir")?, value("upperdir")?, value("workdir")?);
     let is_absolute = |path: &str| path.starts_with('/');

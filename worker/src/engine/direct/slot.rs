@@ -28,11 +28,12 @@ use tokio::task::JoinHandle;
 
 use super::bundle::{Bundle, Refused};
 use super::log::Log;
-use super::overlay::{self, Overlay};
+use super::overlay::Overlay;
 use super::process::{Adopted, Foreign};
 use super::runtime::{Runtime, RuntimeFault, Streams};
 use super::{KILL, ROOT, groups};
 use crate::engine::{ContainerState, EngineError, HeadTail, OutputStream, Status};
+use crate::host::mounts::is_mount_point;
 
 /// Read of a pipe at once, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -219,7 +220,7 @@ impl Slot {
 
     fn mount(&self) -> Result<(), StartFault> {
         let failed = io_fault("mount its root file system");
-        if overlay::is_mounted(&self.made.bundle.root).map_err(io_fault("read the mounts"))? {
+        if is_mount_point(&self.made.bundle.root).map_err(io_fault("read the mounts"))? {
             return Err(StartFault::StillMounted);
         }
         self.made.overlay.mount(&self.root(), self.made.is_volatile).map_err(failed)

@@ -25,7 +25,9 @@ use tokio::sync::oneshot;
 
 use super::{CHANGED_FILES_MAX, Rebased, Stand, StandFault};
 use crate::baseline::SOURCE_TREE;
-use crate::hands::{WorkFailure, blocking, chain};
+use crate::engine::EngineError;
+use crate::hands::{Driver, WorkFailure, blocking, chain};
+use crate::host::mounts;
 use crate::stack::kill_all;
 
 /// Rewinds that may fail before the first one succeeds.
@@ -75,8 +77,8 @@ pub(crate) enum Unarmed {
     GivenUp,
     #[error("in a pool of the kind {0} files have no second names: in `reflink` and `copy` they have")]
     Pool(PoolKind),
-    #[error("service `{0}` has a network of its own")]
-    Network(String),
+    #[error("what came in to the services' networks cannot be told: one has a network of its own")]
+    Network,
     #[error("the first process of service `{0}` has no process namespace of its own")]
     NotApart(String),
     #[error("cannot {what} {}", path.display())]
@@ -89,7 +91,7 @@ pub(crate) enum Unarmed {
     #[error(transparent)]
     Refused(#[from] Refused),
     #[error(transparent)]
-    Stand(#[from] Box<StandFault>),
+    Engine(#[from] EngineError),
     #[error(transparent)]
     Worker(#[from] WorkFailure),
 }
@@ -225,8 +227,7 @@ impl Stand {
         let services = self.ground.plan.services.iter().zip(&self.rig.containers).zip(&self.layers);
         let mut running = Vec::new();
         for ((service, container), upper) in services {
-            let state = self.ground.engine.inspect_container(container).await;
-            let state = state.map_err(|error| Unarmed::Stand(Box::new(error.into())))?;
+            let state = self.ground.engine.inspect_container(container).await?;
             if service.completes && !state.is_running() {
                 continue;
             }
@@ -239,8 +240,8 @@ impl Stand {
             let (name, layer) = (service.name.clone(), service.layer.clone());
             running.push(Running { name, layer, upper: upper.clone(), root });
         }
-        if let Some(alone) = self.ground.plan.services.iter().find(|_| self.rig.frames_in().is_none()) {
-            return Err(Unarmed::Network(alone.name.clone()));
+        if self.rig.frames_in().is_none() {
+            return Err(Unarmed::Network);
         }
         Ok(running)
     }
@@ -340,7 +341,7 @@ impl Stand {
         // Nobody waits for it any more: its lease is over.
         let _ = sender.send(changes);
         self.pristine = self.rig.frames_in().map(|frames| (Instant::now(), frames));
-        Ok(Rebased { took, footprint, driver: crate::hands::Driver::Rewind })
+        Ok(Rebased { took, footprint, driver: Driver::Rewind })
     }
 }
 
@@ -442,31 +443,23 @@ impl Mounts {
     fn read(root: Pid) -> Result<Self, Unarmed> {
         let path = PathBuf::from(format!("/proc/{root}/mountinfo"));
         let failed = |source| Unarmed::File { what: "read the mounts in", path: path.clone(), source };
-        let mounts = Self::parse(&fs::read_to_string(&path).map_err(failed)?);
+        let mounts = Self::parse(&fs::read(&path).map_err(failed)?);
         // Without them a name that hides one beneath could not be told from one that does not.
         let told = !mounts.beneath.is_empty() && mounts.beneath.iter().all(|layer| layer.is_dir());
         if told { Ok(mounts) } else { Err(failed(io::Error::other("the layers of its root are not there"))) }
     }
 
-    /// proc_pid_mountinfo(5): `id parent dev root MOUNT-POINT OPTIONS [optional…] - TYPE source SUPER-OPTIONS`.
-    fn parse(mountinfo: &str) -> Self {
+    fn parse(mountinfo: &[u8]) -> Self {
         let mut all = Self::default();
-        for line in mountinfo.lines() {
-            let Some((mount, about)) = line.split_once(" - ") else { continue };
-            let mut fields = mount.split(' ').skip(3);
-            let (Some(root), Some(point), Some(options)) = (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            let (kind, about) = about.split_once(' ').unwrap_or((about, ""));
-            if point == "/" && kind == "overlay" {
-                let layers = about.split([' ', ',']).find_map(|option| option.strip_prefix("lowerdir="));
+        for mount in mounts::parse(mountinfo) {
+            if mount.point == Path::new("/") && mount.kind == "overlay" {
+                let layers = mount.about.split(',').find_map(|option| option.strip_prefix("lowerdir="));
                 all.beneath = layers.unwrap_or_default().split(':').map(PathBuf::from).collect();
             }
             // A file that is mounted over one of another file system cannot be written to, and has no names in it.
-            let is_own = root == "/" && IN_MEMORY.contains(&kind);
-            if is_own && options.split(',').all(|option| option != "ro") {
-                all.in_memory.push(point.replace("\\040", " "));
+            let is_own = mount.root == Path::new("/") && IN_MEMORY.contains(&mount.kind.as_str());
+            if is_own && !mount.is_read_only() {
+                all.in_memory.push(mount.point.to_string_lossy().into_owned());
             }
         }
         all
@@ -507,7 +500,7 @@ mod tests {
             904 900 0:57 / /my\\040tmp rw - tmpfs tmpfs rw\n\
             905 900 0:53 /null /proc/kcore rw,nosuid - tmpfs tmpfs rw\n\
             906 900 0:58 / /proc/acpi ro,relatime - tmpfs tmpfs ro\n";
-        let mounts = Mounts::parse(mountinfo);
+        let mounts = Mounts::parse(mountinfo.as_bytes());
         assert_eq!(mounts.in_memory, ["/dev", "/dev/shm", "/dev/mqueue", "/my tmp"]);
         assert_eq!(mounts.beneath, [PathBuf::from("/l/A"), PathBuf::from("/l/B")]);
     }
