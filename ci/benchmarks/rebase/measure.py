@@ -160,12 +160,16 @@ def free_port():
         return listener.getsockname()[1]
 
 
+@dataclasses.dataclass
 class Row:
     """All rounds of one way."""
 
-    def __init__(self, label, stack):
-        self.label, self.stack = label, stack
-        self.rounds, self.memory_mib, self.sustained, self.drivers = [], [], [], []
+    label: str
+    stack: str
+    rounds: list = dataclasses.field(default_factory=list)
+    memory_mib: list = dataclasses.field(default_factory=list)
+    sustained: list = dataclasses.field(default_factory=list)
+    drivers: list = dataclasses.field(default_factory=list)
 
     def figures(self):
         good = sorted(one["ms"] for one in self.rounds if not one["wrong"])
@@ -186,6 +190,27 @@ class Row:
             found["sustained_per_s"] = round(rebases / seconds, 2)
             found["sustained_cpu_ms"] = round(1000 * sum(one["cpu_s"] for one in self.sustained) / rebases)
         return found
+
+
+class Cycles:
+    """What was measured so far, in a file: a run of hours goes on where it was stopped, at the cycle that it was in."""
+
+    def __init__(self, file, about):
+        self.file, self.about = file, about
+        self.done, self.rows = 0, {}
+        if file.exists():
+            held = json.loads(file.read_text())
+            if held["about"] != about:
+                raise SystemExit(f"{file} is of another run: {held['about']} there, {about} here; --fresh begins anew")
+            self.done, self.rows = held["done"], {name: Row(**row) for name, row in held["rows"].items()}
+
+    def keep(self):
+        """Only whole cycles are kept: in each every way had its turns."""
+        self.done += 1
+        rows = {name: dataclasses.asdict(row) for name, row in self.rows.items()}
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(json.dumps({"about": self.about, "done": self.done, "rows": rows}))
+        draft.replace(self.file)
 
 
 def right_of(way, seeded):
@@ -296,7 +321,7 @@ def table(rows, figures, stack):
     return HEAD + "\n".join(lines)
 
 
-def page(rows, arguments, server):
+def page(rows, arguments, server, cycles):
     figures = {name: row.figures() for name, row in rows.items()}
     fast = [name for name, f in figures.items() if "sustained_per_s" in f and ("standby" not in name or name.endswith(":busy"))]
     sustained = [
@@ -310,7 +335,7 @@ def page(rows, arguments, server):
         machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
         engine=peers.docker("version", "-f", "{{.Server.Version}}"),
         server=server,
-        cycles=arguments.cycles,
+        cycles=cycles,
         shop=table(rows, figures, "shop"),
         three=table(rows, figures, "three"),
         sustained="\n".join(sustained),
@@ -348,7 +373,7 @@ def cycle(arguments, rows, ways, right, count):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("andon", "worker", "image", "shop", "three", "page", "state", "scratch"):
+    for name in ("andon", "worker", "image", "shop", "three", "page", "state", "scratch", "kept", "tree"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--cycles", type=int, default=CYCLES)
@@ -363,10 +388,12 @@ def main():
             right = rounds.ask(connection)
         client = "mariadb" if "Maria" in server else "mysql"
         ways += all_peers(arguments, db, first, copy, client)
-        rows = {}
-        for _ in range(arguments.cycles):
-            cycle(arguments, rows, ways, right, max(1, arguments.rounds // arguments.cycles))
-        page(rows, arguments, server)
+        count = max(1, arguments.rounds // arguments.cycles)
+        cycles = Cycles(Path(arguments.kept), {"server": server, "tree of worker/": arguments.tree, "rounds of a cycle": count})
+        while cycles.done < arguments.cycles:
+            cycle(arguments, cycles.rows, ways, right, count)
+            cycles.keep()
+            page(cycles.rows, arguments, server, cycles.done)
     finally:
         for way in ways:
             with contextlib.suppress(subprocess.CalledProcessError):
