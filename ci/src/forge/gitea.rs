@@ -1,13 +1,12 @@
 //! Gitea's and Forgejo's webhooks, and their REST API for commit statuses and collaborators.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Api, ForgeError, OpenPull, PULLS_PAGE};
-use super::event::command;
 use super::payload::{Malformed, Payload, nothing, pushed};
-use super::status::{State, Status};
-use super::{Author, Event, May, Meaning};
+use super::status::Status;
+use super::{Author, May, Meaning, alike};
 
 /// Kept short: the pages show one line.
 const DESCRIPTION_LEN_MAX: usize = 255;
@@ -22,59 +21,18 @@ pub(super) fn event(name: &str, repository: &str, body: &[u8]) -> Result<Meaning
     payload.about("repository.full_name", repository)?;
     match name {
         "push" => pushed(payload.text("ref")?, payload.commit("after")?),
-        "pull_request" | "pull_request_sync" => pull(&payload),
+        "pull_request" | "pull_request_sync" => alike::pull(&payload, "synchronized", "repo_id"),
         "create" => nothing("a new ref is told of by its push"),
-        _ => comment(&payload),
+        _ => {
+            let is_pull = payload.get("is_pull").and_then(Value::as_bool).unwrap_or(false);
+            alike::comment(&payload, is_pull || payload.get("issue.pull_request").is_some(), || Ok(May::Ask))
+        }
     }
 }
 
-fn pull(payload: &Payload) -> Result<Meaning, Malformed> {
-    let action = payload.text("action")?;
-    if !matches!(action, "opened" | "synchronized" | "reopened") {
-        return nothing(format!("the pull request was {}", crate::config::quoted(action)));
-    }
-    let base = payload.number("pull_request.base.repo_id")?;
-    let head = payload.get("pull_request.head.repo_id").and_then(Value::as_u64);
-    Ok(Meaning::Work(Event::Pull {
-        number: payload.number("pull_request.number")?,
-        commit: payload.commit("pull_request.head.sha")?,
-        fork: head != Some(base),
-    }))
-}
-
-fn comment(payload: &Payload) -> Result<Meaning, Malformed> {
-    if payload.text("action")? != "created" {
-        return nothing("only new comments give commands");
-    }
-    let on_pull = payload.get("is_pull").and_then(Value::as_bool).unwrap_or(false)
-        || payload.get("issue.pull_request").is_some();
-    if !on_pull {
-        return nothing("the comment is on an issue");
-    }
-    let command = match command(payload.text("comment.body")?) {
-        Ok(command) => command,
-        Err(why) => return nothing(why),
-    };
-    let by = Author { name: payload.login("comment.user.login")?, id: payload.number("comment.user.id")? };
-    let number = payload.number("issue.number")?;
-    Ok(Meaning::Work(Event::Comment { number, command, by, may: May::Ask }))
-}
-
-/// `POST /repos/{owner}/{repo}/statuses/{sha}`.
+/// See [`alike::status`].
 pub(super) async fn status(api: &Api, repository: &str, status: &Status) -> Result<(), ForgeError> {
-    let state = match status.state {
-        State::Pending | State::Running => "pending",
-        State::Success => "success",
-        State::Failure => "failure",
-        State::Error => "error",
-    };
-    let body = json!({
-        "state": state,
-        "context": status.context,
-        "description": status.described(DESCRIPTION_LEN_MAX),
-        "target_url": status.target_url.as_deref().unwrap_or_default(),
-    });
-    api.post(&format!("/repos/{repository}/statuses/{}", status.commit), &body).await.map(drop)
+    alike::status(api, repository, status, DESCRIPTION_LEN_MAX).await
 }
 
 /// `GET /repos/{owner}/{repo}/collaborators/{user}/permission`: those who may write may.

@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use super::client::{Api, ForgeError, OpenPull, PULLS_PAGE, Sent};
-use super::event::command;
 use super::payload::{Malformed, Payload, miss, nothing, pushed};
 use super::status::{Annotation, State, Status};
-use super::{Author, Event, May, Meaning};
+use super::{Event, May, Meaning, alike};
 
 /// The most annotations that GitHub takes in one request.
 const ANNOTATIONS_MAX: usize = 50;
@@ -25,8 +24,10 @@ pub(super) fn event(name: &str, repository: &str, body: &[u8]) -> Result<Meaning
     payload.about("repository.full_name", repository)?;
     match name {
         "push" => pushed(payload.text("ref")?, payload.commit("after")?),
-        "pull_request" => pull(&payload),
-        "issue_comment" => comment(&payload),
+        "pull_request" => alike::pull(&payload, "synchronize", "repo.id"),
+        "issue_comment" => {
+            alike::comment(&payload, payload.get("issue.pull_request").is_some(), || may(&payload))
+        }
         "check_run" => rerequested(&payload, "check_run.head_sha"),
         "check_suite" => rerequested(&payload, "check_suite.head_sha"),
         // What it says comes as a push, too.
@@ -34,40 +35,11 @@ pub(super) fn event(name: &str, repository: &str, body: &[u8]) -> Result<Meaning
     }
 }
 
-fn pull(payload: &Payload) -> Result<Meaning, Malformed> {
-    let action = payload.text("action")?;
-    if !matches!(action, "opened" | "synchronize" | "reopened") {
-        return nothing(format!("the pull request was {}", crate::config::quoted(action)));
-    }
-    let base = payload.number("pull_request.base.repo.id")?;
-    // A fork that was deleted is null: still a fork.
-    let head = payload.get("pull_request.head.repo.id").and_then(Value::as_u64);
-    Ok(Meaning::Work(Event::Pull {
-        number: payload.number("pull_request.number")?,
-        commit: payload.commit("pull_request.head.sha")?,
-        fork: head != Some(base),
-    }))
-}
-
-fn comment(payload: &Payload) -> Result<Meaning, Malformed> {
-    if payload.text("action")? != "created" {
-        return nothing("only new comments give commands");
-    }
-    if payload.get("issue.pull_request").is_none() {
-        return nothing("the comment is on an issue");
-    }
-    let command = match command(payload.text("comment.body")?) {
-        Ok(command) => command,
-        Err(why) => return nothing(why),
-    };
-    let may = match payload.text("comment.author_association")? {
+fn may(payload: &Payload) -> Result<May, Malformed> {
+    Ok(match payload.text("comment.author_association")? {
         "OWNER" | "MEMBER" | "COLLABORATOR" => May::Yes,
         _ => May::No,
-    };
-    let name = payload.login("comment.user.login")?;
-    let id = payload.number("comment.user.id")?;
-    let number = payload.number("issue.number")?;
-    Ok(Meaning::Work(Event::Comment { number, command, by: Author { name, id }, may }))
+    })
 }
 
 /// Only those who may write can ask for it.
@@ -81,21 +53,9 @@ fn rerequested(payload: &Payload, commit: &str) -> Result<Meaning, Malformed> {
     Ok(Meaning::Work(Event::Rerun { commit: payload.commit(commit)?, by: payload.login("sender.login")? }))
 }
 
-/// A commit status: `POST /repos/{owner}/{repo}/statuses/{sha}`.
+/// See [`alike::status`].
 pub(super) async fn status(api: &Api, repository: &str, status: &Status) -> Result<(), ForgeError> {
-    let state = match status.state {
-        State::Pending | State::Running => "pending",
-        State::Success => "success",
-        State::Failure => "failure",
-        State::Error => "error",
-    };
-    let body = json!({
-        "state": state,
-        "context": status.context,
-        "description": status.described(DESCRIPTION_LEN_MAX),
-        "target_url": status.target_url,
-    });
-    api.post(&format!("/repos/{repository}/statuses/{}", status.commit), &body).await.map(drop)
+    alike::status(api, repository, status, DESCRIPTION_LEN_MAX).await
 }
 
 /// A check run, made or brought up to date: `POST /repos/{owner}/{repo}/check-runs`, `PATCH …/check-runs/{id}`. Gives its

@@ -3,6 +3,7 @@
 //! Nothing here knows mirrors, runs or the disk: [`hooks`] makes an [`Event`] of a request's headers and body, purely;
 //! the clients make a request of a [`Status`]. Secrets come in as [`Secret`], which is never shown.
 
+mod alike;
 pub mod client;
 mod event;
 mod gitea;
