@@ -171,8 +171,8 @@ struct Scan {
 
 const PAGEMAP_SCAN: libc::c_ulong = read_write(b'f', 16, size_of::<Scan>());
 const CHECK_TRACKED: u64 = 1 << 1;
-/// Regions per call: 96 kB of answers.
-const REGIONS_AT_ONCE: usize = 4096;
+/// Room for so many regions is made for each call: 12 kB of answers.
+const REGIONS_AT_ONCE: usize = 512;
 
 /// Which pages a scan answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,28 +194,31 @@ pub(crate) fn scan(pagemap: &File, range: &Range, ask: Ask, found: &mut Vec<Regi
         Ask::Written => Page::WRITTEN,
     };
     let (flags, all_of) = if ask == Ask::Written { (CHECK_TRACKED, Page::WRITTEN) } else { (0, 0) };
-    let mut regions = vec![Region { start: 0, end: 0, page: 0 }; REGIONS_AT_ONCE];
     let mut start = range.start;
     while start < range.end {
+        found.reserve(REGIONS_AT_ONCE);
+        let room = found.spare_capacity_mut();
         let mut scan = Scan {
             size: size_of::<Scan>() as u64,
             flags,
             start,
             end: range.end,
             walk_end: 0,
-            regions: regions.as_mut_ptr() as u64,
-            regions_max: regions.len() as u64,
+            regions: room.as_mut_ptr() as u64,
+            regions_max: room.len() as u64,
             pages_max: 0,
             inverted: 0,
             all_of,
             any_of: 0,
             returned,
         };
-        // SAFETY: `Scan` is laid out as `struct pm_scan_arg`; the kernel writes at most `regions_max` regions to the vector, which lives, and
-        // `Region` is laid out as `struct page_region`.
+        // SAFETY: `Scan` is laid out as `struct pm_scan_arg`; the kernel writes at most `regions_max` regions to the vector's spare room, which lives,
+        // and `Region` is laid out as `struct page_region`.
         let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan) };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        found.extend_from_slice(&regions[..count]);
+        assert!(count <= room.len(), "the kernel keeps to the room it was given");
+        // SAFETY: the kernel has written so many regions behind the last one, within the capacity.
+        unsafe { found.set_len(found.len() + count) };
         if let Some(last) = found.last().filter(|last| last.end > scan.walk_end) {
             tracing::debug!(
                 count,
