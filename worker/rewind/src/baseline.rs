@@ -47,11 +47,11 @@ impl Baseline {
             .spawn(move || {
                 let taken = Stand::take(&targets);
                 let watched = taken.and_then(|(stand, taken)| {
-                    let watch = Watch::start(&stand, ended).map_err(Refused::Unreadable)?;
-                    Ok((stand, taken, watch))
+                    let vigil = Vigil::start(&stand, ended).map_err(Refused::Unreadable)?;
+                    Ok((stand, taken, vigil))
                 });
                 match watched {
-                    Ok((stand, taken, _watch)) => {
+                    Ok((stand, taken, _vigil)) => {
                         if answer.send(Ok(taken)).is_ok() {
                             serve(stand, &received);
                         }
@@ -92,7 +92,7 @@ impl Baseline {
 impl Drop for Baseline {
     fn drop(&mut self) {
         if let Some(orders) = self.orders.take() {
-            // The watch has a way to the thread, too, so it does not end by the loss of ours. Nobody there: it has ended.
+            // The vigil has a way to the thread, too, so it does not end by the loss of ours. Nobody there: it has ended.
             let _ = orders.send(Order::LetGo);
         }
         if let Some(thread) = self.thread.take() {
@@ -110,16 +110,16 @@ fn serve(mut stand: Stand, orders: &Receiver<Order>) {
 }
 
 /// Waits for the end of any process. Dropping it ends the waiting.
-struct Watch {
+struct Vigil {
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl Vigil {
     fn start(stand: &Stand, ended: Sender<Order>) -> io::Result<Self> {
         let handles = stand.handles().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let thread = std::thread::Builder::new().name("rewind-watch".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("rewind-vigil".to_owned()).spawn(move || {
             let polled = handles.iter().chain([&stopped]);
             let mut polled: Vec<_> = polled.map(|one| PollFd::new(one, PollFlags::IN)).collect();
             while let Err(rustix::io::Errno::INTR) = poll(&mut polled, None) {}
@@ -132,7 +132,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Vigil {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {

@@ -14,23 +14,17 @@
 //! Compared and not put back: attributes. Not kept: holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
-use rustix::path::Arg;
 
 use crate::attributes::Attributes;
 use crate::identity::Difference;
 use crate::kernel;
+use crate::listing::{Entry, Kind, Listing, list};
 
-/// More names in one tree are refused.
-const NAMES_MAX: usize = 1_000_000;
 const COMPARE_BYTES: usize = 1 << 18;
 const PINS: &str = "pins";
 const BYTES: &str = "bytes";
@@ -83,100 +77,6 @@ pub struct FileChange {
     /// About how many bytes were written: the file's pages that wait to be written back and, where it was cloned, its extents that are no other
     /// file's; for one that is new its size.
     pub bytes: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
-    File,
-    Folder,
-    Link(PathBuf),
-    /// A socket, a pipe, a device: only its name counts, and it cannot be made again.
-    Other,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    kind: Kind,
-    device: u64,
-    inode: u64,
-    size: u64,
-    mode: u32,
-    owner: (u32, u32),
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Entry {
-    fn read(path: &Path) -> io::Result<Self> {
-        Self::read_at(CWD, path)
-    }
-
-    fn read_at(folder: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<Self> {
-        let status = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let kind = match FileType::from_raw_mode(status.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Folder,
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(folder, name, Vec::new())?;
-                Kind::Link(OsStr::from_bytes(target.as_bytes()).into())
-            }
-            _ => Kind::Other,
-        };
-        Ok(Self {
-            kind,
-            device: status.st_dev,
-            inode: status.st_ino,
-            size: u64::try_from(status.st_size).unwrap_or_default(),
-            mode: status.st_mode & 0o7777,
-            owner: (status.st_uid, status.st_gid),
-            modified: (status.st_mtime, status.st_mtime_nsec.cast_signed()),
-            changed: (status.st_ctime, status.st_ctime_nsec.cast_signed()),
-        })
-    }
-
-    /// Gives a path this entry's owner, rights and time of modification.
-    fn dress(&self, path: &Path) -> io::Result<()> {
-        std::os::unix::fs::lchown(path, Some(self.owner.0), Some(self.owner.1))?;
-        if !matches!(self.kind, Kind::Link(_)) {
-            fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
-        }
-        let time = |(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec };
-        let times = Timestamps { last_access: time(self.modified), last_modification: time(self.modified) };
-        Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-}
-
-type Listing = BTreeMap<PathBuf, Entry>;
-
-fn list(root: &Path) -> io::Result<Listing> {
-    let top = Entry::read(root)?;
-    let device = top.device;
-    let mut listing = Listing::from([(PathBuf::new(), top)]);
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(root.join(&folder), flags, Mode::empty())?;
-        for entry in Dir::read_from(&opened)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if [&b"."[..], b".."].contains(&name.to_bytes()) {
-                continue;
-            }
-            let path = folder.join(OsStr::from_bytes(name.to_bytes()));
-            let entry = Entry::read_at(opened.as_fd(), name)?;
-            if entry.device != device {
-                continue;
-            }
-            if entry.kind == Kind::Folder {
-                folders.push(path.clone());
-            }
-            listing.insert(path, entry);
-            if listing.len() > NAMES_MAX {
-                return Err(io::Error::other(format!("more than {NAMES_MAX} names in {}", root.display())));
-            }
-        }
-    }
-    Ok(listing)
 }
 
 /// `to` gets the bytes of `from`; both are open, `to` keeps its inode. Answers whether they share them.
@@ -276,11 +176,8 @@ impl Files {
 
     /// Has these stay what they are: processes have them.
     pub(crate) fn hold(&mut self, inodes: &BTreeSet<u64>) {
-        self.held = inodes
-            .iter()
-            .copied()
-            .filter(|inode| self.listing.values().any(|entry| entry.inode == *inode))
-            .collect();
+        let own = self.listing.values().map(|entry| entry.inode);
+        self.held = own.filter(|inode| inodes.contains(inode)).collect();
     }
 
     /// Where the tree's names can be removed and made.

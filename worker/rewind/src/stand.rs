@@ -5,32 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::Target;
-use crate::arch::Call;
 use crate::descriptors::{self, Descriptors};
 use crate::error::{Broken, Refused};
 use crate::files::{self, FileChange, Files};
 use crate::freeze::Frozen;
-use crate::handing;
-use crate::identity::{self, Difference, Identity, Obstacle};
-use crate::inject::{Caller, Gate};
+use crate::identity::{self, Difference, Obstacle};
 use crate::ipc;
-use crate::kernel::{self, Tracker, UFFD_FLAGS};
-use crate::locks::{self, Locks};
-use crate::mappings::{self, Remakable};
-use crate::maps::{self, Change, Map};
-use crate::memory::{Access, Memory, Work, Written};
-use crate::registers::{self, Thread};
-use crate::signals::{Dispositions, Shown};
-use crate::trace::{self, Pid};
-
-/// At most so many differing pages of a process are named.
-const PAGES_NAMED_MAX: usize = 16;
+use crate::locks;
+use crate::memory::Written;
+use crate::process::{self, Found, Look, Process};
+use crate::trace::Pid;
 
 /// How thoroughly a rewind makes sure of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,33 +126,6 @@ impl Rewound {
     }
 }
 
-/// One process in the baseline.
-struct Process {
-    access: Access,
-    tracker: Tracker,
-    gate: Gate,
-    identity: Identity,
-    maps: Vec<Map>,
-    remakable: Remakable,
-    heap_end: u64,
-    memory: Memory,
-    threads: Vec<Thread>,
-    signals: Dispositions,
-    handle: OwnedFd,
-    descriptors: Descriptors,
-    locks: Locks,
-}
-
-/// What was found about one process before anything was touched.
-struct Found {
-    work: Work,
-    changes: Vec<Change>,
-    new_threads: Vec<Pid>,
-    signals: Shown,
-    descriptors: descriptors::Work,
-    locked: bool,
-}
-
 /// All processes of a baseline.
 pub(crate) struct Stand {
     roots: Vec<Pid>,
@@ -177,29 +139,6 @@ pub(crate) struct Stand {
 struct FoundAll {
     processes: BTreeMap<Pid, Found>,
     files: Vec<files::Work>,
-}
-
-/// What of a process is read before it is decided whether there can be a baseline.
-struct Look {
-    identity: Identity,
-    maps: Vec<Map>,
-    locks: String,
-}
-
-fn handle(pid: Pid) -> io::Result<OwnedFd> {
-    let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?)
-}
-
-fn unreadable() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a line of /proc/PID/maps that is not understood")
-}
-
-fn look(pid: Pid, locks: String) -> io::Result<Look> {
-    let mut identity = Identity::read(pid)?;
-    identity.add_locks(pid, &locks);
-    let maps = maps::parse(&fs::read_to_string(format!("/proc/{pid}/maps"))?).ok_or_else(unreadable)?;
-    Ok(Look { identity, maps, locks })
 }
 
 impl Stand {
@@ -249,12 +188,12 @@ impl Stand {
         for (&pid, tids) in &frozen.processes {
             let numbers = descriptors::numbers(pid).map_err(Refused::Unreadable)?;
             let locks = locks::text(pid, numbers.into_iter());
-            let look = look(pid, locks).map_err(Refused::Unreadable)?;
+            let look = Look::at(pid, locks).map_err(Refused::Unreadable)?;
             obstacles.extend(look.identity.obstacles(pid, &look.maps));
             let pending = identity::pending(pid, tids).map_err(Refused::Unreadable)?;
             obstacles
                 .extend(pending.into_iter().map(|(tid, signal)| Obstacle::PendingSignal { tid, signal }));
-            let handle = handle(pid).map_err(Refused::Unreadable)?;
+            let handle = process::handle(pid).map_err(Refused::Unreadable)?;
             let descriptors = Descriptors::take(pid, &handle, known, &mut obstacles);
             let descriptors = descriptors.map_err(Refused::Unreadable)?;
             looks.insert(pid, (look, handle, descriptors));
@@ -405,201 +344,6 @@ impl Stand {
         }
         self.files.iter().try_for_each(|files| files.differing(&mut differences))?;
         Ok(differences)
-    }
-}
-
-impl Process {
-    fn take(
-        pid: Pid,
-        tids: &BTreeSet<Pid>,
-        look: Look,
-        handle: OwnedFd,
-        descriptors: Descriptors,
-    ) -> io::Result<Self> {
-        let access = Access::open(pid)?;
-        let gate = Gate::find(&look.maps, &access.mem)?;
-        if look.identity.filtered() {
-            trace::suspend_seccomp(pid)?;
-        }
-        let mut caller = Caller::new(pid, gate)?;
-        let heap_end = mappings::heap_end(&mut caller)?;
-        let tracker = Self::tracker(&handle, &mut caller)?;
-        let signals = Dispositions::read(&mut caller, &access, look.identity.signals)?;
-        caller.end()?;
-        let mut memory = Memory::take(&access, &look.maps)?;
-        let remakable = Remakable::of(pid)?;
-        let threads = tids.iter().map(|tid| Thread::take(*tid)).collect::<io::Result<_>>()?;
-        memory.arm(&access, &tracker)?;
-        let Look { identity, maps, locks } = look;
-        Ok(Self {
-            access,
-            tracker,
-            gate,
-            identity,
-            maps,
-            remakable,
-            heap_end,
-            memory,
-            threads,
-            signals,
-            handle,
-            locks: Locks::take(pid, &locks, &descriptors)?,
-            descriptors,
-        })
-    }
-
-    /// The process makes a userfaultfd, which is then ours alone.
-    fn tracker(handle: &OwnedFd, caller: &mut Caller) -> io::Result<Tracker> {
-        let number = caller.call(&Call::new(libc::SYS_userfaultfd, [UFFD_FLAGS]))?;
-        let descriptor = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidData)?;
-        let ours = kernel::copy_descriptor(handle.as_fd(), descriptor);
-        caller.call(&Call::new(libc::SYS_close, [number]))?;
-        Tracker::new(ours?)
-    }
-
-    fn compare(&self, tids: &BTreeSet<Pid>, differences: &mut Vec<Difference>) -> io::Result<Found> {
-        let pid = self.access.pid;
-        let ended = registers::ended(self.threads.iter())?;
-        differences.extend(ended.iter().map(|&tid| Difference::ThreadGone { pid, tid }));
-        let mut new_threads = tids.clone();
-        for thread in self.threads.iter().filter(|thread| !ended.contains(&thread.tid)) {
-            if !new_threads.remove(&thread.tid) {
-                differences.push(Difference::ThreadGone { pid, tid: thread.tid });
-            } else if let Some(what) = thread.lost()? {
-                differences.push(Difference::Thread { tid: thread.tid, what });
-            }
-        }
-        let pending = identity::pending(pid, tids)?;
-        differences
-            .extend(pending.into_iter().map(|(tid, signal)| Difference::PendingSignal { tid, signal }));
-        let now = look(pid, self.locks_now())?;
-        differences.extend(self.identity.differences(pid, &now.identity));
-        self.locks.compare(pid, &now.locks, differences);
-        let work = self.memory.changes(&self.access)?;
-        let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
-        let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
-        differences.extend(impossible.into_iter().map(|mapping| Difference::Mapping { pid, mapping }));
-        Ok(Found {
-            work,
-            changes,
-            new_threads: new_threads.into_iter().collect(),
-            signals: now.identity.signals,
-            descriptors: self.descriptors.compare(differences)?,
-            locked: self.locks.held(pid, &now.locks),
-        })
-    }
-
-    fn end_threads(&self, found: &Found, frozen: &mut Frozen) -> io::Result<()> {
-        for &tid in &found.new_threads {
-            if self.identity.filtered() {
-                trace::suspend_seccomp(tid)?;
-            }
-            Caller::new(tid, self.gate)?.exit()?;
-            frozen.forget(self.access.pid, tid);
-        }
-        Ok(())
-    }
-
-    fn caller(&self) -> io::Result<Caller> {
-        if self.identity.filtered() {
-            trace::suspend_seccomp(self.access.pid)?;
-        }
-        Caller::new(self.access.pid, self.gate)
-    }
-
-    fn restore_mappings(&self, found: &mut Found) -> io::Result<()> {
-        let mut caller = self.caller()?;
-        mappings::restore(&mut caller, &found.changes, &self.maps, &self.remakable, self.heap_end)?;
-        let (remove, install) = self.memory.guards(&found.work);
-        for (advice, ranges) in [(mappings::GUARD_REMOVE, remove), (mappings::GUARD_INSTALL, install)] {
-            for range in ranges {
-                caller.call(&Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]))?;
-            }
-        }
-        self.signals.restore(&mut caller, &self.access, found.signals)?;
-        caller.end()?;
-        for change in &found.changes {
-            if let Change::Remake(range, _) = change {
-                self.memory.refill(&self.tracker, range, &mut found.work)?;
-            }
-        }
-        // Injected calls may move their thread to another processor, which the kernel writes down there after we looked.
-        if let Some(address) = trace::rseq(self.access.pid)? {
-            self.memory.add_page(&mut found.work, address);
-        }
-        if !found.new_threads.is_empty() {
-            // Ending, a thread writes to its process's memory: once more, for the pages that it wrote then.
-            self.memory.add_changes(&self.access, &mut found.work)?;
-        }
-        Ok(())
-    }
-
-    fn restore_memory(&self, found: &Found) -> io::Result<Written> {
-        let mut caller = None;
-        let written = self.memory.restore(&self.access, &found.work, |range| {
-            let caller = match &mut caller {
-                Some(caller) => caller,
-                none => none.insert(self.caller()?),
-            };
-            let advice = libc::MADV_DONTNEED.unsigned_abs().into();
-            let call = Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]);
-            match caller.call(&call) {
-                Ok(_) => Ok(true),
-                // Locked memory keeps its pages.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-                Err(error) => Err(error),
-            }
-        })?;
-        caller.map_or(Ok(()), Caller::end)?;
-        self.memory.rearm(&self.tracker, &found.work)?;
-        Ok(written)
-    }
-
-    fn locks_now(&self) -> String {
-        locks::text(self.access.pid, self.descriptors.files())
-    }
-
-    fn restore_descriptors(&self, found: &Found) -> io::Result<()> {
-        let work = &found.descriptors;
-        if !work.close.is_empty() || !work.missing.is_empty() || !found.locked {
-            let mut caller = self.caller()?;
-            handing::restore(&mut caller, &self.access, &self.handle, &self.descriptors, work)?;
-            // Closing any descriptor of a file ends the process's locks on it.
-            self.locks.restore(&mut caller, &self.access, &self.locks_now())?;
-            caller.end()?;
-            if !self.locks.held(self.access.pid, &self.locks_now()) {
-                return Err(io::Error::other("the locks on files are not those of the baseline"));
-            }
-        }
-        self.descriptors.restore()
-    }
-
-    fn differing(&self, tids: &BTreeSet<Pid>, differences: &mut Vec<Difference>) -> io::Result<()> {
-        let pid = self.access.pid;
-        for thread in &self.threads {
-            let whats = thread.differing()?.into_iter();
-            differences.extend(whats.map(|what| Difference::Thread { tid: thread.tid, what }));
-        }
-        let known: BTreeSet<_> = self.threads.iter().map(|thread| thread.tid).collect();
-        let new = tids.difference(&known);
-        differences.extend(new.map(|&tid| Difference::Thread { tid, what: "that it exists" }));
-        let now = look(pid, self.locks_now())?;
-        differences.extend(self.identity.differences(pid, &now.identity));
-        if !self.signals.shown_as(now.identity.signals) {
-            differences.push(Difference::Thread { tid: pid, what: "what its signals do" });
-        }
-        let changes = maps::changes(&self.maps, &now.maps, &[]);
-        differences.extend(
-            changes.iter().map(|change| Difference::Mapping { pid, mapping: format!("{change:x?}") }),
-        );
-        if !self.locks.held(pid, &now.locks) {
-            let (was, is) = (format!("{:?}", self.locks), format!("{:?}", locks::of(pid, &now.locks)));
-            differences.push(Difference::Property { pid, what: "locks", was, is });
-        }
-        self.descriptors.differing(differences)?;
-        let pages = self.memory.differing(&self.access, PAGES_NAMED_MAX)?;
-        differences.extend(pages.into_iter().map(|address| Difference::Memory { pid, address }));
-        Ok(())
     }
 }
 
