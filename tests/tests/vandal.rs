@@ -10,11 +10,10 @@ use andon_tests::{ok, run, stage};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Rebases by driver: 300 in all. Each kind has some 45 ways to spoil it: half of them or more.
-const STANDBY: usize = 60;
+/// Rebases by driver and kind: 300 in all. Each kind has some 45 ways to spoil it.
+const STANDBY: usize = 30;
 const RESTART: usize = 40;
 const RECREATE: usize = 20;
-/// Besides those.
 const REWIND: usize = 45;
 
 /// A project of one kind; the kind of the sample's database where it is `database`.
