@@ -265,7 +265,8 @@ PAGE = """# Rebase: a live seeded database back to its baseline
 {shop}
 
 The stack is the sample shop's: one server, 200,000 rows, started with the options in `ci/sample/images/entrypoint.sh` in every row (but
-PostgreSQL's). The clock is the same for all: from the moment the last client is gone to the first right answer on a new connection. Before each
+PostgreSQL's). The clock is the same for all: from the moment the last client is gone to the first right answer on a new connection, to a query for rows
+that had been deleted. Before each
 round a client updates and deletes rows, makes a table, a user and a file, and changes a setting; after it, when the clock has stopped, an
 oracle compares checksums of all tables, the schema with its AUTO_INCREMENTs, users, settings, tablespaces and that file with the
 seeded state: any difference makes the round a failure, not a time. (Of a rolled back transaction only rows are spoiled.)

@@ -304,16 +304,18 @@ class Template:
         began = rounds.busy_s()
         with contextlib.closing(self.connect("bench_work")) as db:
             db.run("UPDATE payments SET method = method + 1 WHERE id <= 100")
-            db.run("DELETE FROM payments WHERE id <= 50")
+            db.run(f"DELETE FROM payments WHERE id <= {rounds.DELETED}")
             db.run("CREATE TABLE litter (id INT)")
         start = time.monotonic()
         self.reset()
         with contextlib.closing(self.connect("bench_work")) as db:
-            (count,), = db.run("SELECT COUNT(*) FROM payments")
+            (back,), = db.run(f"SELECT COUNT(*) FROM payments WHERE id <= {rounds.DELETED}")
             took, worked = time.monotonic() - start, rounds.busy_s() - began
+            (count,), = db.run("SELECT COUNT(*) FROM payments")
             (method,), = db.run("SELECT SUM(method) FROM payments WHERE id <= 100")
             (litter,), = db.run("SELECT COUNT(*) FROM pg_class WHERE relname = 'litter'")
-        wrong = [] if (count, method, litter) == (200000, sum(n % 97 for n in range(1, 101)), 0) else ["contents"]
+        right = (rounds.DELETED, 200000, sum(n % 97 for n in range(1, 101)), 0)
+        wrong = [] if (back, count, method, litter) == right else ["contents"]
         return {"ms": took * 1000, "cpu_ms": worked * 1000, "wrong": wrong}
 
     def containers(self):
