@@ -257,19 +257,18 @@ def all_peers(arguments, db, first, copy, client):
 
 PAGE = """# Rebase: a live seeded database back to its baseline
 
-{when}, {machine}, Docker Engine {engine}, {server}. Regenerate with `ci/bench rebase`. All rows come from one run on one machine, in
-{cycles} cycles in which they take turns; an absolute time means little elsewhere, the ratios do.
+{when}, {machine}, Docker Engine {engine}, {server}. Regenerate with `ci/bench rebase`. All rows come from one run on one
+machine, cycle by cycle ({cycles} so far), in each of which all take turns; an absolute time means little elsewhere, the ratios do.
 
 ## One server
 
 {shop}
 
 The stack is the sample shop's: one server, 200,000 rows, started with the options in `ci/sample/images/entrypoint.sh` in every row (but
-PostgreSQL's). The clock is the same for all: from the moment the last client is gone to the first right answer on a new connection, to a query for rows
-that had been deleted. Before each
-round a client updates and deletes rows, makes a table, a user and a file, and changes a setting; after it, when the clock has stopped, an
-oracle compares checksums of all tables, the schema with its AUTO_INCREMENTs, users, settings, tablespaces and that file with the
-seeded state: any difference makes the round a failure, not a time. (Of a rolled back transaction only rows are spoiled.)
+PostgreSQL's). The clock is the same for all: from the moment the last client is gone to the first right answer, on a new connection, to a query
+for rows that had been deleted. Before each round a client updates and deletes rows, makes a table, a user and a file, and changes a setting; after
+it, when the clock has stopped, an oracle compares checksums of all tables, the schema with its AUTO_INCREMENTs, users, settings, tablespaces and
+that file with the seeded state: any difference makes the round a failure, not a time. (Of a rolled back transaction only rows are spoiled.)
 
 ## Three servers
 
