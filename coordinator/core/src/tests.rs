@@ -1,5 +1,6 @@
 //! The core by its decisions: what goes in, what must come out. A small farm stands for the driver.
 
+mod asked;
 mod life;
 mod loss;
 mod policy;
@@ -9,6 +10,7 @@ mod together;
 
 use std::collections::BTreeMap;
 
+use crate::asked::Asked;
 use crate::ids::{AttemptId, LaneIx, Lease, Now, RunId, TestIx, WorkerId};
 use crate::model::{
     Candidate, Ended, Grain, Outcome, Plan, Policy, Record, Report, RunHeader, RunState, Start, SuitePlan,
@@ -200,6 +202,7 @@ fn plan(retries: u32, grain: Grain) -> Plan {
         policy: Policy::default(),
         baseline_group: Some("group".into()),
         merge_key: None,
+        asked: Asked::default(),
     }
 }
 

@@ -110,6 +110,7 @@ impl Projects {
             policy,
             baseline_group: dice.chance(850).then(|| format!("{project}/{commit}")),
             merge_key: dice.chance(600).then(|| format!("{project}/{commit}")),
+            asked: andon_core::asked::Asked::default(),
         }
     }
 
