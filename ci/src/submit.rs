@@ -88,7 +88,8 @@ pub async fn submit(
     dedup: Dedup,
 ) -> Result<Submitted, SubmitError> {
     let spec_digest = upload(connection, prepared).await?;
-    let request = SubmitRunRequest { spec_digest, dedup_key: dedup.key(&prepared.spec) };
+    let dedup_key = dedup.key(&prepared.spec);
+    let request = SubmitRunRequest { spec_digest, dedup_key, ..SubmitRunRequest::default() };
     let response = connection.farm().submit_run(request).await.map_err(refused("the run"))?.into_inner();
     Ok(Submitted { run: response.run, existed: response.existed })
 }
