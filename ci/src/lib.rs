@@ -6,10 +6,12 @@
 mod clock;
 pub mod config;
 pub mod connect;
+pub mod download;
 pub mod forge;
 pub mod gateway;
 pub mod git;
 pub mod hook;
+pub mod record;
 pub mod spec;
 pub mod submit;
 
