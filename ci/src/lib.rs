@@ -14,6 +14,7 @@ pub mod hook;
 pub mod record;
 pub mod spec;
 pub mod submit;
+pub mod why;
 
 #[cfg(test)]
 mod testing;
