@@ -1,5 +1,6 @@
 //! A worker played by hand: real sessions with a real coordinator, and no Docker. What it discovers and how tests end is
 //! said by the test.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
