@@ -60,16 +60,16 @@ pub(crate) fn asked_of(asked: Option<&wire::Asked>) -> Result<Asked, AskedError>
 }
 
 fn pattern(filter: &wire::NameFilter) -> Result<Pattern, AskedError> {
-    let (text, pattern): (&String, fn(String) -> Pattern) = match &filter.kind {
-        Some(Kind::Part(text)) => (text, Pattern::Part),
-        Some(Kind::Glob(text)) => (text, Pattern::Glob),
-        Some(Kind::Exact(text)) => (text, Pattern::Exact),
-        None => return Err(AskedError::FilterSize),
+    let pattern = match filter.kind.clone().ok_or(AskedError::FilterSize)? {
+        Kind::Part(text) => Pattern::Part(text),
+        Kind::Glob(text) => Pattern::Glob(text),
+        Kind::Exact(text) => Pattern::Exact(text),
     };
+    let (Pattern::Part(text) | Pattern::Glob(text) | Pattern::Exact(text)) = &pattern;
     if text.is_empty() || text.len() > FILTER_BYTES_MAX {
         return Err(AskedError::FilterSize);
     }
-    Ok(pattern(text.clone()))
+    Ok(pattern)
 }
 
 fn workers(names: &[String]) -> Result<BTreeSet<WorkerId>, AskedError> {

@@ -33,7 +33,7 @@ impl Forecast {
             .into_iter()
             .map(|unit| unit.into_iter().map(|place| estimates.expected_ms(&tests[place])).sum())
             .collect();
-        units.sort_unstable_by(|left, right| right.cmp(left));
+        units.sort_unstable_by_key(|ms| std::cmp::Reverse(*ms));
         let once: u64 = units.iter().sum();
         let is_packed = suite.grain == Grain::Batch && !repeat.is_wanted();
         let longest_unit_ms = units.first().copied().unwrap_or(0);

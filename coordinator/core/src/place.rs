@@ -138,7 +138,8 @@ impl Core {
         let lanes = self.workers.lanes() as u64;
         let run = self.runs.get_mut(&id).expect("matches are of active runs");
         let (work_id, mut work) = run.queue.take(rank).expect("matches are of waiting work");
-        pack(run, &mut work, run.plan.asked.lanes_max.map_or(lanes, |most| lanes.min(u64::from(most))));
+        let lanes = run.plan.asked.lanes_max.map_or(lanes, |most| lanes.min(u64::from(most)));
+        pack(run, &mut work, lanes);
         if let PendingKind::Unit { tests, .. } = &mut work.kind {
             for test in &*tests {
                 run.test_mut(*test).waiting -= 1;

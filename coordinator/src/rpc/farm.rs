@@ -139,7 +139,8 @@ impl FarmApi for FarmService {
         }
         let mut header = header_of(&spec, spec_digest);
         header.git_ref.clone_from(&earlier.header.git_ref);
-        if header.trigger != Trigger::Scheduled {
+        // A search that a clock started stays behind other work.
+        if same || header.trigger != Trigger::Scheduled {
             header.trigger = Trigger::Rerun;
         }
         header.rerun_of = Some(earlier.run);

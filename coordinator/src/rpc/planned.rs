@@ -1,7 +1,7 @@
 //! What a run would do, said without running it; and which tests were flaky before. Reads the store and the sessions,
 //! changes nothing, stores nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use andon_core::asked::Asked;
 use andon_core::forecast::{Forecast, at_best_ms};
@@ -173,9 +173,11 @@ fn fate(spec: &wire::RunSpec, earlier: &[Earlier]) -> wire::BaselinePlanned {
         let had = steps_of(&had);
         let shared = steps.iter().zip(&had).take_while(|(one, other)| same_step(one, other)).count();
         let is_whole = shared == steps.len() && shared == had.len();
-        let is_kept = shared == had.len()
-            || manifest.prefixes.iter().any(|prefix| prefix.steps as usize == shared && shared > 0);
-        let done = u32::try_from(shared).unwrap_or(u32::MAX);
+        let whole = (shared == had.len()).then_some(shared);
+        let prefixes = manifest.prefixes.iter().map(|prefix| prefix.steps as usize);
+        // The longest that was kept of what they share.
+        let kept = prefixes.filter(|steps| *steps <= shared).chain(whole).max().unwrap_or(0);
+        let done = u32::try_from(kept).unwrap_or(u32::MAX);
         if is_whole {
             return wire::BaselinePlanned {
                 fate: wire::BaselineFate::Present.into(),
@@ -186,10 +188,10 @@ fn fate(spec: &wire::RunSpec, earlier: &[Earlier]) -> wire::BaselinePlanned {
                 build_ms: manifest.build_ms,
             };
         }
-        if shared > 0 && is_kept && done > best.steps_done {
+        if done > best.steps_done {
             best = wire::BaselinePlanned {
                 fate: wire::BaselineFate::Derived.into(),
-                key: manifest.steps.get(shared - 1).map_or(known.key.clone(), |step| step.key.clone()),
+                key: manifest.steps.get(kept - 1).map_or(known.key.clone(), |step| step.key.clone()),
                 of_run: known.run,
                 steps_done: done,
                 steps: total,
@@ -271,10 +273,10 @@ async fn find_failures(
             break;
         }
         let tests = farm.store.tests(row.run).await.map_err(|error| internal(&error))?;
-        let failed: HashMap<_, _> =
-            tests.iter().filter(|test| has_failed(test)).map(|test| ((&test.suite, &test.id), ())).collect();
+        let failed: HashSet<_> =
+            tests.iter().filter(|test| has_failed(test)).map(|test| (&test.suite, &test.id)).collect();
         for test in flaky.iter_mut().filter(|test| test.failed_in == 0) {
-            if failed.contains_key(&(&test.suite, &test.id)) {
+            if failed.contains(&(&test.suite, &test.id)) {
                 test.failed_in = row.run.0;
             }
         }
@@ -329,7 +331,8 @@ mod tests {
         use wire::BaselineFate::{Built, Derived, Present};
         assert_eq!(of(&[("schema", "1"), ("load", "1"), ("index", "1")]), (Present, "c".into(), 3, 3));
         assert_eq!(of(&[("schema", "1"), ("load", "9")]), (Derived, "c1".into(), 3, 1));
-        assert_eq!(of(&[("schema", "1"), ("load", "1"), ("index", "9")]), (Built, String::new(), 0, 0), "not kept");
+        let two_of_three = [("schema", "1"), ("load", "1"), ("index", "9")];
+        assert_eq!(of(&two_of_three), (Derived, "c1".into(), 3, 1), "the state after the second was not kept");
         assert_eq!(of(&[("schema", "2"), ("load", "1")]), (Derived, "b1".into(), 2, 1), "built upon whole");
         assert_eq!(of(&[("schema", "9")]), (Built, String::new(), 0, 0));
         let mut other = spec(&[("schema", "2")]);
