@@ -229,6 +229,13 @@ impl Core {
             let places: usize = run.out.values().map(Vec::len).sum();
             let open: usize = run.leases.iter().map(|fence| self.leases[fence].open.len()).sum();
             assert_eq!(places, open, "an open attempt is in one place");
+            let mut waiting = vec![0; run.tests.len()];
+            for pending in run.queue.all() {
+                if let crate::queue::PendingKind::Unit { tests, .. } = &pending.kind {
+                    tests.iter().for_each(|test| waiting[test.0 as usize] += 1);
+                }
+            }
+            assert!(run.tests.iter().map(|test| test.waiting).eq(waiting), "a test knows how often it waits");
             let undecided = run.tests.iter().filter(|test| test.verdict.is_none()).count();
             assert_eq!(run.open_tests, undecided);
         }
