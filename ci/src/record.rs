@@ -273,4 +273,24 @@ mod tests {
             assert!(error.contains(said), "{error} has no {said:?}");
         }
     }
+
+    proptest::proptest! {
+        /// One bit of the content anywhere: another digest, another size, another name; never another run taken for this one.
+        #[test]
+        fn a_file_that_was_changed_is_refused_or_says_the_same(place in 0_usize..1_000_000, bit in 0_u8..8) {
+            let parts = Parts::new();
+            let (whole, mut file) = (parts.read(&parts.written()).unwrap(), parts.written());
+            let place = place % file.len();
+            file[place] ^= 1 << bit;
+            if let Ok(opened) = parts.read(&file) {
+                proptest::prop_assert_eq!(opened.spec, whole.spec);
+                proptest::prop_assert_eq!(std::fs::read(&opened.source).unwrap(), b"files");
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2_000)) {
+            proptest::prop_assert!(Parts::new().read(&bytes).is_err());
+        }
+    }
 }

@@ -232,7 +232,23 @@ mod tests {
         }
     }
 
+    /// What a glob means, said as simply as it can be.
+    fn means(glob: &[char], text: &[char]) -> bool {
+        match (glob, text) {
+            ([], []) => true,
+            (['*', rest @ ..], _) => means(rest, text) || (!text.is_empty() && means(glob, &text[1..])),
+            ([c, rest @ ..], [d, more @ ..]) => (*c == '?' || c == d) && means(rest, more),
+            _ => false,
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn a_glob_matches_what_it_means(glob in "[ab?*]{0,7}", text in "[ab]{0,8}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            proptest::prop_assert_eq!(matches(&glob, &text), means(&chars(&glob), &chars(&text)));
+        }
+
         #[test]
         fn shards_are_disjoint_and_complete_and_do_not_depend_on_the_others(
             ids in proptest::collection::btree_set("[a-c]\\.py::[A-C]::[a-z]{1,6}", 0..80),
