@@ -87,6 +87,7 @@ fn repeats_find_what_fails_now_and_then() {
     worker.fail_each("shaky", 4);
     let output = run(&farm, project.path(), &["--repeat", "6"]);
     assert_eq!(output.status.code(), Some(100), "a failure is a failure: {}", said(&output));
+    assert!(said(&output).contains("6 attempts, 2 failed"), "{}", said(&output));
     let shown = newest(&farm);
     let attempts = |id: &str| {
         let test = shown["tests"].as_array().unwrap().iter().find(|test| test["id"] == id).unwrap();
