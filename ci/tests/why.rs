@@ -48,6 +48,8 @@ fn a_test_that_always_fails_is_a_real_failure() {
     assert!(complained(&output).contains("alone, on a pristine baseline: 5 of 5 failed on w1"));
     let shown: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
     assert_eq!((&shown["rerun_of"], &shown["commit"].is_string()), (&1.into(), &true));
+    let latest: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "--json"]).stdout).unwrap();
+    assert_eq!(latest["run"], 1, "an experiment is not the latest run");
 }
 
 #[test]

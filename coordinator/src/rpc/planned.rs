@@ -268,7 +268,9 @@ async fn find_failures(
     flaky: &mut [wire::FlakyTest],
 ) -> Result<(), Status> {
     let with_failures = |row: &&RunRow| row.counts.flaky + row.counts.failed + row.counts.timed_out > 0;
-    for row in rows.iter().filter(|row| !row.forgotten).filter(with_failures).take(FAILED_RUNS_READ) {
+    // Of a rerun, or an experiment, others did not run before a test as they do.
+    let whole = rows.iter().filter(|row| !row.forgotten && row.header.rerun_of.is_none());
+    for row in whole.filter(with_failures).take(FAILED_RUNS_READ) {
         if flaky.iter().all(|test| test.failed_in > 0) {
             break;
         }

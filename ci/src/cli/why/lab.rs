@@ -19,6 +19,7 @@ use prost::Message as _;
 use tokio_stream::StreamExt as _;
 
 use crate::cli::error::CliError;
+use crate::cli::show::BY_WHY;
 use crate::cli::{clock, follow};
 use crate::report::exit;
 use crate::report::why::Tried;
@@ -143,7 +144,7 @@ fn for_experiments(mut spec: RunSpec, trigger: Trigger) -> RunSpec {
     let was = spec.provenance.take().unwrap_or_default();
     spec.provenance = Some(Provenance {
         trigger: trigger.into(),
-        requested_by: std::env::var("USER").unwrap_or_default(),
+        requested_by: format!("{}{BY_WHY}", std::env::var("USER").unwrap_or_default()),
         submitted_unix_ms: clock::unix_ms(),
         ..was
     });
