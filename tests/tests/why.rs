@@ -100,6 +100,7 @@ fn a_working_tree_runs_as_it_is_in_shards_and_its_failure_goes_to_another_farm()
     let rerun = run(elsewhere.andon().args(["rerun", "--failed", "--from"]).arg(&file));
     assert_eq!(rerun.status.code(), Some(100), "{}", said(&rerun));
     assert!(said(&rerun).contains(&format!("of run {number}")), "{}", said(&rerun));
+    assert!(said(&rerun).contains("on the same baseline as there"), "{}", said(&rerun));
     let shown = elsewhere.show(elsewhere.newest());
     assert_eq!(ids(&shown), ["tests/test_mini.py::test_counts_from_zero[7]"], "{shown:#}");
 }

@@ -8,7 +8,7 @@ use andon::connect::Connection;
 use andon::download::{self, DownloadError};
 use andon::record::{self, Opened, RecordError, RecordTest, SOURCE_BYTES_MAX, SPEC_BYTES_MAX};
 use andon::submit;
-use andon_proto::{ChosenTest, Provenance, RunSpec, SubmitRunRequest, Trigger};
+use andon_proto::{ChosenTest, GetRunRequest, Provenance, RunSpec, SubmitRunRequest, Trigger};
 use clap::Args;
 use prost::Message as _;
 
@@ -78,7 +78,7 @@ pub(super) async fn rerun(
     wanted: &Wanted<'_>,
     project: Option<&str>,
     farm: &FarmArgs,
-) -> Result<(Connection, u64), CliError> {
+) -> Result<Rerun, CliError> {
     let scratch = what::scratch()?;
     let opened = open(file, scratch.path())?;
     let tests = choose(&opened.record.tests, wanted, opened.record.run)?;
@@ -100,11 +100,36 @@ pub(super) async fn rerun(
     let (of, commit) = (opened.record.run, words::short(&opened.spec.commit));
     let commit = text::one_line(commit);
     out::line(&format!("run {run}: {} of run {of} of {commit}, from a file", words::plural(count, "test")))?;
-    if let Some(key) = &opened.record.baseline_key {
-        let key = text::cut(words::short(key), 12);
-        out::note(&format!("there it ran on the baseline {key}; here the farm finds the key by itself"));
+    Ok(Rerun { connection, run, key_there: opened.record.baseline_key })
+}
+
+/// A run that came of a file.
+pub(super) struct Rerun {
+    pub(super) connection: Connection,
+    pub(super) run: u64,
+    /// The baseline of the run in the file, as the file says.
+    key_there: Option<String>,
+}
+
+impl Rerun {
+    /// Says whether the run that is over started from what the one in the file did. This farm found its key by itself.
+    pub(super) async fn compare_baselines(&self) -> Result<(), CliError> {
+        let request = GetRunRequest { run: self.run, with_tests: false };
+        let here = self.connection.farm().get_run(request).await?.into_inner().baseline_key;
+        let short = |key: &str| text::cut(words::short(key), 12);
+        match self.key_there.as_deref() {
+            Some(there) if there == here => {
+                out::note(&format!("on the same baseline as there: {}", short(&here)));
+            }
+            Some(there) if !here.is_empty() => out::note(&format!(
+                "on another baseline than there: {} here, {} there: images, or what else makes its key, moved",
+                short(&here),
+                short(there)
+            )),
+            _ => {}
+        }
+        Ok(())
     }
-    Ok((connection, run))
 }
 
 fn open(file: &Path, scratch: &Path) -> Result<Opened, CliError> {

@@ -103,8 +103,12 @@ pub(crate) async fn rerun(args: RerunArgs, farm: &FarmArgs) -> Result<Exit, CliE
     }
     let wanted = export::Wanted { failed: args.failed, not_run: args.not_run, tests: &tests };
     if let Some(file) = from {
-        let (connection, run) = export::rerun(file, &wanted, args.source.project.as_deref(), farm).await?;
-        return after(&connection, run, &args.after).await;
+        let rerun = export::rerun(file, &wanted, args.source.project.as_deref(), farm).await?;
+        let exit = after(&rerun.connection, rerun.run, &args.after).await?;
+        if !args.after.detach {
+            rerun.compare_baselines().await?;
+        }
+        return Ok(exit);
     }
     let connection = farm.connect().await?;
     let number = run_or_latest(&connection, number, &args.source.of_project()).await?;

@@ -134,7 +134,7 @@ fn inputs(spec: &wire::RunSpec) -> Vec<InputJson> {
         value,
         digest: some(digest),
     };
-    let mut made = vec![input("compose", "", format!("{} services", stack.services.len()), &stack.compose_digest)];
+    let mut made = vec![input("compose", "", words::plural(stack.services.len() as u64, "service"), &stack.compose_digest)];
     made.extend(stack.services.iter().map(|of| input("image", &of.name, image(of.image.as_ref()), "")));
     let has_seed = !baseline.seed.is_empty() || !baseline.steps.is_empty();
     if let Some(first) = spec.suites.first().filter(|_| has_seed) {
