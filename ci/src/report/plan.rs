@@ -51,7 +51,7 @@ struct BaselineJson {
 /// One thing that would make another baseline.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct InputJson {
-    /// `image`, `compose`, `seed_image`, `bound`, `step`, `proof`.
+    /// `stack`, `image`, `bound`, `step`, `proof`.
     kind: &'static str,
     /// Of the service or the step.
     name: String,
@@ -119,7 +119,7 @@ fn some(text: &str) -> Option<String> {
 fn image(image: Option<&wire::Image>) -> String {
     match image.and_then(|image| image.source.as_ref()) {
         Some(Source::Reference(reference)) => reference.clone(),
-        Some(Source::Build(build)) => format!("build of {}", build.context),
+        Some(Source::Build(build)) => format!("built from {} and its base images", build.context),
         None => "none".to_owned(),
     }
 }
@@ -134,12 +134,10 @@ fn inputs(spec: &wire::RunSpec) -> Vec<InputJson> {
         value,
         digest: some(digest),
     };
-    let mut made = vec![input("compose", "", words::plural(stack.services.len() as u64, "service"), &stack.compose_digest)];
+    let services = format!("{}, as the compose file means them", words::plural(stack.services.len() as u64, "service"));
+    let mut made = vec![input("stack", "", services, "")];
     made.extend(stack.services.iter().map(|of| input("image", &of.name, image(of.image.as_ref()), "")));
     let has_seed = !baseline.seed.is_empty() || !baseline.steps.is_empty();
-    if let Some(first) = spec.suites.first().filter(|_| has_seed) {
-        made.push(input("seed_image", &first.name, image(first.image.as_ref()), ""));
-    }
     if !baseline.bound_digest.is_empty() {
         made.push(input("bound", "", "files bound into services".to_owned(), &baseline.bound_digest));
     }
@@ -439,6 +437,6 @@ mod tests {
         assert_eq!((&json["suites"][0]["needs_discovery"], &json["suites"][1]["needs_discovery"]), (&false.into(), &true.into()));
         assert_eq!(json["workers"][1]["unfit"], "no disk");
         let kinds: Vec<_> = json["baseline"]["inputs"].as_array().unwrap().iter().map(|i| &i["kind"]).collect();
-        assert_eq!(kinds, ["compose", "image", "seed_image", "step", "step"]);
+        assert_eq!(kinds, ["stack", "image", "step", "step"]);
     }
 }

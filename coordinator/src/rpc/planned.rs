@@ -154,7 +154,7 @@ async fn spec_of(farm: &Farm, digest: &str) -> Option<wire::RunSpec> {
 }
 
 /// What becomes of the baseline, by the latest runs' specifications: the one that shares most steps says it. Only a guess as to
-/// images, which may have moved since.
+/// images, which may have moved since, or be built from other files: workers alone know those.
 fn fate(spec: &wire::RunSpec, earlier: &[Earlier]) -> wire::BaselinePlanned {
     let wanted = spec.baseline.clone().unwrap_or_default();
     let steps = steps_of(&wanted);
@@ -208,11 +208,16 @@ fn same_root(
     other: &wire::RunSpec,
     had: &wire::BaselineSpec,
 ) -> bool {
-    let image = |spec: &wire::RunSpec| spec.suites.first().map(|suite| suite.image.clone());
-    spec.stack == other.stack
+    // What the compose file says, not its bytes.
+    let meaning = |spec: &wire::RunSpec| spec.stack.clone().map(|stack| stack.services);
+    // Without steps bound files are among the inputs.
+    let inputs = |baseline: &wire::BaselineSpec| {
+        baseline.steps.is_empty().then(|| baseline.inputs_digest.clone())
+    };
+    meaning(spec) == meaning(other)
         && wanted.bound_digest == had.bound_digest
+        && inputs(wanted) == inputs(had)
         && wanted.proofs == had.proofs
-        && image(spec) == image(other)
 }
 
 /// A seed without steps is one step.
@@ -339,6 +344,8 @@ mod tests {
         assert_eq!(of(&[("schema", "9")]), (Built, String::new(), 0, 0));
         let mut other = spec(&[("schema", "2")]);
         other.stack = Some(wire::Stack { compose_digest: "x".into(), ..Default::default() });
+        assert_eq!(fate(&other, &known).fate(), Present, "a comment in the compose file");
+        other.stack = Some(wire::Stack { services: vec![wire::Service::default()], ..Default::default() });
         assert_eq!(fate(&other, &known).fate(), Built, "another stack");
     }
 
