@@ -69,8 +69,7 @@ async fn each_chunk(
     max: u64,
     mut each: impl AsyncFnMut(Vec<u8>) -> Result<(), DownloadError>,
 ) -> Result<(), DownloadError> {
-    let refused =
-        |status| DownloadError::Farm { digest: digest.to_owned(), status: Box::new(status) };
+    let refused = |status| DownloadError::Farm { digest: digest.to_owned(), status: Box::new(status) };
     let request = GetBlobRequest { digest: digest.to_owned(), offset: 0 };
     let mut chunks = connection.blobs().get(request).await.map_err(refused)?.into_inner();
     let (mut hasher, mut size) = (blake3::Hasher::new(), 0_u64);

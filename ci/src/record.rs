@@ -114,7 +114,8 @@ pub fn read(from: impl Read, scratch: &Path) -> Result<Opened, RecordError> {
     let mut tar = tar::Archive::new(from);
     let mut parts = tar.entries().map_err(|error| form(error.to_string()))?;
     let record = whole(&mut parts, 0, RECORD_BYTES_MAX)?;
-    let record: Record = serde_json::from_slice(&record).map_err(|error| form(format!("run.json: {error}")))?;
+    let record: Record =
+        serde_json::from_slice(&record).map_err(|error| form(format!("run.json: {error}")))?;
     let spec = whole(&mut parts, 1, SPEC_BYTES_MAX)?;
     agree("specification", blake3::hash(&spec), &record.spec_digest)?;
     let spec = RunSpec::decode(spec.as_slice()).map_err(|error| form(format!("spec: {error}")))?;
@@ -196,7 +197,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join("source"), b"files").unwrap();
             let source_digest = blake3::hash(b"files").to_hex().to_string();
-            let spec = RunSpec { project: "shop".into(), source_digest, ..RunSpec::default() }.encode_to_vec();
+            let spec =
+                RunSpec { project: "shop".into(), source_digest, ..RunSpec::default() }.encode_to_vec();
             let json = format!(
                 r#"{{"run": 12, "spec_digest": "{}", "baseline_key": "k", "state": "failed",
                     "tests": [{{"suite": "it", "id": "a", "verdict": "failed", "attempts": []}}]}}"#,

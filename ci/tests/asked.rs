@@ -48,7 +48,8 @@ fn tests_are_chosen_by_name_and_nothing_chosen_is_an_exit_of_its_own() {
     let nothing = run(&farm, project.path(), &["nothing-like-this"]);
     assert_eq!(nothing.status.code(), Some(4), "{}", said(&nothing));
     assert!(!worker.started().iter().any(|test| test.contains("nothing")));
-    for wrong in [&["--shard", "3/2"][..], &["--repeat", "0"], &["--lanes", "none"], &[""], &["--suite", "x"]] {
+    for wrong in [&["--shard", "3/2"][..], &["--repeat", "0"], &["--lanes", "none"], &[""], &["--suite", "x"]]
+    {
         let output = run(&farm, project.path(), wrong);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", said(&output));
     }

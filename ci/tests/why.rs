@@ -46,7 +46,8 @@ fn a_test_that_always_fails_is_a_real_failure() {
     assert_eq!(json["predecessors"], 2);
     assert_eq!(json["alone"][0]["failed"], 5);
     assert!(complained(&output).contains("alone, on a pristine baseline: 5 of 5 failed on w1"));
-    let shown: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
+    let shown: serde_json::Value =
+        serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
     assert_eq!((&shown["rerun_of"], &shown["commit"].is_string()), (&1.into(), &true));
     let latest: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "--json"]).stdout).unwrap();
     assert_eq!(latest["run"], 1, "an experiment is not the latest run");
@@ -124,14 +125,16 @@ fn an_interrupted_search_cancels_what_it_started() {
     run(&farm, &project);
     worker.hold(true);
     let mut command = farm.command(&["why", "1", "bad"]);
-    let child = command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let child =
+        command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
     while worker.first_start().is_none() {}
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(130), "{}", complained(&ended));
     assert!(complained(&ended).contains("1 run cancelled"), "{}", complained(&ended));
-    let shown: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
+    let shown: serde_json::Value =
+        serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
     assert_eq!((&shown["over"], &shown["state"]), (&true.into(), &"incomplete".into()), "{shown:#}");
 }
 
@@ -147,6 +150,7 @@ fn tests_that_history_calls_flaky_are_looked_into_behind_other_work() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", complained(&output)));
     assert_eq!((json.as_array().unwrap().len(), &json[0]["finding"]), (1, &"flaky".into()), "{json:#}");
-    let shown: serde_json::Value = serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
+    let shown: serde_json::Value =
+        serde_json::from_slice(&farm.run(&["show", "2", "--json"]).stdout).unwrap();
     assert_eq!(shown["trigger"], "scheduled");
 }

@@ -41,7 +41,10 @@ fn a_failure_is_real_flaky_or_polluted_and_the_polluter_is_named() {
     assert_eq!(polluted["finding"], "polluted", "{polluted:#}");
     let culprit = "classes/tests/test_sharing.py::TestSharing::test_forgets_to_put_back";
     assert_eq!(polluted["culprits"]["tests"], serde_json::json!([culprit]), "{polluted:#}");
-    assert_eq!((&polluted["culprits"]["minimal"], &polluted["culprits"]["sure"]), (&true.into(), &true.into()));
+    assert_eq!(
+        (&polluted["culprits"]["minimal"], &polluted["culprits"]["sure"]),
+        (&true.into(), &true.into())
+    );
     assert_eq!(polluted["predecessors"], 4);
     for experiment in polluted["runs"].as_array().expect("runs") {
         let experiment = farm.show(experiment.as_u64().expect("a number"));
@@ -49,7 +52,8 @@ fn a_failure_is_real_flaky_or_polluted_and_the_polluter_is_named() {
         assert_eq!(experiment["commit"], shown["commit"], "and commit");
     }
 
-    let shaky = farm.run(&project.copy(), &["--project", "culprit", "=shaky", "--repeat", "60", "--until-fail"]);
+    let shaky =
+        farm.run(&project.copy(), &["--project", "culprit", "=shaky", "--repeat", "60", "--until-fail"]);
     assert_eq!(shaky.status.code(), Some(100), "{}", said(&shaky));
     // That twenty tosses are all the same happens twice in a million times.
     let flaky = why(&farm, farm.newest(), &["shaky", "--times", "20"]);
@@ -88,8 +92,16 @@ fn a_working_tree_runs_as_it_is_in_shards_and_its_failure_goes_to_another_farm()
         let number = farm.newest();
         let shown = farm.show(number);
         assert_eq!(ids(&shown).len(), 2, "{shown:#}");
-        assert_eq!((&shown["counts"]["failed"], &shown["counts"]["passed"]), (&1.into(), &1.into()), "{shown:#}");
-        assert_eq!(project.git(&["status", "--porcelain"]).lines().count(), 2, "nothing was committed or added");
+        assert_eq!(
+            (&shown["counts"]["failed"], &shown["counts"]["passed"]),
+            (&1.into(), &1.into()),
+            "{shown:#}"
+        );
+        assert_eq!(
+            project.git(&["status", "--porcelain"]).lines().count(),
+            2,
+            "nothing was committed or added"
+        );
 
         let file = project.copy().with_file_name("broken.andon");
         let exported = run(farm.andon().args(["export", &number.to_string(), "-o"]).arg(&file));

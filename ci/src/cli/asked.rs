@@ -165,7 +165,9 @@ mod tests {
     fn the_variables_of_ci_systems_are_understood() {
         let of = |known: &[(&str, &str)]| {
             let known: Vec<_> = known.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-            shard_of(move |name| known.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()))
+            shard_of(move |name| {
+                known.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+            })
         };
         assert_eq!(of(&[("CI_NODE_INDEX", "2"), ("CI_NODE_TOTAL", "4")]).unwrap(), (2, 4));
         assert_eq!(of(&[("TEST_SHARD_INDEX", "0"), ("TEST_TOTAL_SHARDS", "4")]).unwrap(), (1, 4));

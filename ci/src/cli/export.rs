@@ -64,9 +64,7 @@ pub(crate) async fn export(args: ExportArgs, farm: &FarmArgs) -> Result<Exit, Cl
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         record::write(BufWriter::new(file), &record, &spec, &source)
     };
-    write().map_err(|error| {
-        CliError::usage(format!("cannot write {}", path.display())).because(&error)
-    })?;
+    write().map_err(|error| CliError::usage(format!("cannot write {}", path.display())).because(&error))?;
     let size = std::fs::metadata(&path).map(|about| about.len()).unwrap_or_default();
     out::line(&format!("run {number} is in {} ({})", path.display(), words::bytes(size)))?;
     Ok(Exit::Passed)
@@ -161,7 +159,8 @@ fn made_ours(mut spec: RunSpec, project: Option<&str>) -> RunSpec {
 
 fn choose(tests: &[RecordTest], wanted: &Wanted<'_>, run: u64) -> Result<Vec<ChosenTest>, CliError> {
     let is = |test: &RecordTest, name: &String| {
-        test.id == *name || name.strip_prefix(&test.suite).and_then(|rest| rest.strip_prefix('/')) == Some(&test.id)
+        test.id == *name
+            || name.strip_prefix(&test.suite).and_then(|rest| rest.strip_prefix('/')) == Some(&test.id)
     };
     let unknown: Vec<String> = wanted
         .tests

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::error::CliError;
 use super::farm::FarmArgs;
-use super::what::{self, WhatArgs};
 use super::out;
+use super::what::{self, WhatArgs};
 use crate::report::exit::Exit;
 use crate::report::plan as report;
 

@@ -217,9 +217,7 @@ impl From<PrepareError> for CliError {
         let said = error.to_string();
         match &error {
             PrepareError::Config(_) => Self::config(said),
-            PrepareError::NoConfig { .. } => {
-                Self::config(said).hint("`andon init` writes one")
-            }
+            PrepareError::NoConfig { .. } => Self::config(said).hint("`andon init` writes one"),
             PrepareError::Project(_) => Self::usage(said).hint("name the project by --project"),
             PrepareError::Git(git) => {
                 let exit = match git {

@@ -35,13 +35,11 @@ const FLAKY_MAX: u32 = 50;
 const NAME_CHARS_MAX: usize = 120;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  andon why 12 tests/test_orders.py::test_place\n  andon why 12 \
+#[command(after_help = "Examples:\n  andon why 12 tests/test_orders.py::test_place\n  andon why 12 \
                   integration/tests/test_orders.py::test_place --times 20 --json\n  andon why --flaky --limit 5      each test \
                   that was flaky before, with other work going first\n\nFindings: a real failure, flaky, polluted by an earlier test, \
                   worker-specific; or that there is not\nenough to tell. Ends with 0 where something was found, 106 where \
-                  not. Ctrl-C cancels what was started (130)."
-)]
+                  not. Ctrl-C cancels what was started (130).")]
 pub(crate) struct WhyArgs {
     /// Number of the run [default: the latest], then the test as `show` prints it: `suite/id` or `id`
     #[arg(value_name = "RUN|TEST", num_args = 0..=2)]
@@ -78,7 +76,9 @@ pub(crate) async fn why(args: WhyArgs, farm: &FarmArgs) -> Result<Exit, CliError
     let connection = farm.connect().await?;
     let started = Started::default();
     let looking = async {
-        if args.flaky { look_into_flaky(&connection, &started, &args).await } else {
+        if args.flaky {
+            look_into_flaky(&connection, &started, &args).await
+        } else {
             look_into_one(&connection, &started, &args).await
         }
     };
@@ -96,11 +96,7 @@ pub(crate) async fn why(args: WhyArgs, farm: &FarmArgs) -> Result<Exit, CliError
     ended
 }
 
-async fn look_into_one(
-    connection: &Connection,
-    started: &Started,
-    args: &WhyArgs,
-) -> Result<Exit, CliError> {
+async fn look_into_one(connection: &Connection, started: &Started, args: &WhyArgs) -> Result<Exit, CliError> {
     let (number, mut tests) = split_run(&args.words);
     let Some(test) = tests.pop().filter(|_| tests.is_empty()) else {
         return Err(CliError::usage("which test's failure?").hint("andon why RUN TEST, or andon why --flaky"));
@@ -149,7 +145,11 @@ async fn look_into_flaky(
 }
 
 fn exit_of<'f>(mut findings: impl Iterator<Item = &'f Finding>) -> Exit {
-    if findings.any(|finding| matches!(finding, Finding::Unclear(_))) { Exit::Incomplete } else { Exit::Passed }
+    if findings.any(|finding| matches!(finding, Finding::Unclear(_))) {
+        Exit::Incomplete
+    } else {
+        Exit::Passed
+    }
 }
 
 async fn look_into(connection: &Connection, started: &Started, case: &Case) -> Result<Report, CliError> {
@@ -172,7 +172,8 @@ async fn look_into(connection: &Connection, started: &Started, case: &Case) -> R
     let evidence = experiments(connection, &lab, failed, &before, &mut report).await?;
     report.finding = judge(&evidence);
     if let Finding::Polluted { after, alone } = report.finding {
-        report.culprits = Some(search(&lab, &failed.worker, &before, after, alone, &mut report.probes).await?);
+        report.culprits =
+            Some(search(&lab, &failed.worker, &before, after, alone, &mut report.probes).await?);
     }
     Ok(report)
 }
@@ -194,8 +195,12 @@ fn the_test<'r>(run: &'r Run, name: &str) -> Result<&'r Test, CliError> {
 }
 
 fn no_failure(test: &Test, case: &Case) -> CliError {
-    let failed: Vec<String> =
-        test.attempts.iter().filter(|a| past::failure(test, Some(a.attempt)).is_some()).map(|a| a.attempt.to_string()).collect();
+    let failed: Vec<String> = test
+        .attempts
+        .iter()
+        .filter(|a| past::failure(test, Some(a.attempt)).is_some())
+        .map(|a| a.attempt.to_string())
+        .collect();
     let said = match case.attempt {
         Some(number) => format!("attempt {number} of {:?} did not fail in run {}", case.test, case.run),
         None => format!("{:?} did not fail in run {}", case.test, case.run),
@@ -230,7 +235,9 @@ async fn experiments(
     };
     let (alone, other) = tokio::try_join!(alone, other)?;
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
-    for (worker, tally) in [Some(&alone), other.as_ref()].into_iter().flatten().flat_map(|tried| &tried.tallies) {
+    for (worker, tally) in
+        [Some(&alone), other.as_ref()].into_iter().flatten().flat_map(|tried| &tried.tallies)
+    {
         *tallies.entry(worker.clone()).or_default() += *tally;
     }
     report.alone = Some(alone);
@@ -250,7 +257,8 @@ async fn experiments(
 /// The worker of the failure, and any other; as far as they take work.
 async fn places(connection: &Connection, failed_on: &str) -> Result<(Where, Option<Where>), CliError> {
     let workers = connection.farm().list_workers(ListWorkersRequest {}).await?.into_inner().workers;
-    let fit: Vec<_> = workers.into_iter().filter(|worker| worker.connected && worker.unfit.is_empty()).collect();
+    let fit: Vec<_> =
+        workers.into_iter().filter(|worker| worker.connected && worker.unfit.is_empty()).collect();
     let is_there = fit.iter().any(|worker| worker.name == failed_on);
     let has_other = fit.iter().any(|worker| worker.name != failed_on);
     let on = if is_there { vec![failed_on.to_owned()] } else { Vec::new() };

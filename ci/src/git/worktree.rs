@@ -279,7 +279,11 @@ mod tests {
         assert_eq!(read(&tree, "link"), None, "a link is a link");
         assert_eq!(tree.base, repo.head());
         assert_ne!(tree.commit, tree.base);
-        assert_eq!((tree.changes, tree.untracked), (7, 3), "changed, deleted, replaced twice, new, staged, link");
+        assert_eq!(
+            (tree.changes, tree.untracked),
+            (7, 3),
+            "changed, deleted, replaced twice, new, staged, link"
+        );
     }
 
     #[test]

@@ -134,7 +134,8 @@ fn inputs(spec: &wire::RunSpec) -> Vec<InputJson> {
         value,
         digest: some(digest),
     };
-    let services = format!("{}, as the compose file means them", words::plural(stack.services.len() as u64, "service"));
+    let services =
+        format!("{}, as the compose file means them", words::plural(stack.services.len() as u64, "service"));
     let mut made = vec![input("stack", "", services, "")];
     made.extend(stack.services.iter().map(|of| input("image", &of.name, image(of.image.as_ref()), "")));
     let has_seed = !baseline.seed.is_empty() || !baseline.steps.is_empty();
@@ -162,7 +163,9 @@ fn with_globs(commands: String, globs: &[String]) -> String {
 /// The whole as data.
 pub(crate) fn json(spec: &wire::RunSpec, planned: &wire::PlanRunResponse) -> PlanJson {
     let baseline = planned.baseline.clone().unwrap_or_default();
-    let rebase_of = |name: &str| spec.suites.iter().find(|suite| suite.name == name).map_or("test", |s| rebase(s.rebase()));
+    let rebase_of = |name: &str| {
+        spec.suites.iter().find(|suite| suite.name == name).map_or("test", |s| rebase(s.rebase()))
+    };
     let suites = planned.suites.iter().map(|suite| SuiteJson {
         name: suite.name.clone(),
         rebase: rebase_of(&suite.name),
@@ -276,7 +279,11 @@ fn suites_text(plan: &PlanJson, with_tests: bool, said: &mut String) {
         let tests = match (suite.needs_discovery, suite.left_out) {
             (true, _) => "not known: to be discovered".to_owned(),
             (false, 0) => words::thousands(suite.tests.len() as u64),
-            (false, out) => format!("{} ({} not chosen)", words::thousands(suite.tests.len() as u64), words::thousands(out)),
+            (false, out) => format!(
+                "{} ({} not chosen)",
+                words::thousands(suite.tests.len() as u64),
+                words::thousands(out)
+            ),
         };
         let mut row = vec![name, suite.rebase.to_owned(), tests];
         if !suite.needs_discovery {
@@ -372,7 +379,11 @@ mod tests {
             commit: "c".repeat(40),
             git_ref: "refs/heads/main".into(),
             stack: Some(wire::Stack {
-                services: vec![wire::Service { name: "db".into(), image: image("mysql:9"), ..Default::default() }],
+                services: vec![wire::Service {
+                    name: "db".into(),
+                    image: image("mysql:9"),
+                    ..Default::default()
+                }],
                 compose_digest: "a".repeat(64),
             }),
             baseline: Some(wire::BaselineSpec {
@@ -434,9 +445,13 @@ mod tests {
         let json = serde_json::to_value(json(&spec(), &planned())).unwrap();
         assert_eq!(json["baseline"]["fate"], "derived");
         assert_eq!(json["suites"][0]["tests"][0]["expected_ms"], 1_400);
-        assert_eq!((&json["suites"][0]["needs_discovery"], &json["suites"][1]["needs_discovery"]), (&false.into(), &true.into()));
+        assert_eq!(
+            (&json["suites"][0]["needs_discovery"], &json["suites"][1]["needs_discovery"]),
+            (&false.into(), &true.into())
+        );
         assert_eq!(json["workers"][1]["unfit"], "no disk");
-        let kinds: Vec<_> = json["baseline"]["inputs"].as_array().unwrap().iter().map(|i| &i["kind"]).collect();
+        let kinds: Vec<_> =
+            json["baseline"]["inputs"].as_array().unwrap().iter().map(|i| &i["kind"]).collect();
         assert_eq!(kinds, ["stack", "image", "step", "step"]);
     }
 }

@@ -245,7 +245,8 @@ pub(crate) fn text(report: &Report) -> String {
     }
     if report.left_out > 0 {
         let count = words::thousands(report.left_out as u64);
-        writeln!(text, "{count} tests that ran earlier still were left out").expect("a string takes every write");
+        writeln!(text, "{count} tests that ran earlier still were left out")
+            .expect("a string takes every write");
     }
     writeln!(text, "\n{}", said(report)).expect("a string takes every write");
     text
@@ -270,6 +271,8 @@ pub(crate) struct WhyJson {
     culprits: Option<CulpritsJson>,
     /// Of failing under the conditions that the finding speaks of.
     rate: Option<RateJson>,
+    /// Steps of the search for the culprits.
+    probes: Vec<ProbeJson>,
     /// Of all experiments, in their order.
     runs: Vec<u64>,
 }
@@ -288,6 +291,14 @@ struct CulpritsJson {
     minimal: bool,
     /// What was seen after exactly these is no chance.
     sure: bool,
+    passed: u32,
+    failed: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct ProbeJson {
+    run: u64,
+    before: Vec<String>,
     passed: u32,
     failed: u32,
 }
@@ -334,6 +345,16 @@ pub(crate) fn json(report: &Report) -> WhyJson {
             failed: culprits.seen.failed,
         }),
         rate: of_rate.map(Tally::interval).map(|(low, high)| RateJson { low, high }),
+        probes: report
+            .probes
+            .iter()
+            .map(|probe| ProbeJson {
+                run: probe.run,
+                before: probe.before.iter().map(Name::full).collect(),
+                passed: probe.tally.passed,
+                failed: probe.tally.failed,
+            })
+            .collect(),
         runs: runs.chain(report.probes.iter().map(|probe| probe.run)).collect(),
     }
 }
@@ -377,10 +398,19 @@ mod tests {
         let tally = |failed, tries: u32| Tally { passed: tries - failed, failed };
         let sentence = |finding| said(&Report { finding, culprits: None, ..report() });
         for (finding, expected) in [
-            (Finding::Real { alone: tally(10, 10), workers: 2 }, "10 of 10 failed on 2 workers; it fails at least 69%"),
+            (
+                Finding::Real { alone: tally(10, 10), workers: 2 },
+                "10 of 10 failed on 2 workers; it fails at least 69%",
+            ),
             (Finding::Flaky { tally: tally(2, 10), beside_the_first: false }, "between 3% and 56%"),
-            (Finding::Flaky { tally: tally(0, 10), beside_the_first: true }, "once under them in the run; it fails at most 31%"),
-            (Finding::Polluted { after: tally(5, 5), alone: tally(0, 10) }, "after them 5 of 5 failed, alone 10 of 10 passed"),
+            (
+                Finding::Flaky { tally: tally(0, 10), beside_the_first: true },
+                "once under them in the run; it fails at most 31%",
+            ),
+            (
+                Finding::Polluted { after: tally(5, 5), alone: tally(0, 10) },
+                "after them 5 of 5 failed, alone 10 of 10 passed",
+            ),
             (
                 Finding::WorkerSpecific { on: vec!["w1".into()], there: tally(5, 5), elsewhere: tally(0, 5) },
                 "on w1 5 of 5 failed, elsewhere 5 of 5 passed",

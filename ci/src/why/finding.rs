@@ -132,9 +132,7 @@ fn of_a_worker(evidence: &Evidence) -> Option<Finding> {
     if here.is_worse_than(there) {
         return Some(Finding::WorkerSpecific { on: here_names, there: here, elsewhere: there });
     }
-    there
-        .is_worse_than(here)
-        .then_some(Finding::WorkerSpecific { on: there_names, there, elsewhere: here })
+    there.is_worse_than(here).then_some(Finding::WorkerSpecific { on: there_names, there, elsewhere: here })
 }
 
 /// Whether a search's probe counts as a failure: nearer to what was seen after all tests than to what was seen alone.

@@ -34,7 +34,8 @@ impl Name {
 #[must_use]
 pub fn named<'r>(run: &'r Run, name: &str) -> Vec<&'r Test> {
     let is = |test: &&Test| {
-        test.id == name || name.strip_prefix(&test.suite).and_then(|rest| rest.strip_prefix('/')) == Some(&test.id)
+        test.id == name
+            || name.strip_prefix(&test.suite).and_then(|rest| rest.strip_prefix('/')) == Some(&test.id)
     };
     run.tests.iter().filter(is).collect()
 }

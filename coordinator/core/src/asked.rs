@@ -183,7 +183,8 @@ mod tests {
         for pattern in ["a.py", "it/tests", "[1*2]", "::x", "it/tests/a.py::T::x[1*2]"] {
             assert!(names(Pattern::Part(pattern.into())), "{pattern}");
         }
-        for pattern in ["*", "tests/*", "*::x*", "it/*", "tests/?.py::T::x[1*2]", "it/tests/a.py::T::x[?*?]"] {
+        for pattern in ["*", "tests/*", "*::x*", "it/*", "tests/?.py::T::x[1*2]", "it/tests/a.py::T::x[?*?]"]
+        {
             assert!(names(Pattern::Glob(pattern.into())), "{pattern}");
         }
         for pattern in ["tests/a.py", "a.py*", "*::y*", "tests/??.py*", "", "it/"] {
@@ -207,10 +208,8 @@ mod tests {
     fn nothing_asked_is_every_test() {
         assert!(Selection::default().has("it", Grain::Test, "x"));
         assert!(Selection::default().is_all());
-        let of_two = Selection {
-            patterns: vec![Pattern::Part("x".into()), Pattern::Part("y".into())],
-            shard: None,
-        };
+        let of_two =
+            Selection { patterns: vec![Pattern::Part("x".into()), Pattern::Part("y".into())], shard: None };
         assert!(of_two.has("it", Grain::Test, "y") && !of_two.has("it", Grain::Test, "z"));
     }
 
@@ -226,8 +225,9 @@ mod tests {
         let shard = |index| Selection { patterns: Vec::new(), shard: Some(Shard { index, total: 3 }) };
         for class in 0..50 {
             let ids: Vec<String> = (0..9).map(|test| format!("a.py::C{class}::t{test}")).collect();
-            let holders: Vec<u32> =
-                (0..3).filter(|index| ids.iter().any(|id| shard(*index).has("it", Grain::Class, id))).collect();
+            let holders: Vec<u32> = (0..3)
+                .filter(|index| ids.iter().any(|id| shard(*index).has("it", Grain::Class, id)))
+                .collect();
             assert_eq!(holders.len(), 1, "class {class}");
         }
     }

@@ -77,8 +77,11 @@ mod tests {
     use super::*;
 
     fn tests(ids: &[(&str, Option<u64>)]) -> Vec<Candidate> {
-        let candidate =
-            |(id, ms): &(&str, Option<u64>)| Candidate { id: (*id).into(), expected_ms: *ms, failed_last: false };
+        let candidate = |(id, ms): &(&str, Option<u64>)| Candidate {
+            id: (*id).into(),
+            expected_ms: *ms,
+            failed_last: false,
+        };
         ids.iter().map(candidate).collect()
     }
 
@@ -89,13 +92,14 @@ mod tests {
     #[test]
     fn units_are_counted_as_they_are_leased() {
         let tests = tests(&[("a.py::A::x", Some(300)), ("a.py::A::y", Some(200)), ("a.py::B::x", Some(700))]);
-        let of = |grain, times| {
-            Forecast::of(&suite(grain), &tests, Repeat { times, until_fail: false }, 2)
-        };
+        let of = |grain, times| Forecast::of(&suite(grain), &tests, Repeat { times, until_fail: false }, 2);
         let by_class = Forecast { units: 2, leases: 2, expected_ms: 1_200, longest_unit_ms: 700 };
         assert_eq!(of(Grain::Class, 1), by_class);
         assert_eq!(of(Grain::Test, 1), Forecast { units: 3, leases: 3, ..by_class });
-        assert_eq!(of(Grain::Never, 3), Forecast { units: 3, leases: 3, expected_ms: 3_600, longest_unit_ms: 1_200 });
+        assert_eq!(
+            of(Grain::Never, 3),
+            Forecast { units: 3, leases: 3, expected_ms: 3_600, longest_unit_ms: 1_200 }
+        );
         assert_eq!(Forecast::of(&suite(Grain::Never), &[], Repeat::default(), 2), Forecast::default());
     }
 

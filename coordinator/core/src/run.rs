@@ -432,7 +432,8 @@ impl Run {
         } else if !self.empty_suites.is_empty() {
             (RunEnd::NoTests, format!("no tests found in suite {}", self.empty_suites.join(", ")))
         } else if self.tests.is_empty() {
-            let which = if self.plan.asked.selection.is_all() { "were" } else { "of those that were found were" };
+            let which =
+                if self.plan.asked.selection.is_all() { "were" } else { "of those that were found were" };
             (RunEnd::NoTests, format!("no tests {which} chosen"))
         } else {
             (RunEnd::Passed, String::new())

@@ -52,7 +52,13 @@ fn overdue_ms(now: Now, run: &Run, held: &Held) -> Option<u64> {
     let is_hedged =
         || held.open.values().any(|test| run.out.get(test).is_some_and(|places| places.len() > 1));
     let repeats = run.plan.asked.repeat.is_wanted();
-    if repeats || !run.plan.policy.hedge || !run.queue.is_empty() || !is_unit || held.open.is_empty() || is_hedged() {
+    if repeats
+        || !run.plan.policy.hedge
+        || !run.queue.is_empty()
+        || !is_unit
+        || held.open.is_empty()
+        || is_hedged()
+    {
         return None;
     }
     let patience = OVERDUE_MIN_MS.max(OVERDUE_TIMES * held.work.guess.expected_ms);

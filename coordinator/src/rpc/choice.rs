@@ -69,7 +69,10 @@ pub(super) fn is_named(test: &TestRow, name: &str) -> bool {
 }
 
 /// The tests that a rerun asks for. All names that are unknown are told at once.
-pub(super) fn choose(request: &wire::RerunRequest, tests: Vec<TestRow>) -> Result<Vec<(String, Candidate)>, Status> {
+pub(super) fn choose(
+    request: &wire::RerunRequest,
+    tests: Vec<TestRow>,
+) -> Result<Vec<(String, Candidate)>, Status> {
     let unknown: Vec<_> =
         request.tests.iter().filter(|name| !tests.iter().any(|test| is_named(test, name))).collect();
     if !unknown.is_empty() {
@@ -149,9 +152,8 @@ mod tests {
 
     #[test]
     fn a_rerun_in_order_runs_as_it_names() {
-        let candidate = |id: &str| {
-            ("it".to_owned(), Candidate { id: id.into(), expected_ms: None, failed_last: false })
-        };
+        let candidate =
+            |id: &str| ("it".to_owned(), Candidate { id: id.into(), expected_ms: None, failed_last: false });
         let request = wire::RerunRequest { tests: vec!["c".into(), "it/a".into()], ..Default::default() };
         let ordered = in_order(&request, ["a", "b", "c"].map(candidate).into());
         let ids: Vec<_> = ordered.iter().map(|(_, test)| test.id.as_str()).collect();

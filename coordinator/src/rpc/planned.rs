@@ -159,11 +159,8 @@ fn fate(spec: &wire::RunSpec, earlier: &[Earlier]) -> wire::BaselinePlanned {
     let wanted = spec.baseline.clone().unwrap_or_default();
     let steps = steps_of(&wanted);
     let total = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-    let mut best = wire::BaselinePlanned {
-        fate: wire::BaselineFate::Built.into(),
-        steps: total,
-        ..Default::default()
-    };
+    let mut best =
+        wire::BaselinePlanned { fate: wire::BaselineFate::Built.into(), steps: total, ..Default::default() };
     for known in earlier {
         let Some(manifest) = &known.manifest else { continue };
         let had = known.spec.baseline.clone().unwrap_or_default();
@@ -211,9 +208,8 @@ fn same_root(
     // What the compose file says, not its bytes.
     let meaning = |spec: &wire::RunSpec| spec.stack.clone().map(|stack| stack.services);
     // Without steps bound files are among the inputs.
-    let inputs = |baseline: &wire::BaselineSpec| {
-        baseline.steps.is_empty().then(|| baseline.inputs_digest.clone())
-    };
+    let inputs =
+        |baseline: &wire::BaselineSpec| baseline.steps.is_empty().then(|| baseline.inputs_digest.clone());
     meaning(spec) == meaning(other)
         && wanted.bound_digest == had.bound_digest
         && inputs(wanted) == inputs(had)
@@ -249,13 +245,15 @@ pub(super) async fn flaky(
     let mut tests = Vec::new();
     for suite in suites {
         let known = farm.store.history(&request.project, &suite).await.map_err(|error| internal(&error))?;
-        tests.extend(known.into_iter().filter(|(_, past)| past.flakes > 0).map(|(id, past)| wire::FlakyTest {
-            suite: suite.clone(),
-            id,
-            runs: past.runs,
-            flakes: past.flakes,
-            failures: past.failures,
-            failed_in: 0,
+        tests.extend(known.into_iter().filter(|(_, past)| past.flakes > 0).map(|(id, past)| {
+            wire::FlakyTest {
+                suite: suite.clone(),
+                id,
+                runs: past.runs,
+                flakes: past.flakes,
+                failures: past.failures,
+                failed_in: 0,
+            }
         }));
     }
     tests.sort_by(|one, other| {
@@ -267,11 +265,7 @@ pub(super) async fn flaky(
     Ok(wire::ListFlakyResponse { tests })
 }
 
-async fn find_failures(
-    farm: &Farm,
-    rows: &[RunRow],
-    flaky: &mut [wire::FlakyTest],
-) -> Result<(), Status> {
+async fn find_failures(farm: &Farm, rows: &[RunRow], flaky: &mut [wire::FlakyTest]) -> Result<(), Status> {
     let with_failures = |row: &&RunRow| row.counts.flaky + row.counts.failed + row.counts.timed_out > 0;
     // Of a rerun, or an experiment, others did not run before a test as they do.
     let whole = rows.iter().filter(|row| !row.forgotten && row.header.rerun_of.is_none());
@@ -339,7 +333,11 @@ mod tests {
         assert_eq!(of(&[("schema", "1"), ("load", "1"), ("index", "1")]), (Present, "c".into(), 3, 3));
         assert_eq!(of(&[("schema", "1"), ("load", "9")]), (Derived, "c1".into(), 3, 1));
         let two_of_three = [("schema", "1"), ("load", "1"), ("index", "9")];
-        assert_eq!(of(&two_of_three), (Derived, "c1".into(), 3, 1), "the state after the second was not kept");
+        assert_eq!(
+            of(&two_of_three),
+            (Derived, "c1".into(), 3, 1),
+            "the state after the second was not kept"
+        );
         assert_eq!(of(&[("schema", "2"), ("load", "1")]), (Derived, "b1".into(), 2, 1), "built upon whole");
         assert_eq!(of(&[("schema", "9")]), (Built, String::new(), 0, 0));
         let mut other = spec(&[("schema", "2")]);

@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn an_experiment_counts_each_attempt_and_is_not_stopped() {
-        let policy = Policy { fail_fast: true, max_failures: 1, hedge: true, merge: true, ..Policy::default() };
+        let policy =
+            Policy { fail_fast: true, max_failures: 1, hedge: true, merge: true, ..Policy::default() };
         let suite = Suite { name: "it".into(), retries: 3, rebase_within: true, ..Suite::default() };
         let provenance = Provenance { fork: true, ..Provenance::default() };
         let spec = RunSpec {

@@ -104,7 +104,8 @@ fn one_failure_among_repeats_is_news() {
     let mut farm = Farm::new();
     farm.join("w1", 2);
     let run = farm.submit(repeating(5, false, Grain::Batch), chosen(&["a", "b"]));
-    let fails = |id: &str, attempt| if id == "a" && attempt % 3 == 0 { Outcome::Failed } else { Outcome::Passed };
+    let fails =
+        |id: &str, attempt| if id == "a" && attempt % 3 == 0 { Outcome::Failed } else { Outcome::Passed };
     assert_eq!(play(&mut farm, run, fails), 10);
     assert_eq!(farm.verdict(run, 0), Some(Verdict::Flaky));
     assert_eq!(farm.verdict(run, 1), Some(Verdict::Passed));
@@ -244,9 +245,10 @@ fn an_experiment_is_no_part_of_a_tests_history() {
         let ended = Ended { run_ms: 5, ..Ended::without_report(Outcome::Failed, "") };
         let report = Report::TestEnded { attempt: given.attempts()[0], ended };
         let input = Input::Reported { worker: given.worker.clone(), lease: given.lease, report };
-        let fed = farm.core.step(farm.now, input).into_iter().any(|effect| {
-            matches!(effect, Effect::Persist(Record::VerdictGiven { run_ms: Some(_), .. }))
-        });
+        let fed =
+            farm.core.step(farm.now, input).into_iter().any(|effect| {
+                matches!(effect, Effect::Persist(Record::VerdictGiven { run_ms: Some(_), .. }))
+            });
         assert_eq!(fed, remembered, "trial: {trial}");
     }
 }
