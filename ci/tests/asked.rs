@@ -159,16 +159,16 @@ fn a_run_is_exported_and_its_failures_are_rerun_on_another_farm() {
     assert_eq!(run(&farm, project.path(), &[]).status.code(), Some(100));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("broken.andon");
-    let exported = farm.command(&["export", "1", "-o"]).arg(&file).output().unwrap();
+    let exported = farm.command(&["export", "1"]).arg("-o").arg(&file).output().unwrap();
     assert_eq!(exported.status.code(), Some(0), "{}", complained(&exported));
-    let again = farm.command(&["export", "1", "-o"]).arg(&file).output().unwrap();
+    let again = farm.command(&["export", "1"]).arg("-o").arg(&file).output().unwrap();
     assert_eq!(again.status.code(), Some(2), "what is there is not replaced");
 
     let other = Coordinator::start();
     let elsewhere = HandWorker::join(&other.state(), &["never asked"]);
     let rerun = |arguments: &[&str]| {
-        let mut command = other.command(&["rerun", "--from"]);
-        command.arg(&file).args(arguments).current_dir(folder.path()).output().unwrap()
+        let mut command = other.command(&["rerun"]);
+        command.arg("--from").arg(&file).args(arguments).current_dir(folder.path()).output().unwrap()
     };
     let output = rerun(&["--failed"]);
     assert_eq!(output.status.code(), Some(0), "{}{}", said(&output), complained(&output));

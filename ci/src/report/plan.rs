@@ -437,7 +437,23 @@ mod tests {
 
     #[test]
     fn a_person_reads_what_would_run_where_and_why() {
-        insta::assert_snapshot!(text(&spec(), &planned(), true), @"");
+        let text = text(&spec(), &planned(), true);
+        for said in [
+            "shop cccccccccccc (main)\n",
+            "derived from bbbbbbbbbbbb of run 7: 1 of 2 steps are there",
+            "db: mysql:9",
+            "schema: 1 command, db/schema/** ffffffffffff",
+            "1 (3 not chosen)",
+            "not known: to be discovered",
+            "it/tests/a.py::x\\x1b[2J",
+            "failed the last time",
+            "2 on 1 worker: w1 (2)",
+            "w2 takes no work: no disk",
+            "shared with 1 other run",
+            "1.4 s at best",
+        ] {
+            assert!(text.contains(said), "{text}\nhas no {said:?}");
+        }
     }
 
     #[test]

@@ -390,7 +390,18 @@ mod tests {
 
     #[test]
     fn a_person_reads_what_was_tried_and_what_it_says() {
-        insta::assert_snapshot!(text(&report()), @"");
+        let text = text(&report());
+        for said in [
+            "it/tests/a.py::b\\x1b[31m\n",
+            "failed in run 12, attempt 4, on w1",
+            "after 7 tests before it",
+            "5 of 5 failed",
+            "5 of 5 passed",
+            "16 to 16",
+            "polluted by it/a: after it alone 5 of 5 failed, without others 10 of 10 passed",
+        ] {
+            assert!(text.contains(said), "{text}\nhas no {said:?}");
+        }
     }
 
     #[test]

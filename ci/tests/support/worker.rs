@@ -83,7 +83,7 @@ impl HandWorker {
 
     /// From now on it fails each so many times that it is run, the first time too.
     pub(crate) fn fail_each(&self, test: &str, times: u32) {
-        self.rules(|rules| drop(rules.flaky.insert(test.to_owned(), times)));
+        self.rules(|rules| rules.flaky.insert(test.to_owned(), times));
     }
 
     /// Tests that were started.
