@@ -6,12 +6,15 @@
 mod clock;
 pub mod config;
 pub mod connect;
+pub mod download;
 pub mod forge;
 pub mod gateway;
 pub mod git;
 pub mod hook;
+pub mod record;
 pub mod spec;
 pub mod submit;
+pub mod why;
 
 #[cfg(test)]
 mod testing;

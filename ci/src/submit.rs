@@ -88,7 +88,8 @@ pub async fn submit(
     dedup: Dedup,
 ) -> Result<Submitted, SubmitError> {
     let spec_digest = upload(connection, prepared).await?;
-    let request = SubmitRunRequest { spec_digest, dedup_key: dedup.key(&prepared.spec) };
+    let dedup_key = dedup.key(&prepared.spec);
+    let request = SubmitRunRequest { spec_digest, dedup_key, ..SubmitRunRequest::default() };
     let response = connection.farm().submit_run(request).await.map_err(refused("the run"))?.into_inner();
     Ok(Submitted { run: response.run, existed: response.existed })
 }
@@ -104,7 +105,7 @@ pub async fn upload(connection: &Connection, prepared: &Prepared) -> Result<Stri
         put_file(connection, &archive.digest, &archive.path).await?;
     }
     if missing.contains(&spec_digest) {
-        put(connection, &spec_digest, io::Cursor::new(spec), "the specification").await?;
+        put_bytes(connection, &spec_digest, spec).await?;
     }
     Ok(spec_digest)
 }
@@ -123,6 +124,11 @@ pub async fn put_file(connection: &Connection, digest: &str, path: &Path) -> Res
     let file = tokio::fs::File::open(path).await;
     let file = file.map_err(|source| SubmitError::Read { what: what(), source })?;
     put(connection, digest, file, "a file").await
+}
+
+/// Puts bytes into the blob store under their digest.
+pub async fn put_bytes(connection: &Connection, digest: &str, bytes: Vec<u8>) -> Result<(), SubmitError> {
+    put(connection, digest, io::Cursor::new(bytes), "the specification").await
 }
 
 /// Sends a blob chunk by chunk; the first one carries the digest, and an empty blob is one empty chunk.

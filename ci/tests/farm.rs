@@ -142,7 +142,7 @@ fn a_detached_run_says_its_number_and_what_to_do() {
     assert!(said(&run).starts_with("run 1: "), "{}", said(&run));
     assert!(said(&run).contains("andon watch 1"));
     assert!(
-        complained(&run).contains("1 uncommitted change is not part of this run"),
+        complained(&run).contains("the working tree is sent: 1 change on top of"),
         "{}",
         complained(&run)
     );

@@ -1,6 +1,7 @@
 //! The coordinator: one task drives the pure core ([`andon_core`]), a store makes every decision durable before it
 //! takes effect, and three gRPC services speak to clients and workers. It knows no Docker and no git.
 
+mod asked;
 mod blobs;
 mod clock;
 mod drift;

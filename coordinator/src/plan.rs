@@ -4,6 +4,8 @@ use andon_core::model::{Grain, Plan, Policy, SuitePlan};
 use andon_proto as wire;
 use prost::Message;
 
+use crate::asked::{AskedError, asked_of};
+
 /// A run has at most so many suites.
 const SUITES_MAX: usize = 1_000;
 /// A suite retries a failed test at most so often.
@@ -20,6 +22,8 @@ pub(crate) enum PlanError {
     TooManySuites,
     #[error("suite {suite:?} asks for {retries} retries, at most {RETRIES_MAX} are given")]
     TooManyRetries { suite: String, retries: u32 },
+    #[error(transparent)]
+    Asked(#[from] AskedError),
 }
 
 /// Derives the plan of a run, checking what the core relies on.
@@ -37,6 +41,10 @@ pub(crate) fn plan_of(spec: &wire::RunSpec) -> Result<Plan, PlanError> {
     if spec.suites.len() > SUITES_MAX {
         return Err(PlanError::TooManySuites);
     }
+    let in_order = spec.asked.as_ref().is_some_and(|asked| asked.in_order);
+    let asked = asked_of(spec.asked.as_ref())?;
+    // Who repeats tests, or has them run in one place, wants to see it happen.
+    let as_it_comes = asked.repeat.is_wanted() || asked.trial || in_order;
     let mut suites: Vec<SuitePlan> = Vec::with_capacity(spec.suites.len());
     for suite in &spec.suites {
         if suites.iter().any(|known| known.name == suite.name) {
@@ -48,24 +56,35 @@ pub(crate) fn plan_of(spec: &wire::RunSpec) -> Result<Plan, PlanError> {
         suites.push(SuitePlan {
             name: suite.name.clone(),
             retries: suite.retries,
-            grain: grain_of(suite.rebase()),
+            grain: if in_order { Grain::Never } else { grain_of(suite.rebase()) },
         });
     }
-    let asked = spec.policy.unwrap_or_default();
+    let wanted = spec.policy.unwrap_or_default();
     let policy = Policy {
-        max_failures: (asked.max_failures > 0).then_some(asked.max_failures),
-        fail_fast: asked.fail_fast,
-        retry_budget: asked.retry_budget,
-        supersede: asked.supersede,
-        hedge: asked.hedge,
+        max_failures: (wanted.max_failures > 0).then_some(wanted.max_failures),
+        fail_fast: wanted.fail_fast,
+        retry_budget: wanted.retry_budget,
+        supersede: wanted.supersede,
+        hedge: wanted.hedge && !as_it_comes,
     };
     let group = spec.baseline.as_ref().map(|baseline| format!("{}/{}", spec.project, baseline.spec_digest));
     Ok(Plan {
         suites,
         policy,
-        merge_key: asked.merge.then(|| merge_key(spec)),
+        merge_key: (wanted.merge && !as_it_comes).then(|| merge_key(spec)),
         baseline_group: spec.stack.as_ref().map(|_| group.unwrap_or_default()),
+        asked,
     })
+}
+
+/// True where both runs start from the same baseline for certain: same source, stack, seed, and image that runs the seed.
+pub(crate) fn same_baseline(one: &wire::RunSpec, other: &wire::RunSpec) -> bool {
+    let seeds_in = |spec: &wire::RunSpec| spec.suites.first().map(|suite| suite.image.clone());
+    one.project == other.project
+        && one.source_digest == other.source_digest
+        && one.stack == other.stack
+        && one.baseline == other.baseline
+        && seeds_in(one) == seeds_in(other)
 }
 
 /// Equal for specifications that ask for the same of the same commit, whoever asks and from whichever branch.
@@ -81,5 +100,64 @@ fn grain_of(unit: wire::RebaseUnit) -> Grain {
         wire::RebaseUnit::File => Grain::File,
         wire::RebaseUnit::Batch => Grain::Batch,
         wire::RebaseUnit::Never => Grain::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> wire::RunSpec {
+        let suite = |name: &str, image: &str| wire::Suite {
+            name: name.into(),
+            image: Some(wire::Image { source: Some(wire::image::Source::Reference(image.into())) }),
+            ..Default::default()
+        };
+        wire::RunSpec {
+            project: "shop".into(),
+            commit: "c0ffee".into(),
+            source_digest: "d1".into(),
+            suites: vec![suite("it", "one"), suite("ui", "two")],
+            policy: Some(wire::Policy { hedge: true, merge: true, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn whoever_repeats_tests_sees_each_of_them_run() {
+        let plain = plan_of(&spec()).expect("a plan");
+        assert!(plain.policy.hedge && plain.merge_key.is_some());
+        for asked in [
+            wire::Asked { repeat: 2, ..Default::default() },
+            wire::Asked { trial: true, ..Default::default() },
+            wire::Asked { in_order: true, ..Default::default() },
+        ] {
+            let plan = plan_of(&wire::RunSpec { asked: Some(asked), ..spec() }).expect("a plan");
+            assert!(!plan.policy.hedge && plan.merge_key.is_none());
+        }
+    }
+
+    #[test]
+    fn tests_in_order_are_one_unit_whatever_their_suite_says() {
+        let asked = Some(wire::Asked { in_order: true, ..Default::default() });
+        let plan = plan_of(&wire::RunSpec { asked, ..spec() }).expect("a plan");
+        assert!(plan.suites.iter().all(|suite| suite.grain == Grain::Never));
+    }
+
+    #[test]
+    fn a_baseline_is_the_same_where_all_that_makes_it_is() {
+        let with = |change: fn(&mut wire::RunSpec)| {
+            let mut other = spec();
+            change(&mut other);
+            same_baseline(&spec(), &other)
+        };
+        assert!(with(|_| {}));
+        assert!(with(|spec| spec.asked = Some(wire::Asked { repeat: 5, ..Default::default() })));
+        assert!(with(|spec| spec.suites[1].retries = 3));
+        assert!(!with(|spec| spec.source_digest = "d2".into()));
+        assert!(!with(|spec| spec.project = "other".into()));
+        assert!(!with(|spec| spec.suites.swap(0, 1)));
+        assert!(!with(|spec| spec.stack = Some(wire::Stack::default())));
+        assert!(!with(|spec| spec.baseline = Some(wire::BaselineSpec::default())));
     }
 }

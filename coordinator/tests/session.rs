@@ -1,5 +1,7 @@
 //! The services over real gRPC and real SQLite, with a worker played by hand.
 
+#[path = "session/asked.rs"]
+mod asked;
 #[path = "session/exact.rs"]
 mod exact;
 
@@ -106,7 +108,7 @@ async fn spec(channel: &Channel) -> String {
 
 async fn submit(channel: &Channel, key: &str) -> wire::SubmitRunResponse {
     let spec_digest = spec(channel).await;
-    let request = wire::SubmitRunRequest { spec_digest, dedup_key: key.into() };
+    let request = wire::SubmitRunRequest { spec_digest, dedup_key: key.into(), tests: Vec::new() };
     let mut farm = wire::farm_client::FarmClient::new(channel.clone());
     farm.submit_run(with(CLIENT, request)).await.expect("the run is taken").into_inner()
 }
@@ -269,7 +271,7 @@ async fn a_published_baseline_is_found_by_its_root_and_by_its_own_project_alone(
     };
     let spec_digest = put(&channel, spec.encode_to_vec()).await;
     let mut farm = wire::farm_client::FarmClient::new(channel.clone());
-    let request = wire::SubmitRunRequest { spec_digest, dedup_key: String::new() };
+    let request = wire::SubmitRunRequest { spec_digest, ..Default::default() };
     farm.submit_run(with(CLIENT, request)).await.unwrap();
     let mut worker = Worker::join(&channel, JOIN, vec![]).await.unwrap();
     worker.ready().await;

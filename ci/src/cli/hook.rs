@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::error::CliError;
 use super::farm::FarmArgs;
-use super::{out, run};
+use super::{out, what};
 use crate::report::exit::Exit;
 use crate::report::text::{cut, one_line};
 use crate::state::write_private;
@@ -82,7 +82,7 @@ fn install(args: &InstallArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     };
     let program = std::env::current_exe()
         .map_err(|error| CliError::infrastructure("cannot find this program's own file").because(&error))?;
-    let project = args.project.clone().unwrap_or_else(|| run::project_name(&repo.to_string_lossy()));
+    let project = args.project.clone().unwrap_or_else(|| what::project_name(&repo.to_string_lossy()));
     let hook = Hook { andon: program, project, coordinator: address.url, token_file: Some(token_file) };
     let installed = git_hook::install(&repo, &hook, args.force)?;
     let done = match installed {

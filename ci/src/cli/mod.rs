@@ -4,12 +4,14 @@
 //! this file knows them all. Every subcommand's help ends with an example (a test holds that).
 
 mod artifacts;
+mod asked;
 mod boxes;
 mod clock;
 mod doctor;
 mod drift;
 mod engine;
 mod error;
+mod export;
 mod farm;
 mod follow;
 mod gateway;
@@ -18,6 +20,7 @@ mod image;
 mod init;
 mod lists;
 mod out;
+mod plan;
 mod process;
 mod recognise;
 mod registry;
@@ -27,6 +30,8 @@ pub(crate) mod shares;
 mod show;
 mod up;
 mod verify;
+mod what;
+mod why;
 
 use std::process::ExitCode;
 
@@ -46,7 +51,7 @@ pub(crate) use servers::keep_days_default;
     version,
     arg_required_else_help = true,
     after_help = "Examples:\n  andon init              write andon.toml for the project in this folder\n  andon up                \
-                  start the farm of this machine\n  andon run               run the tests of HEAD and follow them\n  andon \
+                  start the farm of this machine\n  andon run               run the tests of this working copy and follow them\n  andon \
                   rerun --failed    run what failed once more\n\nExit codes: 0 all passed, 2 usage, 4 no tests, 16 \
                   configuration error, 100 tests failed,\n105 baseline could not be built, 106 incomplete \
                   (infrastructure, cancelled, cord), 130 following ended by Ctrl-C."
@@ -68,10 +73,14 @@ enum Command {
     Up(up::UpArgs),
     /// Stop the farm of this machine
     Down(up::DownArgs),
-    /// Run the tests of a commit and follow them
+    /// Run the tests of a working copy or a commit and follow them
     Run(run::RunArgs),
     /// Run some of an earlier run's tests again
     Rerun(run::RerunArgs),
+    /// What a run would do: suites, tests, lanes, baseline; nothing is run
+    Plan(plan::PlanArgs),
+    /// Find out why a test failed: run it again alone, elsewhere, and after the tests before it
+    Why(why::WhyArgs),
     /// Follow a run until it ends
     Watch(show::WatchArgs),
     /// Stop a run; what has not run is "not run"
@@ -84,6 +93,8 @@ enum Command {
     Drift(drift::DriftArgs),
     /// A run: verdicts, figures, failures
     Show(show::ShowArgs),
+    /// Write a run to a file, to rerun it elsewhere
+    Export(export::ExportArgs),
     /// Runs, the latest first
     List(show::ListArgs),
     /// The post-receive hook of a bare repository
@@ -173,12 +184,15 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Down(args) => up::down(&args, farm).await,
         Command::Run(args) => run::run(args, farm).await,
         Command::Rerun(args) => run::rerun(args, farm).await,
+        Command::Plan(args) => plan::plan(args, farm).await,
+        Command::Why(args) => why::why(args, farm).await,
         Command::Watch(args) => show::watch(args, farm).await,
         Command::Cancel(args) => show::cancel(args, farm).await,
         Command::Logs(args) => show::logs(args, farm).await,
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Drift(args) => drift::drift(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
+        Command::Export(args) => export::export(args, farm).await,
         Command::List(args) => show::list(args, farm).await,
         Command::Hook(command) => hook::hook(command, farm).await,
         Command::Baseline(command) => lists::baselines(command, farm).await,

@@ -1,7 +1,7 @@
 //! Repositories: read with libgit2, fetched by the `git` program, and the hook that tells of pushes.
 //!
 //! The only folder that knows git2. Nothing here writes into a repository but [`hook::install`] (its hook) and
-//! [`mirror`] (its own mirrors). Repositories are hostile: every name in a tree is checked, every size is bounded
+//! [`mirror`] (its own mirrors); a working tree's files go to a repository beside it. Repositories are hostile: every name in a tree is checked, every size is bounded
 //! before it is read, and the `git` program gets no name that could be an option, a helper or a hook.
 
 pub mod archive;
@@ -9,6 +9,7 @@ pub mod hook;
 pub mod mirror;
 mod remote;
 mod snapshot;
+mod worktree;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ pub use self::archive::Archive;
 pub use self::remote::{RemoteError, RemoteUrl};
 pub(crate) use self::remote::{Way, without_credentials};
 pub use self::snapshot::{ENTRIES_MAX, Entry, FILE_BYTES_MAX, Kind, Snapshot, TOTAL_BYTES_MAX};
+pub use self::worktree::WorkingTree;
 
 /// The most branches of a repository that are looked at.
 pub const BRANCHES_MAX: usize = 10_000;

@@ -185,7 +185,7 @@ impl<'r> Snapshot<'r> {
     }
 }
 
-fn summary(what: &str, names: &[String]) -> Vec<Note> {
+pub(super) fn summary(what: &str, names: &[String]) -> Vec<Note> {
     if names.is_empty() {
         return Vec::new();
     }

@@ -15,6 +15,12 @@ pub(crate) fn speaking(test: &Test) -> Option<&Attempt> {
     test.attempts.iter().rfind(speaks)
 }
 
+/// How many failed or timed out.
+pub(crate) fn failed(test: &Test) -> usize {
+    let failed = |attempt: &&Attempt| matches!(attempt.outcome(), Outcome::Failed | Outcome::TimedOut);
+    test.attempts.iter().filter(failed).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

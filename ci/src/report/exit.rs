@@ -79,6 +79,8 @@ pub(crate) fn of_run(run: &Run) -> Option<Exit> {
         // The counts decide, not the state: a run that the farm could not finish still has failures worth a 100,
         // and one that only the farm failed never has.
         _ if counts.failed + counts.timed_out > 0 => Exit::TestsFailed,
+        // Who repeated tests on purpose is told of each that did not always pass.
+        RunState::Failed if counts.flaky > 0 && undecided(&counts) == 0 => Exit::TestsFailed,
         RunState::Passed if undecided(&counts) == 0 => {
             if counts.total == 0 {
                 Exit::NoTests
@@ -116,6 +118,8 @@ mod tests {
         let table = [
             (RunState::Passed, counts(3, 0, 0, 0, 0), Some(0)),
             (RunState::Passed, flaky, Some(0)),
+            (RunState::Failed, flaky, Some(100)),
+            (RunState::Failed, Counts { infrastructure: 1, ..flaky }, Some(106)),
             (RunState::Passed, skipped, Some(0)),
             (RunState::Passed, Counts::default(), Some(4)),
             (RunState::NoTests, Counts::default(), Some(4)),

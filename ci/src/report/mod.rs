@@ -12,10 +12,12 @@ pub(crate) mod inspection;
 pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod listing;
+pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod stats;
 pub(crate) mod summary;
 pub(crate) mod text;
+pub(crate) mod why;
 pub(crate) mod words;
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use super::{attempts, ids, words};
 
 /// Most tests listed of each kind.
 pub(crate) const LISTED_MAX: usize = 20;
+/// Of more attempts it is said how many failed.
+const ATTEMPTS_UNCOUNTED_MAX: usize = 3;
 /// First lines of a message below a listed test.
 pub(crate) const MESSAGE_LINES: usize = 3;
 /// A rate is said of at least so long a time.
@@ -173,7 +175,11 @@ pub(crate) fn listed(run: u64, test: &Test, paint: Paint) -> String {
     let full = ids::full(&test.suite, &test.id);
     let mut said = format!("  {}", one_line(&full));
     if let Some(last) = attempts::last(test) {
-        let tries = words::plural(test.attempts.len() as u64, "attempt");
+        let mut tries = words::plural(test.attempts.len() as u64, "attempt");
+        // Of a test that was repeated, how often it failed.
+        if test.attempts.len() > ATTEMPTS_UNCOUNTED_MAX {
+            write!(tries, ", {} failed", attempts::failed(test)).expect("a string takes every write");
+        }
         let place = format!("{}/{}", cut(&last.worker, 40), last.lane);
         write!(said, "  ({tries}, last on {place}, {})", words::millis(last.run_ms))
             .expect("a string takes every write");

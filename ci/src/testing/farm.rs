@@ -177,6 +177,12 @@ impl Farm for Face {
     async fn rerun(&self, _: Request<wire::RerunRequest>) -> Answer<wire::SubmitRunResponse> {
         unused()
     }
+    async fn plan_run(&self, _: Request<wire::PlanRunRequest>) -> Answer<wire::PlanRunResponse> {
+        unused()
+    }
+    async fn list_flaky(&self, _: Request<wire::ListFlakyRequest>) -> Answer<wire::ListFlakyResponse> {
+        unused()
+    }
     async fn get_run(&self, _: Request<wire::GetRunRequest>) -> Answer<wire::Run> {
         unused()
     }

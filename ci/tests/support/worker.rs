@@ -1,5 +1,6 @@
 //! A worker played by hand: real sessions with a real coordinator, and no Docker. What it discovers and how tests end is
 //! said by the test.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,6 +25,11 @@ struct Rules {
     tests: Vec<String>,
     /// Tests that fail, with their message.
     failing: BTreeMap<String, String>,
+    /// Tests that fail where another ran before them in their unit.
+    polluted: BTreeMap<String, String>,
+    /// Tests that fail each so many times that they are run.
+    flaky: BTreeMap<String, u32>,
+    runs: BTreeMap<String, u32>,
     /// Tests do not end while it is set.
     hold: bool,
     started: BTreeSet<String>,
@@ -39,6 +45,11 @@ pub(crate) struct HandWorker {
 impl HandWorker {
     /// Joins the farm of this state folder, with these tests to discover.
     pub(crate) fn join(state: &Path, tests: &[&str]) -> Self {
+        Self::join_as("by-hand", state, tests)
+    }
+
+    /// The same under a name.
+    pub(crate) fn join_as(name: &str, state: &Path, tests: &[&str]) -> Self {
         let text = std::fs::read_to_string(state.join("farm.json")).expect("the farm's file");
         let farm: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let token = farm["join_token"].as_str().expect("a token").to_owned();
@@ -50,7 +61,7 @@ impl HandWorker {
             .enable_all()
             .build()
             .expect("a runtime");
-        runtime.spawn(session(url, token, Arc::clone(&rules)));
+        runtime.spawn(session(name.to_owned(), url, token, Arc::clone(&rules)));
         Self { rules, runtime: Some(runtime) }
     }
 
@@ -63,6 +74,21 @@ impl HandWorker {
     /// From now on this test fails.
     pub(crate) fn fail(&self, test: &str, message: &str) {
         self.rules(|rules| drop(rules.failing.insert(test.to_owned(), message.to_owned())));
+    }
+
+    /// From now on it fails where that one ran before it in its unit.
+    pub(crate) fn pollute(&self, test: &str, by: &str) {
+        self.rules(|rules| drop(rules.polluted.insert(test.to_owned(), by.to_owned())));
+    }
+
+    /// From now on it fails each so many times that it is run, the first time too.
+    pub(crate) fn fail_each(&self, test: &str, times: u32) {
+        self.rules(|rules| rules.flaky.insert(test.to_owned(), times));
+    }
+
+    /// Tests that were started.
+    pub(crate) fn started(&self) -> BTreeSet<String> {
+        self.rules(|rules| rules.started.clone())
     }
 
     /// From now on it passes.
@@ -94,7 +120,7 @@ impl Drop for HandWorker {
 
 type Shared = Arc<(Mutex<Rules>, Notify)>;
 
-async fn session(url: String, token: String, rules: Shared) {
+async fn session(name: String, url: String, token: String, rules: Shared) {
     let channel = loop {
         match Endpoint::from_shared(url.clone()).expect("a socket is an endpoint").connect().await {
             Ok(channel) => break channel,
@@ -102,7 +128,7 @@ async fn session(url: String, token: String, rules: Shared) {
         }
     };
     let (say, said) = mpsc::channel(64);
-    let hello = wire::Hello { worker: "by-hand".into(), lanes: 1, ..wire::Hello::default() };
+    let hello = wire::Hello { worker: name, lanes: 1, ..wire::Hello::default() };
     say.send(wire::WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) }).await.expect("open");
     let mut request = tonic::Request::new(ReceiverStream::new(said));
     let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a token is ASCII");
@@ -163,20 +189,31 @@ async fn session(url: String, token: String, rules: Shared) {
 }
 
 fn results(rules: &Shared, execute: &wire::Execute) -> Vec<Report> {
-    let rules = rules.0.lock().expect("whole");
-    let mut reports: Vec<_> = execute
-        .tests
-        .iter()
-        .map(|test| {
-            let mut result = wire::TestResult { attempt: test.attempt, run_ms: 3, ..Default::default() };
-            result.set_outcome(wire::Outcome::Passed);
-            if let Some(message) = rules.failing.get(&test.id) {
-                result.set_outcome(wire::Outcome::Failed);
-                result.message.clone_from(message);
-            }
-            Report::TestResult(result)
-        })
-        .collect();
+    let mut rules = rules.0.lock().expect("whole");
+    let mut before: BTreeSet<&str> = BTreeSet::new();
+    let mut reports = Vec::new();
+    for test in &execute.tests {
+        let mut result = wire::TestResult { attempt: test.attempt, run_ms: 3, ..Default::default() };
+        result.set_outcome(wire::Outcome::Passed);
+        if let Some(message) = rules.message(&test.id, &before) {
+            result.set_outcome(wire::Outcome::Failed);
+            result.message = message;
+        }
+        before.insert(&test.id);
+        reports.push(Report::TestResult(result));
+    }
     reports.push(Report::UnitEnded(wire::UnitEnded {}));
     reports
+}
+
+impl Rules {
+    /// Why this execution fails, where it does.
+    fn message(&mut self, test: &str, before: &BTreeSet<&str>) -> Option<String> {
+        let runs = self.runs.entry(test.to_owned()).or_default();
+        *runs += 1;
+        let is_turn = self.flaky.get(test).is_some_and(|each| (*runs - 1) % each == 0);
+        let polluted = self.polluted.get(test).filter(|by| before.contains(by.as_str()));
+        let flaky = is_turn.then(|| "now and then".to_owned());
+        self.failing.get(test).cloned().or_else(|| polluted.map(|by| format!("{by} was here"))).or(flaky)
+    }
 }

@@ -137,6 +137,11 @@ impl Workers {
         self.lanes
     }
 
+    /// Those who take work.
+    pub(crate) fn takers(&self) -> impl Iterator<Item = &WorkerId> {
+        self.takers.iter()
+    }
+
     /// True where somebody else than these takes work.
     pub(crate) fn others_than(&self, these: &BTreeSet<WorkerId>) -> bool {
         self.takers.len() > these.len() || self.takers.iter().any(|name| !these.contains(name))

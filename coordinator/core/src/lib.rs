@@ -23,8 +23,10 @@
 //! Invariants: the records of a step come before its other effects; a fence is given once; an ended attempt and a
 //! given verdict never change.
 
+pub mod asked;
 mod config;
 mod estimate;
+pub mod forecast;
 pub mod ids;
 pub mod inexact;
 mod lanes;

@@ -1,5 +1,6 @@
 //! What the core is told of a run, and what it asks to be stored of it. Plain data, no behaviour but small truths.
 
+use crate::asked::Asked;
 use crate::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use crate::inexact::Inexact;
 
@@ -52,6 +53,8 @@ pub struct Plan {
     /// Runs of one project with one key ask for the same: same commit, same suites, same stack. `None` where each run
     /// shall execute its own tests.
     pub merge_key: Option<String>,
+    /// What whoever submits it asks beyond that.
+    pub asked: Asked,
 }
 
 /// One suite of a plan.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::estimate::ClassIx;
-use crate::ids::{AttemptId, Fence, Lease, Now, RunId, TestIx, WorkId};
+use crate::ids::{AttemptId, Fence, Lease, Now, RunId, TestIx, WorkId, WorkerId};
 use crate::lanes::Choice;
 use crate::model::{Grain, Record, RunState};
 use crate::queue::{Pending, PendingKind, Rank};
@@ -24,7 +24,7 @@ const BATCH_TARGET_MS: u64 = 5_000;
 /// … or less near the end, so that no lane waits long for the last one, but at least this long …
 const BATCH_MIN_MS: u64 = 250;
 /// … and never more tests than this.
-const BATCH_TESTS_MAX: usize = 100;
+pub(crate) const BATCH_TESTS_MAX: usize = 100;
 /// All lanes are to be fed so many times more before the queue is empty.
 const BATCHES_TO_COME: u64 = 3;
 
@@ -79,6 +79,9 @@ impl Core {
     /// The run's first work that may start now on some ready lane.
     fn match_for(&self, now: Now, id: RunId) -> Option<Match> {
         let run = &self.runs[&id];
+        if !self.has_lanes_left(run) {
+            return None;
+        }
         let is_wanted = |baseline: &str| {
             let wants = |run: &Run| !run.queue.is_empty() && run.baseline_key() == Some(baseline);
             self.runs.values().any(wants)
@@ -88,6 +91,9 @@ impl Core {
                 return None;
             }
             let mut avoided = run.avoided(now.mono_ms, work);
+            if matches!(work.kind, PendingKind::Unit { .. }) {
+                avoided = self.preferred(run, avoided);
+            }
             if !self.workers.others_than(&avoided) {
                 avoided.clear();
             }
@@ -95,6 +101,22 @@ impl Core {
             let cost_ms = work.guess.expected_ms + if choice.fits { 0 } else { MOVE_COST_MS };
             Some(Match { run: id, rank, choice, cost_ms })
         })
+    }
+
+    /// Whether a run holds fewer lanes than it was asked to take.
+    pub(crate) fn has_lanes_left(&self, run: &Run) -> bool {
+        run.plan.asked.lanes_max.is_none_or(|most| run.leases.len() < most as usize)
+    }
+
+    /// Those to avoid, and those that whoever asked for the run does not want, while that leaves somebody.
+    pub(crate) fn preferred(&self, run: &Run, avoided: BTreeSet<WorkerId>) -> BTreeSet<WorkerId> {
+        let preference = &run.plan.asked.workers;
+        if preference.is_none() {
+            return avoided;
+        }
+        let mut both = avoided.clone();
+        both.extend(self.workers.takers().filter(|worker| preference.is_against(worker)).cloned());
+        if self.workers.others_than(&both) { both } else { avoided }
     }
 
     fn may_start(&self, run: &Run, work: &PendingKind) -> bool {
@@ -116,8 +138,17 @@ impl Core {
         let lanes = self.workers.lanes() as u64;
         let run = self.runs.get_mut(&id).expect("matches are of active runs");
         let (work_id, mut work) = run.queue.take(rank).expect("matches are of waiting work");
+        let lanes = run.plan.asked.lanes_max.map_or(lanes, |most| lanes.min(u64::from(most)));
         pack(run, &mut work, lanes);
         if let PendingKind::Unit { tests, .. } = &mut work.kind {
+            for test in &*tests {
+                run.test_mut(*test).waiting -= 1;
+            }
+            // A test that is repeated may have its verdict while further repeats wait.
+            tests.retain(|test| run.test(*test).verdict.is_none());
+            if tests.is_empty() {
+                return;
+            }
             let own = self.follow(now, id, tests, out);
             if own.is_empty() {
                 return;
@@ -177,6 +208,11 @@ impl Core {
     }
 }
 
+/// How long a batch should take while so much waits.
+pub(crate) fn batch_target_ms(waiting_ms: u64, lanes: u64) -> u64 {
+    (waiting_ms / (lanes.max(1) * BATCHES_TO_COME)).clamp(BATCH_MIN_MS, BATCH_TARGET_MS)
+}
+
 /// Fills a batch with what comes next in the queue. Near the end of the queue batches get smaller.
 fn pack(run: &mut Run, work: &mut Pending, lanes: u64) {
     let PendingKind::Unit { suite, tests } = &mut work.kind else { return };
@@ -184,8 +220,7 @@ fn pack(run: &mut Run, work: &mut Pending, lanes: u64) {
     if run.suite(suite).grain != Grain::Batch || work.alone {
         return;
     }
-    let share = (run.queue.expected_ms() + work.guess.expected_ms) / (lanes.max(1) * BATCHES_TO_COME);
-    let target = share.clamp(BATCH_MIN_MS, BATCH_TARGET_MS);
+    let target = batch_target_ms(run.queue.expected_ms() + work.guess.expected_ms, lanes);
     let fits = |next: &Pending| {
         matches!(next.kind, PendingKind::Unit { suite: of, .. } if of == suite) && !next.alone
     };

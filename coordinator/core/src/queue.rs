@@ -150,6 +150,13 @@ impl Queue {
         self.waiting.iter().map(|(rank, pending)| (*rank, pending))
     }
 
+    /// All of it.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Pending> {
+        let behind = self.lines.values().flat_map(|line| line.behind.iter().map(|(_, pending)| pending));
+        self.waiting.values().chain(behind)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -45,8 +45,10 @@ impl Core {
         if !chosen {
             run.undiscovered = (0..run.plan.suites.len()).filter(|suite| !known.contains(suite)).collect();
         }
+        let all = run.plan.asked.selection.is_all();
         run.empty_suites = known
             .iter()
+            .filter(|_| all)
             .filter(|suite| !run.tests.iter().any(|test| test.suite == **suite))
             .map(|suite| run.suite(*suite).name.clone())
             .collect();
@@ -65,7 +67,6 @@ impl Core {
         let lost_by = |kind: &LeaseKind| -> Vec<WorkerId> {
             losses.iter().filter(|(of, _)| of == kind).map(|(_, worker)| worker.clone()).collect()
         };
-        let mut out: BTreeSet<TestIx> = BTreeSet::new();
         let mut baseline_is_out = false;
         let mut discovery_is_out = BTreeSet::new();
         for lease in leases {
@@ -84,7 +85,6 @@ impl Core {
                     let Some(first) = tests.first() else {
                         continue;
                     };
-                    out.extend(&tests);
                     PendingKind::Unit { suite: run.test(*first).suite, tests }
                 }
             };
@@ -131,7 +131,7 @@ impl Core {
             let waiting: Vec<_> = (0..)
                 .map(TestIx)
                 .zip(&run.tests)
-                .filter(|(ix, test)| test.suite == suite && test.verdict.is_none() && !out.contains(ix))
+                .filter(|(_, test)| test.suite == suite && test.verdict.is_none())
                 .map(|(ix, _)| ix)
                 .collect();
             run.queue_tests(suite, &waiting);

@@ -12,10 +12,12 @@ use crate::queue::{Pending, PendingKind, Queue};
 use crate::shares::Flow;
 use crate::trust::Trust;
 use crate::units;
-use crate::verdict::{Decision, decide};
+use crate::verdict::{Decision, decide, decide_repeated};
 
 /// How long work that a worker failed waits for another one before it takes the same again.
 const CHOOSY_MS: u64 = 60_000;
+/// Of a test that is repeated so many attempts wait or are out at a time, where it is a unit by itself.
+const REPEATS_AHEAD: usize = 16;
 
 /// A test in flight.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(crate) struct Test {
     pub(crate) last_run_ms: Option<u64>,
     /// Since when it waits for a lane, on the monotonic clock.
     pub(crate) queued_mono_ms: u64,
+    /// How many pieces of waiting work it is in.
+    pub(crate) waiting: usize,
 }
 
 /// A lease that is out.
@@ -157,6 +161,7 @@ impl Run {
                     ended: Vec::new(),
                     last_run_ms: None,
                     queued_mono_ms: now,
+                    waiting: 0,
                 });
                 self.open_tests += 1;
                 ix
@@ -164,14 +169,47 @@ impl Run {
             .collect()
     }
 
-    /// Queues these tests of one suite, grouped as the suite says. They keep their order within a unit.
+    /// Queues what these tests of one suite lack, grouped as the suite says. They keep their order within a unit, and
+    /// each repeat is a unit of its own.
     pub(crate) fn queue_tests(&mut self, suite: usize, tests: &[TestIx]) {
+        loop {
+            let lacking: Vec<_> = tests.iter().copied().filter(|test| self.lacks_work(*test)).collect();
+            if lacking.is_empty() {
+                return;
+            }
+            self.queue_once(suite, &lacking);
+        }
+    }
+
+    /// Whether fewer attempts of a test wait or are out than it needs for its verdict.
+    pub(crate) fn lacks_work(&self, ix: TestIx) -> bool {
+        let test = self.test(ix);
+        if test.verdict.is_some() {
+            return false;
+        }
+        let under_way = test.waiting + self.out.get(&ix).map_or(0, Vec::len);
+        let repeat = self.plan.asked.repeat;
+        if !repeat.is_wanted() {
+            return under_way == 0;
+        }
+        let counts = |outcome: &Outcome| !matches!(outcome, Outcome::Infrastructure | Outcome::Cancelled);
+        let had = test.ended.iter().filter(|(_, outcome)| counts(outcome)).count();
+        let ahead = match self.suite(test.suite).grain {
+            Grain::Test | Grain::Batch => REPEATS_AHEAD,
+            // Copies of a unit must be queued whole: once one of its tests has ended there is no telling which is which.
+            Grain::Class | Grain::File | Grain::Never => usize::MAX,
+        };
+        under_way < (repeat.times as usize).saturating_sub(had).min(ahead)
+    }
+
+    fn queue_once(&mut self, suite: usize, tests: &[TestIx]) {
         let grain = self.suite(suite).grain;
+        let repeats = self.plan.asked.repeat.is_wanted();
         let named: Vec<_> = tests.iter().map(|ix| self.test(*ix).id.as_str()).collect();
         for unit in units::group(&named, grain) {
             let tests: Vec<_> = unit.into_iter().map(|place| tests[place]).collect();
             match (grain, &*tests) {
-                (Grain::Test | Grain::Batch, [test]) if self.is_unknown(*test) => {
+                (Grain::Test | Grain::Batch, [test]) if !repeats && self.is_unknown(*test) => {
                     self.queue_new(suite, *test);
                 }
                 _ => self.queue_unit(suite, tests, false, 0),
@@ -194,6 +232,7 @@ impl Run {
         let test = self.test(ix);
         let class = test.new_in.expect("unknown tests are new");
         let pending = pending_unit(suite, vec![ix], test.guess());
+        self.test_mut(ix).waiting += 1;
         let work = self.next_work();
         self.queue.push_new(work, pending, class);
     }
@@ -227,9 +266,13 @@ impl Run {
         let members = tests.iter().map(|ix| self.test(*ix));
         let failed_before = members.clone().any(|test| test.failed_last || !test.ended.is_empty());
         let guess = members.map(Test::guess).sum();
+        for ix in &tests {
+            self.test_mut(*ix).waiting += 1;
+        }
         let pending = Pending {
             choosy_until_mono_ms: now_mono_ms + CHOOSY_MS,
-            alone,
+            // One batch could hold the same test twice.
+            alone: alone || self.plan.asked.repeat.is_wanted(),
             ..pending_unit(suite, tests, guess)
         };
         let work = self.next_work();
@@ -346,7 +389,13 @@ impl Run {
         if run_ms.is_some() {
             test.last_run_ms = run_ms;
         }
-        let decision = decide(&test.outcomes(), if within_budget { retries } else { 0 });
+        let outcomes = test.outcomes();
+        let repeat = self.plan.asked.repeat;
+        let decision = if repeat.is_wanted() {
+            decide_repeated(&outcomes, repeat)
+        } else {
+            decide(&outcomes, if within_budget { retries } else { 0 })
+        };
         if let (Some(class), Some(ms)) = (new_in, run_ms) {
             for (class, guess) in self.classes.learn(class, ms) {
                 self.queue.learn(class, guess);
@@ -374,14 +423,18 @@ impl Run {
         }
         let any =
             |wanted: &[Verdict]| self.tests.iter().any(|t| t.verdict.is_some_and(|v| wanted.contains(&v)));
-        Some(if any(&[Verdict::Failed, Verdict::TimedOut]) {
+        // Who repeats tests on purpose wants to know of each failure.
+        let unsteady = self.plan.asked.repeat.is_wanted() && any(&[Verdict::Flaky]);
+        Some(if unsteady || any(&[Verdict::Failed, Verdict::TimedOut]) {
             (RunEnd::Failed, String::new())
         } else if any(&[Verdict::Infrastructure, Verdict::NotRun]) {
             (RunEnd::Incomplete, "the farm could not run every test".to_owned())
         } else if !self.empty_suites.is_empty() {
             (RunEnd::NoTests, format!("no tests found in suite {}", self.empty_suites.join(", ")))
         } else if self.tests.is_empty() {
-            (RunEnd::NoTests, "no tests were chosen".to_owned())
+            let which =
+                if self.plan.asked.selection.is_all() { "were" } else { "of those that were found were" };
+            (RunEnd::NoTests, format!("no tests {which} chosen"))
         } else {
             (RunEnd::Passed, String::new())
         })

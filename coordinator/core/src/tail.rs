@@ -31,10 +31,10 @@ impl Core {
             let held = &self.leases[&fence];
             let (id, work_id) = (held.lease.run, held.lease.work);
             let run = &self.runs[&id];
-            if !self.is_within_quota(&run.header.project) {
+            if !self.is_within_quota(&run.header.project) || !self.has_lanes_left(run) {
                 continue;
             }
-            let avoid = [held.worker.clone()].into();
+            let avoid = self.preferred(run, [held.worker.clone()].into());
             let Some(choice) = self.workers.choose(run.baseline_key(), &avoid, |_| false) else { continue };
             let mut work = held.work.clone();
             if let PendingKind::Unit { tests, .. } = &mut work.kind {
@@ -51,7 +51,14 @@ fn overdue_ms(now: Now, run: &Run, held: &Held) -> Option<u64> {
     let is_unit = matches!(held.work.kind, PendingKind::Unit { .. });
     let is_hedged =
         || held.open.values().any(|test| run.out.get(test).is_some_and(|places| places.len() > 1));
-    if !run.plan.policy.hedge || !run.queue.is_empty() || !is_unit || held.open.is_empty() || is_hedged() {
+    let repeats = run.plan.asked.repeat.is_wanted();
+    if repeats
+        || !run.plan.policy.hedge
+        || !run.queue.is_empty()
+        || !is_unit
+        || held.open.is_empty()
+        || is_hedged()
+    {
         return None;
     }
     let patience = OVERDUE_MIN_MS.max(OVERDUE_TIMES * held.work.guess.expected_ms);

@@ -1,5 +1,6 @@
 //! The core by its decisions: what goes in, what must come out. A small farm stands for the driver.
 
+mod asked;
 mod life;
 mod loss;
 mod policy;
@@ -9,6 +10,7 @@ mod together;
 
 use std::collections::BTreeMap;
 
+use crate::asked::Asked;
 use crate::ids::{AttemptId, LaneIx, Lease, Now, RunId, TestIx, WorkerId};
 use crate::model::{
     Candidate, Ended, Grain, Outcome, Plan, Policy, Record, Report, RunHeader, RunState, Start, SuitePlan,
@@ -200,6 +202,7 @@ fn plan(retries: u32, grain: Grain) -> Plan {
         policy: Policy::default(),
         baseline_group: Some("group".into()),
         merge_key: None,
+        asked: Asked::default(),
     }
 }
 
@@ -226,6 +229,13 @@ impl Core {
             let places: usize = run.out.values().map(Vec::len).sum();
             let open: usize = run.leases.iter().map(|fence| self.leases[fence].open.len()).sum();
             assert_eq!(places, open, "an open attempt is in one place");
+            let mut waiting = vec![0; run.tests.len()];
+            for pending in run.queue.all() {
+                if let crate::queue::PendingKind::Unit { tests, .. } = &pending.kind {
+                    tests.iter().for_each(|test| waiting[test.0 as usize] += 1);
+                }
+            }
+            assert!(run.tests.iter().map(|test| test.waiting).eq(waiting), "a test knows how often it waits");
             let undecided = run.tests.iter().filter(|test| test.verdict.is_none()).count();
             assert_eq!(run.open_tests, undecided);
         }

@@ -42,7 +42,8 @@ impl Core {
 
     fn leaders_of(&self, id: RunId) -> Vec<RunId> {
         let run = &self.runs[&id];
-        if run.plan.merge_key.is_none() {
+        // Who repeats tests wants each of them executed.
+        if run.plan.merge_key.is_none() || run.plan.asked.repeat.is_wanted() {
             return Vec::new();
         }
         let asks_for_the_same = |other: &&Run| {

@@ -17,6 +17,16 @@ pub fn group(ids: &[&str], grain: Grain) -> Vec<Vec<usize>> {
     }
 }
 
+/// What names the unit that a test is of.
+pub(crate) fn key_of(id: &str, grain: Grain) -> &str {
+    match grain {
+        Grain::Test | Grain::Batch => id,
+        Grain::Class => class_of(id),
+        Grain::File => file_of(id),
+        Grain::Never => "",
+    }
+}
+
 fn by_key<'a>(ids: &[&'a str], key: fn(&'a str) -> &'a str) -> Vec<Vec<usize>> {
     let mut place_of = std::collections::HashMap::new();
     let mut units: Vec<Vec<usize>> = Vec::new();

@@ -1,5 +1,6 @@
 //! A verdict is a function of attempts, and of nothing else.
 
+use crate::asked::Repeat;
 use crate::model::{Outcome, Verdict};
 
 /// How often the farm may fail a test before it gives up: the first attempt and three retries.
@@ -39,6 +40,30 @@ pub fn decide(ended: &[Outcome], retries: u32) -> Decision {
     }
 }
 
+/// Decides a test that is run several times on purpose. Each failure counts, whatever came before or after it: a test that
+/// both passed and failed is *flaky*. One that skips itself is not asked again.
+#[must_use]
+pub fn decide_repeated(ended: &[Outcome], repeat: Repeat) -> Decision {
+    let count = |wanted: Outcome| ended.iter().filter(|o| **o == wanted).count();
+    let (passed, skipped) = (count(Outcome::Passed), count(Outcome::Skipped));
+    let failures = count(Outcome::Failed) + count(Outcome::TimedOut);
+    let is_complete = passed + failures >= repeat.times as usize;
+    let exhausted = count(Outcome::Infrastructure) >= INFRASTRUCTURE_ATTEMPTS_MAX;
+    if !(is_complete || exhausted || skipped > 0 || (repeat.until_fail && failures > 0)) {
+        return Decision::RunAgain;
+    }
+    let last_failure = ended.iter().rev().find(|o| matches!(o, Outcome::Failed | Outcome::TimedOut));
+    Decision::Final(match last_failure {
+        Some(_) if passed > 0 => Verdict::Flaky,
+        Some(Outcome::TimedOut) => Verdict::TimedOut,
+        Some(_) => Verdict::Failed,
+        None if is_complete => Verdict::Passed,
+        None if skipped > 0 && passed == 0 => Verdict::Skipped,
+        None if skipped > 0 => Verdict::Passed,
+        None => Verdict::Infrastructure,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +95,41 @@ mod tests {
         ];
         for (ended, retries, expected) in cases {
             assert_eq!(decide(ended, *retries), *expected, "{ended:?} with {retries} retries");
+        }
+    }
+
+    #[test]
+    fn every_history_of_repeats_has_its_verdict() {
+        let thrice = Repeat { times: 3, until_fail: false };
+        let until = Repeat { times: 3, until_fail: true };
+        let cases: &[(&[Outcome], Repeat, Decision)] = &[
+            (&[], thrice, Decision::RunAgain),
+            (&[Passed, Passed], thrice, Decision::RunAgain),
+            (&[Passed; 3], thrice, Decision::Final(Verdict::Passed)),
+            (&[Failed, Failed], thrice, Decision::RunAgain),
+            (&[Failed; 3], thrice, Decision::Final(Verdict::Failed)),
+            (&[Failed, Failed, TimedOut], thrice, Decision::Final(Verdict::TimedOut)),
+            (&[Failed, Passed, Passed], thrice, Decision::Final(Verdict::Flaky)),
+            (&[Passed, Passed, Failed], thrice, Decision::Final(Verdict::Flaky)),
+            (&[Passed, Cancelled, Infrastructure, Passed], thrice, Decision::RunAgain),
+            (&[Passed, Failed], until, Decision::Final(Verdict::Flaky)),
+            (&[Failed], until, Decision::Final(Verdict::Failed)),
+            (&[Passed], until, Decision::RunAgain),
+            (&[Skipped], thrice, Decision::Final(Verdict::Skipped)),
+            (&[Infrastructure; 4], thrice, Decision::Final(Verdict::Infrastructure)),
+            (
+                &[Passed, Infrastructure, Infrastructure, Infrastructure, Infrastructure],
+                thrice,
+                Decision::Final(Verdict::Infrastructure),
+            ),
+            (
+                &[Failed, Infrastructure, Infrastructure, Infrastructure, Infrastructure],
+                thrice,
+                Decision::Final(Verdict::Failed),
+            ),
+        ];
+        for (ended, repeat, expected) in cases {
+            assert_eq!(decide_repeated(ended, *repeat), *expected, "{ended:?} {repeat:?}");
         }
     }
 }

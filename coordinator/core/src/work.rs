@@ -109,9 +109,13 @@ impl Core {
     ) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         run.undiscovered.remove(&suite);
-        if tests.is_empty() {
-            let name = run.suite(suite).name.clone();
-            run.empty_suites.push(name);
+        let plan = run.suite(suite).clone();
+        let selection = &run.plan.asked.selection;
+        let tests: Vec<_> =
+            tests.into_iter().filter(|test| selection.has(&plan.name, plan.grain, &test.id)).collect();
+        // A suite of which nothing was chosen is not an empty one.
+        if tests.is_empty() && selection.is_all() {
+            run.empty_suites.push(plan.name);
         }
         add_tests(run, suite, tests, now, out);
     }
@@ -215,7 +219,8 @@ impl Core {
             }
             match run.count(*test, *attempt, outcome, run_ms) {
                 Decision::Final(verdict) => {
-                    let run_ms = run.test(*test).last_run_ms;
+                    // An experiment is no part of a test's history.
+                    let run_ms = run.test(*test).last_run_ms.filter(|_| !run.plan.asked.trial);
                     let followers = run.followers.remove(test).unwrap_or_default();
                     persist(out, Record::VerdictGiven { run: id, test: *test, verdict, run_ms });
                     if outcome == Outcome::Infrastructure {
@@ -227,7 +232,7 @@ impl Core {
                     }
                 }
                 // Where another attempt of it is out, that one is the retry.
-                Decision::RunAgain if run.out.contains_key(test) => {}
+                Decision::RunAgain if !run.lacks_work(*test) => {}
                 Decision::RunAgain => {
                     run.test_mut(*test).queued_mono_ms = now.mono_ms;
                     again.push(*test);
@@ -295,6 +300,10 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let Some(run) = self.runs.get_mut(&id) else { return };
+        // An experiment sends to one worker what is known to fail.
+        if run.plan.asked.trial && outcome != Outcome::Infrastructure {
+            return;
+        }
         let Run { trust, tests, .. } = run;
         let judged = attempts
             .iter()

@@ -136,7 +136,7 @@ async fn submit(channel: &Channel, suites: u32, unit: u32) -> Result<u64, Failur
         ..wire::RunSpec::default()
     };
     let spec_digest = put(channel, spec.encode_to_vec()).await?;
-    let request = wire::SubmitRunRequest { spec_digest, dedup_key: String::new() };
+    let request = wire::SubmitRunRequest { spec_digest, ..Default::default() };
     let mut farm = wire::farm_client::FarmClient::new(channel.clone());
     Ok(farm.submit_run(with(server::CLIENT, request)).await?.into_inner().run)
 }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use andon_core::ids::RunId;
-use andon_core::model::{Candidate, Outcome, RunHeader, RunState, Start, Trigger, Verdict};
+use andon_core::model::{Outcome, RunHeader, RunState, Start, Trigger};
 use andon_proto as wire;
 use andon_proto::farm_server::Farm as FarmApi;
 use andon_proto::run_event::Event;
@@ -13,11 +13,11 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{blobs, convert, inexact, internal, log_text};
+use super::{blobs, choice, convert, inexact, internal, log_text, planned};
 use crate::blobs::Digest;
 use crate::drift;
 use crate::driver::{Command, Farm};
-use crate::plan::plan_of;
+use crate::plan::{self, plan_of};
 use crate::store::{AttemptRow, ImageRow, InexactFilter, RunFilter, RunRow, StoreError, TestRow};
 use crate::verifying::{self, AskError};
 use crate::watch::Change;
@@ -55,7 +55,7 @@ impl FarmService {
     /// An attempt of the named test; 0 for the last that counts.
     async fn attempt(&self, run: RunId, test: &str, attempt: u64) -> Result<AttemptRow, Status> {
         let tests = self.farm.store.tests(run).await.map_err(|error| internal(&error))?;
-        let named = tests.into_iter().find(|row| is_named(row, test));
+        let named = tests.into_iter().find(|row| choice::is_named(row, test));
         let named = named.ok_or_else(|| Status::not_found(format!("run {run} has no test {test:?}")))?;
         pick_attempt(named, attempt)
     }
@@ -74,6 +74,12 @@ impl FarmService {
             return Err(Status::failed_precondition("the source archive is not in the blob store"));
         }
         Ok(spec)
+    }
+
+    /// Whether a run that was starts from the same baseline as this specification would.
+    async fn made_alike(&self, earlier: &RunRow, spec: &wire::RunSpec) -> bool {
+        let known = self.spec(&earlier.header.spec_digest).await;
+        known.is_ok_and(|known| plan::same_baseline(&known, spec))
     }
 
     async fn submit(
@@ -105,7 +111,11 @@ impl FarmApi for FarmService {
         let spec = self.spec(&request.spec_digest).await?;
         let mut header = header_of(&spec, request.spec_digest);
         header.dedup_key = dedup_key;
-        self.submit(&spec, header, Start::Discover).await
+        let start = match request.tests {
+            tests if tests.is_empty() => Start::Discover,
+            tests => choice::start(self.farm.store.as_ref(), &spec, tests).await?,
+        };
+        self.submit(&spec, header, start).await
     }
 
     async fn rerun(
@@ -123,15 +133,37 @@ impl FarmApi for FarmService {
             return Err(Status::invalid_argument(text));
         }
         let tests = self.farm.store.tests(earlier.run).await.map_err(|error| internal(&error))?;
-        let chosen = choose(&request, tests)?;
+        let mut chosen = choice::choose(&request, tests)?;
+        if spec.asked.as_ref().is_some_and(|asked| asked.in_order) {
+            chosen = choice::in_order(&request, chosen);
+        }
         let mut header = header_of(&spec, spec_digest);
         header.git_ref.clone_from(&earlier.header.git_ref);
-        header.trigger = Trigger::Rerun;
+        // A search that a clock started stays behind other work.
+        if same || header.trigger != Trigger::Scheduled {
+            header.trigger = Trigger::Rerun;
+        }
         header.rerun_of = Some(earlier.run);
         header.dedup_key = dedup_key;
+        // Another specification of the very same baseline, which says how its tests are to be run.
+        let same = same || self.made_alike(&earlier, &spec).await;
         let pinned = same && !earlier.baseline_key.is_empty();
         let baseline = pinned.then_some(earlier.baseline_key);
         self.submit(&spec, header, Start::Chosen { tests: chosen, baseline }).await
+    }
+
+    async fn plan_run(
+        &self,
+        request: Request<wire::PlanRunRequest>,
+    ) -> Result<Response<wire::PlanRunResponse>, Status> {
+        planned::run(&self.farm, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_flaky(
+        &self,
+        request: Request<wire::ListFlakyRequest>,
+    ) -> Result<Response<wire::ListFlakyResponse>, Status> {
+        planned::flaky(&self.farm, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_run(&self, request: Request<wire::GetRunRequest>) -> Result<Response<wire::Run>, Status> {
@@ -340,55 +372,10 @@ fn header_of(spec: &wire::RunSpec, spec_digest: String) -> RunHeader {
     }
 }
 
-fn is_named(test: &TestRow, name: &str) -> bool {
-    test.id == name
-        || name.strip_prefix(test.suite.as_str()).and_then(|rest| rest.strip_prefix('/')) == Some(&test.id)
-}
-
-/// The tests that a rerun asks for. All names that are unknown are told at once.
-fn choose(request: &wire::RerunRequest, tests: Vec<TestRow>) -> Result<Vec<(String, Candidate)>, Status> {
-    let unknown: Vec<_> =
-        request.tests.iter().filter(|name| !tests.iter().any(|test| is_named(test, name))).collect();
-    if !unknown.is_empty() {
-        let text = format!("run {} has no test {unknown:?}", request.run);
-        return Err(Status::not_found(text));
-    }
-    let failed = |test: &TestRow| {
-        matches!(test.verdict, Some(Verdict::Failed | Verdict::TimedOut | Verdict::Infrastructure))
-    };
-    let not_run = |test: &TestRow| matches!(test.verdict, None | Some(Verdict::NotRun));
-    let everything = !request.failed && !request.not_run && request.tests.is_empty();
-    let wanted = |test: &TestRow| {
-        everything
-            || (request.failed && failed(test))
-            || (request.not_run && not_run(test))
-            || request.tests.iter().any(|name| is_named(test, name))
-    };
-    let chosen: Vec<_> = tests.into_iter().filter(|test| wanted(test)).map(chosen).collect();
-    if chosen.is_empty() {
-        return Err(Status::failed_precondition(format!(
-            "run {} has no such tests to run again",
-            request.run
-        )));
-    }
-    Ok(chosen)
-}
-
-fn chosen(test: TestRow) -> (String, Candidate) {
-    let expected_ms = test.attempts.iter().rev().find(|a| a.run_ms > 0).map(|a| a.run_ms);
-    let failed_last = counted(&test).is_some_and(|a| a.outcome == Some(Outcome::Failed));
-    (test.suite, Candidate { id: test.id, expected_ms, failed_last })
-}
-
-/// The last attempt that has ended and counts.
-fn counted(test: &TestRow) -> Option<&AttemptRow> {
-    test.attempts.iter().rfind(|a| a.outcome.is_some_and(|outcome| outcome != Outcome::Cancelled))
-}
-
 fn pick_attempt(mut test: TestRow, wanted: u64) -> Result<AttemptRow, Status> {
     let numbers: Vec<_> = test.attempts.iter().map(|a| a.attempt.0).collect();
     let found = match wanted {
-        0 => counted(&test).cloned().or_else(|| test.attempts.pop()),
+        0 => choice::counted(&test).cloned().or_else(|| test.attempts.pop()),
         wanted => test.attempts.into_iter().find(|a| a.attempt.0 == wanted),
     };
     found.ok_or_else(|| Status::not_found(format!("its attempts are {numbers:?}")))

@@ -1,10 +1,12 @@
 //! The three services of `farm.proto`, and who may call them: clients the farm, workers the work, both the blobs.
 
 mod blobs;
+mod choice;
 pub(crate) mod convert;
 mod farm;
 pub(crate) mod inexact;
 mod log_text;
+mod planned;
 mod work;
 
 use andon_proto::blobs_server::BlobsServer;

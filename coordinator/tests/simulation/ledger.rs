@@ -194,7 +194,8 @@ impl Ledger {
         run.state = state;
         let any =
             |wanted: &[Verdict]| run.tests.values().any(|t| t.verdict.is_some_and(|v| wanted.contains(&v)));
-        let failed = any(&[Verdict::Failed, Verdict::TimedOut]);
+        let unsteady = run.plan.asked.repeat.is_wanted() && any(&[Verdict::Flaky]);
+        let failed = unsteady || any(&[Verdict::Failed, Verdict::TimedOut]);
         let not_known = any(&[Verdict::NotRun, Verdict::Infrastructure]);
         let complete = run.plan.suites.len() == run.suites.len();
         let truthful = match end {
@@ -231,7 +232,8 @@ impl Ledger {
         if *kind == LeaseKind::Unit && attempts.is_empty() {
             return broken("a unit has tests", format!("{lease:?}"));
         }
-        let places_max = if run.plan.policy.hedge { 2 } else { 1 };
+        let repeat = run.plan.asked.repeat;
+        let places_max = if run.plan.policy.hedge { 2 } else { repeat.times as usize };
         for (attempt, test) in &attempts {
             let at = || format!("run {} {test:?} {attempt:?}", lease.run);
             let book = AttemptBook { test: *test, fence: lease.fence, outcome: None };
@@ -339,8 +341,10 @@ impl RunBook {
         let Some(test) = self.tests.get_mut(&ix) else { return };
         let retries = self.plan.suites.iter().find(|suite| suite.name == test.suite);
         let retries = retries.map_or(0, |suite| suite.retries);
+        let repeat = self.plan.asked.repeat;
         let due = match shared {
             true => test.tally.count_shared(outcome, retries),
+            false if repeat.is_wanted() => test.tally.count_repeat(outcome, repeat),
             false => test.tally.count(outcome, retries, budget),
         };
         test.due = Some(due);

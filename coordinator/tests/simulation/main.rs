@@ -125,6 +125,7 @@ const EXPECTED: [&str; 38] = [
     "attempt Cancelled",
     "attempt shared",
     "attempt hedged",
+    "attempt repeated",
     "void NotCurrent",
     "void NotYours",
     "void NotCovered",

@@ -1,6 +1,8 @@
 //! The projects whose tests are run: what each suite holds, how each test behaves, what runs are asked for. All of it
 //! follows from the seed.
 
+use andon_core::asked::{Asked, Preference, Repeat};
+use andon_core::ids::WorkerId;
 use andon_core::model::{Candidate, Grain, Plan, Policy, RunHeader, Start, SuitePlan, Trigger};
 
 use crate::dice::{Dice, number_of};
@@ -98,18 +100,35 @@ impl Projects {
             grain: *dice.pick(&grains).expect("there are grains"),
         });
         let suites = suites.collect();
+        let asked = self.asked(project, commit);
+        let repeats = asked.repeat.is_wanted();
         let policy = Policy {
             max_failures: dice.chance(250).then(|| small(dice.between(1, 4))),
             fail_fast: dice.chance(80),
             retry_budget: dice.chance(150).then(|| small(dice.below(4))),
             supersede: dice.chance(100),
-            hedge: dice.chance(400),
+            hedge: dice.chance(400) && !repeats,
         };
         Plan {
             suites,
             policy,
             baseline_group: dice.chance(850).then(|| format!("{project}/{commit}")),
-            merge_key: dice.chance(600).then(|| format!("{project}/{commit}")),
+            merge_key: (dice.chance(600) && !repeats).then(|| format!("{project}/{commit}")),
+            asked,
+        }
+    }
+
+    /// What people ask beyond that.
+    fn asked(&self, project: &str, commit: &str) -> Asked {
+        let mut dice = self.dice(&["asked", project, commit]);
+        let times = if dice.chance(200) { small(dice.between(2, 6)) } else { 1 };
+        let workers = |wanted: bool| (wanted).then(|| WorkerId("w0".to_owned())).into_iter().collect();
+        Asked {
+            repeat: Repeat { times, until_fail: dice.chance(300) },
+            lanes_max: dice.chance(200).then(|| small(dice.between(1, 3))),
+            workers: Preference { on: workers(dice.chance(100)), off: workers(dice.chance(100)) },
+            trial: dice.chance(100),
+            ..Asked::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! What attempts amount to: the rule of the user guide, written a second time and not taken from the core.
 
+use andon_core::asked::Repeat;
 use andon_core::model::{Outcome, Verdict};
 
 /// So often the farm may fail a test.
@@ -11,6 +12,7 @@ pub(crate) struct Tally {
     pub(crate) failures: u32,
     timed_out_last: bool,
     by_the_farm: u32,
+    passes: u32,
     verdict: Option<Verdict>,
 }
 
@@ -64,6 +66,35 @@ impl Tally {
         };
         // What was due once stays due, whatever comes after.
         self.verdict = self.verdict.or(verdict);
+        self.verdict.map_or(Due::Attempt, Due::Verdict)
+    }
+
+    /// Counts one more of a test that is run several times on purpose.
+    pub(crate) fn count_repeat(&mut self, outcome: Outcome, repeat: Repeat) -> Due {
+        let mut skipped = false;
+        match outcome {
+            Outcome::Cancelled => {}
+            Outcome::Passed => self.passes += 1,
+            Outcome::Skipped => skipped = true,
+            Outcome::Infrastructure => self.by_the_farm += 1,
+            Outcome::Failed | Outcome::TimedOut => {
+                self.failures += 1;
+                self.timed_out_last = outcome == Outcome::TimedOut;
+            }
+        }
+        let all = self.passes + self.failures == repeat.times;
+        let enough = all || skipped || (repeat.until_fail && self.failures > 0);
+        if enough || self.by_the_farm >= FARM_FAILURES {
+            let verdict = match (self.failures, self.passes) {
+                (0, 0) if skipped => Verdict::Skipped,
+                (0, _) if enough => Verdict::Passed,
+                (0, _) => Verdict::Infrastructure,
+                (_, 0) if self.timed_out_last => Verdict::TimedOut,
+                (_, 0) => Verdict::Failed,
+                _ => Verdict::Flaky,
+            };
+            self.verdict = self.verdict.or(Some(verdict));
+        }
         self.verdict.map_or(Due::Attempt, Due::Verdict)
     }
 

@@ -132,9 +132,10 @@ impl Watch {
             Record::AttemptShared { .. } => self.saw("attempt shared"),
             Record::Leased { lease, .. } => {
                 let runs = &self.decided.runs;
-                let mut tests = runs.get(&lease.run).into_iter().flat_map(|run| run.tests.values());
-                if tests.any(|test| test.open.len() > 1) {
-                    self.saw("attempt hedged");
+                let Some(run) = runs.get(&lease.run) else { return };
+                if run.tests.values().any(|test| test.open.len() > 1) {
+                    let repeats = run.plan.asked.repeat.is_wanted();
+                    self.saw(if repeats { "attempt repeated" } else { "attempt hedged" });
                 }
             }
             _ => {}

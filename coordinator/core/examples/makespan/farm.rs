@@ -119,6 +119,7 @@ impl<'a> Farm<'a> {
             policy: Policy { hedge: true, ..Policy::default() },
             baseline_group: Some(BASELINE.to_owned()),
             merge_key: None,
+            asked: andon_core::asked::Asked::default(),
         };
         let header = RunHeader { project: "project".to_owned(), ..RunHeader::default() };
         let start = Start::Chosen { tests, baseline: Some(BASELINE.to_owned()) };

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::asked::{Preference, Repeat};
 use crate::model::{FailureClass, RunEnd};
 
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,22 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::Wait),
     ];
     prop::collection::vec(event, 0..120)
+}
+
+/// Half of the storms ask for nothing.
+fn asked() -> impl Strategy<Value = Asked> {
+    let some = (1..5_u32, any::<bool>(), 0..4_u32, 0..8_usize, any::<bool>());
+    let some = some.prop_map(|(times, until_fail, lanes, off, trial)| Asked {
+        repeat: Repeat { times, until_fail },
+        lanes_max: (lanes > 0).then_some(lanes),
+        workers: Preference {
+            on: Default::default(),
+            off: WORKERS.iter().skip(off).map(|name| worker(name)).collect(),
+        },
+        trial,
+        ..Asked::default()
+    });
+    prop_oneof![Just(Asked::default()), some]
 }
 
 const WORKERS: [&str; 3] = ["w0", "w1", "w2"];
@@ -164,6 +181,7 @@ proptest! {
     #[test]
     fn whatever_happens_every_run_ends_and_every_test_has_one_verdict(
         events in events(), retries in 0..3_u32, hedge in any::<bool>(), merge in any::<bool>(), quota in 0..4_u32,
+        asked in asked(),
     ) {
         let mut storm = Storm { farm: Farm::new(), out: vec![], done: vec![] };
         if quota > 0 {
@@ -175,6 +193,7 @@ proptest! {
             let mut plan = plan(retries, grain);
             plan.policy.hedge = hedge;
             plan.merge_key = merge.then(|| format!("{grain:?}"));
+            plan.asked.clone_from(&asked);
             plan
         };
         let runs = [
