@@ -8,8 +8,8 @@
 //!   and 0.25, its own. All of a run share a deviation of 0.02, and a rhythm of the day of ±3 %. One attempt in 50 is an
 //!   outlier of 1.5 to 5 times its duration. A failure takes six tenths of it.
 //! - **Code**: at known commits a suite or one test becomes slower, or faster, by a factor from 1.1 to 2.
-//! - **Baselines**: at known commits the key changes; at every second of them all tests of the project become slower by a factor from 1.1 to 1.4,
-//!   at the others nothing happens.
+//! - **Baselines**: at known commits the key changes; at half of them all tests of the project become slower by a factor from 1.1 to 1.4, at the
+//!   others nothing happens.
 //! - **Farm**: at known times the workers change and everything becomes slower by a factor from 1.08 to 1.3. Of three changes one
 //!   does not show in what the workers are (a noisy neighbour), and one changes what they are and no duration.
 //! - **Flakes** of five kinds ([`Flake`]) and **breakages**: a test fails always from a commit to another, for 1 to 12 commits.

@@ -209,7 +209,7 @@ impl Building {
         let shown = self.events.len();
         self.span("attempt", pid, tid, attempt.test, whole, args);
         if let Some(event) = self.events.get_mut(shown) {
-            event.cname = colour_of(attempt.outcome);
+            event.cname = Some(colour_of(attempt.outcome));
         }
         for phase in &attempt.phases {
             self.span("phase", pid, tid, phase.name, *phase, BTreeMap::new());
@@ -229,12 +229,12 @@ fn word_of(outcome: Outcome) -> &'static str {
 }
 
 /// The names are those of Chrome's tracing; Perfetto chooses its own.
-fn colour_of(outcome: Outcome) -> Option<&'static str> {
+fn colour_of(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Passed => Some("good"),
-        Outcome::Failed | Outcome::TimedOut => Some("terrible"),
-        Outcome::Infrastructure => Some("bad"),
-        Outcome::Skipped | Outcome::Cancelled => Some("grey"),
+        Outcome::Passed => "good",
+        Outcome::Failed | Outcome::TimedOut => "terrible",
+        Outcome::Infrastructure => "bad",
+        Outcome::Skipped | Outcome::Cancelled => "grey",
     }
 }
 

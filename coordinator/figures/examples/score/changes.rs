@@ -4,8 +4,8 @@ use andon_figures::Outcome;
 use andon_figures::made::{MadeRun, TestAt};
 use andon_figures::shift::{Cause, Point, Series, Settings, attribute, shifts};
 
-use crate::Score;
 use crate::history::History;
+use crate::score::Score;
 
 /// A change is found within so many runs of it.
 pub(crate) const TOLERANCE: usize = 5;
@@ -116,14 +116,14 @@ fn all<'a>(history: &'a History<'_>, grain: Grain, names: &'a Names) -> (Vec<Sco
         for suite in 0..model.suites {
             let tests: Vec<TestAt> = (0..model.tests).map(|test| TestAt { project, suite, test }).collect();
             let parts: Vec<(&str, &[TestAt])> = match grain {
-                Grain::Suite => vec![(&names.suites[suite], &tests)],
+                Grain::Suite => vec![(names.suites[suite].as_str(), tests.as_slice())],
                 Grain::Test => {
                     let name = |place: usize| names.tests[suite * model.tests + place].as_str();
                     tests.chunks(1).enumerate().map(|(place, test)| (name(place), test)).collect()
                 }
             };
             for (name, tests) in parts {
-                scored.push(series_of(history, runs, tests, (&names.projects[project], name)));
+                scored.push(series_of(history, runs, tests, (names.projects[project].as_str(), name)));
             }
         }
     }
@@ -155,15 +155,13 @@ fn series_of<'a>(
     Scored { series: Series { project, name, points: measured.iter().map(point).collect() }, jumps }
 }
 
-/// Of one test its last attempt that passed; of several the sum of their last attempts.
+/// The sum of the attempts that passed; `None` where a test has none.
 fn duration_of(run: &MadeRun, tests: &[TestAt]) -> Option<u64> {
-    let mut sum = 0;
-    for test in tests {
-        let of_test = run.attempts.iter().rev().filter(|attempt| attempt.at == *test);
-        let mut counted = of_test.filter(|attempt| tests.len() > 1 || attempt.outcome == Outcome::Passed);
-        sum += counted.next()?.duration_us;
-    }
-    Some(sum)
+    let passed = |test: &TestAt| {
+        let mut attempts = run.attempts.iter();
+        attempts.find(|attempt| attempt.at == *test && attempt.outcome == Outcome::Passed)
+    };
+    tests.iter().map(|test| passed(test).map(|attempt| attempt.duration_us)).sum()
 }
 
 fn jump(history: &History<'_>, tests: &[TestAt], commits: &[usize], index: usize) -> Option<Jump> {

@@ -6,8 +6,8 @@ use andon_figures::Outcome;
 use andon_figures::flake::{Attempt, Judgement, Standing, judge};
 use andon_figures::made::{MadeAttempt, MadeRun, TestAt};
 
-use crate::Score;
 use crate::history::{History, has_failed};
+use crate::score::Score;
 
 /// So many runs a window of the plain way has.
 const WINDOW: usize = 20;

@@ -11,6 +11,7 @@
 mod changes;
 mod flakes;
 mod history;
+mod score;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,37 +20,10 @@ use andon_figures::made::{Model, World};
 use andon_figures::shift::{Cause, POINTS_MAX, SEGMENT_MIN, Settings};
 use changes::{Grain, Method};
 use history::History;
+use score::Score;
 
 /// Worlds are made from these. None of them was looked at while thresholds were chosen: those were chosen on seeds from 101 on.
 const SEEDS: RangeInclusive<u64> = 1..=5;
-
-/// What was found of what there was.
-#[derive(Debug, Default, Clone, Copy)]
-struct Score {
-    /// Found, and there.
-    right: u64,
-    /// Found, and not there.
-    wrong: u64,
-    /// There, and not found.
-    missed: u64,
-}
-
-impl Score {
-    fn add(&mut self, other: Score) {
-        self.right += other.right;
-        self.wrong += other.wrong;
-        self.missed += other.missed;
-    }
-
-    /// Precision, recall and their harmonic mean, as cells.
-    fn cells(self) -> String {
-        let share = |of: u64| if of == 0 { 0.0 } else { self.right as f64 / of as f64 };
-        let (precision, recall) = (share(self.right + self.wrong), share(self.right + self.missed));
-        let both = if self.right == 0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
-        let (found, there) = (self.right + self.wrong, self.right + self.missed);
-        format!("{found} | {there} | {precision:.2} | {recall:.2} | **{both:.2}**")
-    }
-}
 
 const COLUMNS: &str = "found | there | precision | recall | F1 |";
 
@@ -86,6 +60,12 @@ fn main() {
     flakes_page(&flaky, &broken);
 }
 
+fn cells(score: &Score) -> String {
+    let (found, there) = (score.right + score.wrong, score.right + score.missed);
+    let shares = [score.precision(), score.recall(), score.both()].map(|share| format!("{share:.2}"));
+    format!("{found} | {there} | {} | {} | **{}**", shares[0], shares[1], shares[2])
+}
+
 fn head(model: &Model, seeds: &RangeInclusive<u64>) {
     let Model { projects, commits, suites, tests, slowdowns, baselines, farms, breakages, .. } = model;
     let settings = Settings::default();
@@ -93,7 +73,7 @@ fn head(model: &Model, seeds: &RangeInclusive<u64>) {
     println!("Regenerate with `cargo run --release -p andon-figures --example score > docs/benchmarks/figures.md`. No clock is in it: the page is the");
     println!("same on every machine. Worlds are made by `coordinator/figures/src/made.rs`, which documents the model, from the seeds {} to {}:", seeds.start(), seeds.end());
     println!("each has {projects} projects of {commits} commits, {suites} suites a project, {tests} tests a suite; {slowdowns} slow-downs or speed-ups and {baselines}");
-    println!("changed baselines a project (every second one of these changes durations), {farms} changes of the farm, a tenth of the tests flaky, {breakages} breakages a project.");
+    println!("changed baselines a project (half of these change durations), {farms} changes of the farm, a tenth of the tests flaky, {breakages} breakages a project.");
     println!("They are small on purpose; thresholds were chosen on other seeds.\n");
     println!("*Found* is what a way told, *there* what it was to find. Settings are the defaults: a change counts from a factor of {} and", settings.ratio_min);
     println!("{} ms on, with p ≤ {}; at least {SEGMENT_MIN} points on each side, {POINTS_MAX} points at most.\n", settings.difference_min_us / 1_000, settings.p_max);
@@ -101,7 +81,7 @@ fn head(model: &Model, seeds: &RangeInclusive<u64>) {
 
 fn changes_page(changes: &BTreeMap<(Grain, Method), Score>) {
     println!("## Change points\n");
-    println!("A suite's duration is the sum of its tests' last attempts, whatever their outcome; a test's is that of its last attempt that passed. A change");
+    println!("A test's duration is that of its attempt that passed; a suite's the sum of these in runs in which all of it passed. A change");
     println!("is found where a way names a run within {} of it, in the right direction, once; smaller changes than asked for are neither to be found nor wrong to find.", changes::TOLERANCE);
     println!("The moving average compares the mean of the last 5 runs with that of the 20 before, tells a change when they differ by a factor, and");
     println!("again when they have come together in between.\n");
@@ -109,7 +89,7 @@ fn changes_page(changes: &BTreeMap<(Grain, Method), Score>) {
         println!("### {}\n", if grain == Grain::Suite { "Suites" } else { "Tests" });
         println!("| way | {COLUMNS}\n| --- | ---: | ---: | ---: | ---: | ---: |");
         for ((_, method), score) in changes.iter().filter(|((of, _), _)| *of == grain) {
-            println!("| {} | {} |", method.name(), score.cells());
+            println!("| {} | {} |", method.name(), cells(score));
         }
         println!();
     }
@@ -142,9 +122,9 @@ fn flakes_page(flaky: &BTreeMap<&str, Score>, broken: &BTreeMap<&str, Score>) {
     println!("There is a flaky test if it ever failed by its nature; one whose nature never showed is not to be found. Breakages are not flakes. The");
     println!("moving average calls a test flaky if between 5 % and 60 % of its first attempts failed in any 20 runs in a row.\n");
     println!("| way | {COLUMNS}\n| --- | ---: | ---: | ---: | ---: | ---: |");
-    flaky.iter().for_each(|(way, score)| println!("| {way} | {} |", score.cells()));
+    flaky.iter().for_each(|(way, score)| println!("| {way} | {} |", cells(score)));
     println!("\n## Broken tests\n");
     println!("Asked after every run of every test that failed it, with what was known by then: is it broken, which blocks even in quarantine, or is it a flake?\n");
     println!("| way | {COLUMNS}\n| --- | ---: | ---: | ---: | ---: | ---: |");
-    broken.iter().for_each(|(way, score)| println!("| {way} | {} |", score.cells()));
+    broken.iter().for_each(|(way, score)| println!("| {way} | {} |", cells(score)));
 }

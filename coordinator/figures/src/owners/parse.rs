@@ -1,5 +1,8 @@
 //! The lines of a CODEOWNERS. See `owners.rs` for how the dialects differ.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use globset::Glob;
 
 use super::rules::Rules;
@@ -14,6 +17,8 @@ const SHOWN_MAX: usize = 64;
 struct Reading {
     dialect: Dialect,
     sections: Vec<Section>,
+    /// Sections by their names in small letters.
+    names: HashMap<String, usize>,
     rules: Vec<Rule>,
     globs: Vec<(usize, Glob)>,
     mistakes: Vec<Mistake>,
@@ -36,6 +41,7 @@ pub(super) fn parse(text: &str, dialect: Dialect) -> Owners {
     let mut reading = Reading {
         dialect,
         sections: vec![Section::unnamed()],
+        names: HashMap::new(),
         rules: Vec::new(),
         globs: Vec::new(),
         mistakes: Vec::new(),
@@ -135,19 +141,17 @@ impl Reading {
             self.mistake(line, Reason::Approvals);
         }
         let approvals = approvals.unwrap_or(1).max(1);
-        let is_same = |section: &Section| {
-            section.name.as_ref().is_some_and(|name| name.to_lowercase() == heading.name.to_lowercase())
-        };
-        match self.sections.iter().position(is_same) {
-            Some(known) => {
-                self.section = known;
-                let known = &mut self.sections[known];
+        let is_full = self.sections.len() > RULES_MAX;
+        match self.names.entry(heading.name.to_lowercase()) {
+            Entry::Occupied(known) => {
+                self.section = *known.get();
+                let known = &mut self.sections[self.section];
                 known.is_optional &= heading.is_optional;
                 known.approvals = known.approvals.max(approvals);
             }
-            None if self.sections.len() > RULES_MAX => return Err(Reason::TooManyRules),
-            None => {
-                self.section = self.sections.len();
+            Entry::Vacant(_) if is_full => return Err(Reason::TooManyRules),
+            Entry::Vacant(new) => {
+                self.section = *new.insert(self.sections.len());
                 let name = Some(heading.name.to_owned());
                 self.sections.push(Section { name, is_optional: heading.is_optional, approvals });
             }
