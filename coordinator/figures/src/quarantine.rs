@@ -183,10 +183,10 @@ mod tests {
     fn judged(last: &[crate::Outcome]) -> Judgement {
         let mut attempts = Vec::new();
         for (at, commit) in (0..).zip(["a", "b", "c", "d"]) {
-            let of = |late, outcome| Attempt { commit, baseline: "k", started_unix_ms: at * 10 + late, outcome };
+            let of = |late: u64, outcome| Attempt { commit, baseline: "k", started_unix_ms: at * 10 + late, outcome };
             attempts.extend([of(0, Failed), of(1, Passed)]);
         }
-        let of = |(at, outcome)| Attempt { commit: "z", baseline: "k", started_unix_ms: 100 + at, outcome };
+        let of = |(at, outcome): (u64, crate::Outcome)| Attempt { commit: "z", baseline: "k", started_unix_ms: 100 + at, outcome };
         attempts.extend((0..).zip(last.iter().copied()).map(of));
         judge(&attempts)
     }
