@@ -31,6 +31,17 @@ fn change_points_of_suites_are_found_and_few_others_and_no_moving_average_does_a
 }
 
 #[test]
+fn where_nothing_changes_there_is_hardly_an_alarm() {
+    let world = World::new(Model { slowdowns: 0, baselines: 0, farms: 0, ..*world().model() });
+    let history = History::new(&world);
+    for grain in [Grain::Suite, Grain::Test] {
+        let told = changes::score(&history, grain);
+        let alarms = told.scores.iter().find(|(method, _)| *method == Method::Andon).map(|(_, score)| score.wrong);
+        assert!(alarms.expect("it is one of them") * 50 <= told.series, "{alarms:?} in {} series", told.series);
+    }
+}
+
+#[test]
 fn flaky_tests_are_told_from_broken_ones() {
     let world = world();
     let history = History::new(&world);

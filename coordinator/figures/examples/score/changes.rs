@@ -48,6 +48,8 @@ impl Method {
 /// What came of it.
 pub(crate) struct Told {
     pub(crate) scores: Vec<(Method, Score)>,
+    /// So many series there were.
+    pub(crate) series: u64,
     /// Of each change that Andon found: what it was, and what Andon said.
     pub(crate) causes: Vec<(Cause, Cause)>,
 }
@@ -77,7 +79,7 @@ struct Scored<'a> {
 pub(crate) fn score(history: &History<'_>, grain: Grain) -> Told {
     let names = names(history);
     let (scored, series) = all(history, grain, &names);
-    let mut told = Told { scores: Vec::new(), causes: Vec::new() };
+    let mut told = Told { scores: Vec::new(), series: series.len() as u64, causes: Vec::new() };
     for method in METHODS {
         let mut score = Score::default();
         for one in &scored {

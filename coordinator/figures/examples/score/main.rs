@@ -33,6 +33,7 @@ fn main() {
     let seeds = if let [first, last] = asked[..] { first..=last } else { SEEDS };
     let mut changes: BTreeMap<(Grain, Method), Score> = BTreeMap::new();
     let mut causes: BTreeMap<(Grain, Cause), BTreeMap<Cause, u64>> = BTreeMap::new();
+    let mut calm: BTreeMap<(Grain, Method), (u64, u64)> = BTreeMap::new();
     let mut flaky: BTreeMap<&str, Score> = BTreeMap::new();
     let mut broken: BTreeMap<&str, Score> = BTreeMap::new();
     for seed in seeds.clone() {
@@ -47,6 +48,15 @@ fn main() {
                 *causes.entry((grain, truth)).or_default().entry(cause).or_default() += 1;
             }
         }
+        let world = World::new(Model { seed, slowdowns: 0, baselines: 0, farms: 0, ..model });
+        let without = History::new(&world);
+        for grain in [Grain::Suite, Grain::Test] {
+            let told = changes::score(&without, grain);
+            for (method, score) in told.scores {
+                let (alarms, series) = calm.entry((grain, method)).or_default();
+                (*alarms, *series) = (*alarms + score.wrong, *series + told.series);
+            }
+        }
         for (way, score) in flakes::flaky(&history) {
             flaky.entry(way).or_default().add(score);
         }
@@ -56,6 +66,7 @@ fn main() {
     }
     head(&model, &seeds);
     changes_page(&changes);
+    calm_page(&calm);
     causes_page(&causes);
     flakes_page(&flaky, &broken);
 }
@@ -93,6 +104,17 @@ fn changes_page(changes: &BTreeMap<(Grain, Method), Score>) {
         }
         println!();
     }
+}
+
+fn calm_page(calm: &BTreeMap<(Grain, Method), (u64, u64)>) {
+    println!("### Where nothing changes\n");
+    println!("The same worlds without any change: noise, outliers, the rhythm of the day, flakes and breakages alone. Each alarm is a false one.\n");
+    println!("| way | suites | false alarms | tests | false alarms |\n| --- | ---: | ---: | ---: | ---: |");
+    for (method, (alarms, series)) in calm.iter().filter_map(|((grain, method), told)| (*grain == Grain::Suite).then_some((method, told))) {
+        let (of_tests, tests) = calm.get(&(Grain::Test, *method)).copied().unwrap_or_default();
+        println!("| {} | {series} | {alarms} | {tests} | {of_tests} |", method.name());
+    }
+    println!();
 }
 
 fn causes_page(causes: &BTreeMap<(Grain, Cause), BTreeMap<Cause, u64>>) {
