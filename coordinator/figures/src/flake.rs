@@ -178,7 +178,8 @@ fn standing(grounds: &[Ground<'_>], rate: Rate) -> Standing {
         }
     }
     let Some(last_mixed) = grounds.iter().rposition(Ground::is_mixed) else { return Standing::Steady };
-    let clean: usize = grounds[last_mixed + 1..].iter().filter(|ground| !ground.is_red()).map(|g| g.passed).sum();
+    let clean: usize =
+        grounds[last_mixed + 1..].iter().filter(|ground| !ground.is_red()).map(|g| g.passed).sum();
     // Against the rate before it settled: passes since then must not argue for themselves.
     let before = Rate::new(rate.hits(), rate.of().saturating_sub(clean as u64));
     let still = before.share().map_or(0.0, |share| (1.0 - share).powi(clean.try_into().unwrap_or(i32::MAX)));
@@ -201,9 +202,9 @@ mod tests {
     use Outcome::{Cancelled, Failed, Infrastructure, Passed, Skipped, TimedOut};
 
     const COMMITS: [&str; 40] = [
-        "c00", "c01", "c02", "c03", "c04", "c05", "c06", "c07", "c08", "c09", "c10", "c11", "c12", "c13", "c14", "c15",
-        "c16", "c17", "c18", "c19", "c20", "c21", "c22", "c23", "c24", "c25", "c26", "c27", "c28", "c29", "c30", "c31",
-        "c32", "c33", "c34", "c35", "c36", "c37", "c38", "c39",
+        "c00", "c01", "c02", "c03", "c04", "c05", "c06", "c07", "c08", "c09", "c10", "c11", "c12", "c13",
+        "c14", "c15", "c16", "c17", "c18", "c19", "c20", "c21", "c22", "c23", "c24", "c25", "c26", "c27",
+        "c28", "c29", "c30", "c31", "c32", "c33", "c34", "c35", "c36", "c37", "c38", "c39",
     ];
 
     /// One commit after the other, each with its attempts.
@@ -213,7 +214,12 @@ mod tests {
         });
         let timed = (1..).zip(attempts);
         timed
-            .map(|(at, (commit, outcome))| Attempt { commit, baseline: "b", started_unix_ms: at * 10, outcome })
+            .map(|(at, (commit, outcome))| Attempt {
+                commit,
+                baseline: "b",
+                started_unix_ms: at * 10,
+                outcome,
+            })
             .collect()
     }
 
@@ -253,7 +259,11 @@ mod tests {
 
     #[test]
     fn the_farms_failures_count_nowhere() {
-        let judged = judge(&history(&[&[Infrastructure, Passed], &[Infrastructure, Infrastructure, Passed], &[Passed]]));
+        let judged = judge(&history(&[
+            &[Infrastructure, Passed],
+            &[Infrastructure, Infrastructure, Passed],
+            &[Passed],
+        ]));
         assert_eq!((judged.standing, judged.infrastructure), (Standing::Steady, 3));
         assert_eq!(judged.rate, Rate::new(0, 3));
     }
@@ -287,7 +297,11 @@ mod tests {
         let mut rare: Vec<&[Outcome]> = vec![&[Passed]; 35];
         rare.push(&[Failed, Passed]);
         rare.push(&[Failed, Failed]);
-        assert_eq!(standing_of(&rare), Standing::Flaky, "its rate may be 14 %: twice in a row is luck of 2 %");
+        assert_eq!(
+            standing_of(&rare),
+            Standing::Flaky,
+            "its rate may be 14 %: twice in a row is luck of 2 %"
+        );
         rare.push(&[Failed, Failed]);
         assert!(matches!(standing_of(&rare), Standing::Broken { grounds: 2, .. }));
     }
@@ -317,8 +331,12 @@ mod tests {
     fn of_a_long_history_the_last_is_looked_at() {
         let old = Attempt { commit: "old", baseline: "b", started_unix_ms: 1, outcome: Failed };
         let mut attempts = vec![old, Attempt { outcome: Passed, ..old }];
-        let later = (0..ATTEMPTS_MAX as u64)
-            .map(|at| Attempt { commit: "new", baseline: "b", started_unix_ms: 10 + at, outcome: Passed });
+        let later = (0..ATTEMPTS_MAX as u64).map(|at| Attempt {
+            commit: "new",
+            baseline: "b",
+            started_unix_ms: 10 + at,
+            outcome: Passed,
+        });
         attempts.extend(later);
         assert_eq!(judge(&attempts).standing, Standing::Steady);
     }
@@ -332,7 +350,12 @@ mod tests {
             for (at, commit) in (0..).zip(&names) {
                 for retry in 0..3 {
                     let outcome = if dice.chance(truth) { Failed } else { Passed };
-                    attempts.push(Attempt { commit, baseline: "b", started_unix_ms: at * 10 + retry, outcome });
+                    attempts.push(Attempt {
+                        commit,
+                        baseline: "b",
+                        started_unix_ms: at * 10 + retry,
+                        outcome,
+                    });
                     if outcome == Passed {
                         break;
                     }

@@ -205,7 +205,8 @@ pub fn outages(line: &[Ran<'_>]) -> Vec<Outage> {
 /// it may have broken something, too, or nothing. The first commit counts as if it came on green ground.
 #[must_use]
 pub fn change_failures(line: &[Ran<'_>]) -> Rate {
-    let green: HashSet<&str> = line.iter().filter(|ran| ran.end == End::Green).map(|ran| ran.commit).collect();
+    let green: HashSet<&str> =
+        line.iter().filter(|ran| ran.end == End::Green).map(|ran| ran.commit).collect();
     let mut judged: Vec<_> = line.iter().filter(|ran| ran.end.is_verdict()).collect();
     judged.sort_by_key(|ran| (ran.pushed_unix_ms, ran.ended_unix_ms));
     let (mut rate, mut ground_is_green, mut counted) = (Rate::default(), true, HashSet::new());
@@ -256,7 +257,8 @@ mod tests {
     #[test]
     fn lead_time_is_from_the_push_to_the_first_verdict() {
         let line = [ran("b", 20, 50, Red), ran("a", 10, 30, Green), ran("b", 20, 90, Green)];
-        let told: Vec<_> = leads(&line).leads.into_iter().map(|lead| (lead.commit, lead.lead_ms, lead.green)).collect();
+        let told: Vec<_> =
+            leads(&line).leads.into_iter().map(|lead| (lead.commit, lead.lead_ms, lead.green)).collect();
         assert_eq!(told, [("a".to_owned(), 20, true), ("b".to_owned(), 30, false)]);
     }
 
@@ -320,7 +322,11 @@ mod tests {
             ran("e", 90, 95, Infrastructure),
             ran("f", 100, 110, Green),
         ];
-        assert_eq!(change_failures(&line), Rate::new(1, 3), "of a, b and f one: c and d came on red ground, e has no verdict");
+        assert_eq!(
+            change_failures(&line),
+            Rate::new(1, 3),
+            "of a, b and f one: c and d came on red ground, e has no verdict"
+        );
     }
 
     #[test]

@@ -176,7 +176,11 @@ impl World {
     /// All runs, as they were pushed.
     pub fn runs(&self) -> impl Iterator<Item = MadeRun> {
         let numbered = |(project, pushes): (usize, &Vec<u64>)| {
-            pushes.iter().enumerate().map(move |(commit, pushed)| (*pushed, project, commit)).collect::<Vec<_>>()
+            pushes
+                .iter()
+                .enumerate()
+                .map(move |(commit, pushed)| (*pushed, project, commit))
+                .collect::<Vec<_>>()
         };
         let mut all: Vec<_> = self.pushes.iter().enumerate().flat_map(numbered).collect();
         all.sort_unstable();
@@ -195,7 +199,8 @@ impl World {
         let pushed = self.pushes[at.project][commit];
         let of_commits = self.truth.moved.iter().filter(|moved| moved.commit <= commit && moved.holds(at));
         let of_farm = self.truth.farms.iter().filter(|change| change.at_unix_ms <= pushed);
-        let factor = of_commits.map(|moved| moved.factor).chain(of_farm.map(|change| change.factor)).product::<f64>();
+        let factor =
+            of_commits.map(|moved| moved.factor).chain(of_farm.map(|change| change.factor)).product::<f64>();
         self.nature(at).median_us * factor
     }
 
@@ -203,8 +208,16 @@ impl World {
     #[must_use]
     pub fn causes(&self, at: TestAt, from: usize, to: usize) -> Vec<Cause> {
         let time = self.pushes[at.project][from] + 1..=self.pushes[at.project][to];
-        let of_commits = self.truth.moved.iter().filter(|moved| (from + 1..=to).contains(&moved.commit) && moved.holds(at));
-        let of_farm = self.truth.farms.iter().filter(|change| time.contains(&change.at_unix_ms) && change.factor != 1.0);
+        let of_commits = self
+            .truth
+            .moved
+            .iter()
+            .filter(|moved| (from + 1..=to).contains(&moved.commit) && moved.holds(at));
+        let of_farm = self
+            .truth
+            .farms
+            .iter()
+            .filter(|change| time.contains(&change.at_unix_ms) && change.factor != 1.0);
         of_commits.map(|moved| moved.cause).chain(of_farm.map(|_| Cause::Farm)).collect()
     }
 
@@ -308,7 +321,8 @@ impl World {
     }
 
     fn farm(&self, now_unix_ms: u64) -> String {
-        let changes = self.truth.farms.iter().filter(|change| change.is_shown && change.at_unix_ms <= now_unix_ms);
+        let changes =
+            self.truth.farms.iter().filter(|change| change.is_shown && change.at_unix_ms <= now_unix_ms);
         format!("farm-{}", changes.count())
     }
 }

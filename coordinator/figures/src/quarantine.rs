@@ -26,7 +26,9 @@ pub const OWNER_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuarantineError {
     /// Nobody would look after it.
-    #[error("a quarantine needs an owner: a name, @user, @org/team or an address, of at most {OWNER_MAX} bytes")]
+    #[error(
+        "a quarantine needs an owner: a name, @user, @org/team or an address, of at most {OWNER_MAX} bytes"
+    )]
     Owner,
     /// It would end before it begins.
     #[error("the quarantine ends before it begins")]
@@ -183,10 +185,20 @@ mod tests {
     fn judged(last: &[crate::Outcome]) -> Judgement {
         let mut attempts = Vec::new();
         for (at, commit) in (0..).zip(["a", "b", "c", "d"]) {
-            let of = |late: u64, outcome| Attempt { commit, baseline: "k", started_unix_ms: at * 10 + late, outcome };
+            let of = |late: u64, outcome| Attempt {
+                commit,
+                baseline: "k",
+                started_unix_ms: at * 10 + late,
+                outcome,
+            };
             attempts.extend([of(0, Failed), of(1, Passed)]);
         }
-        let of = |(at, outcome): (u64, crate::Outcome)| Attempt { commit: "z", baseline: "k", started_unix_ms: 100 + at, outcome };
+        let of = |(at, outcome): (u64, crate::Outcome)| Attempt {
+            commit: "z",
+            baseline: "k",
+            started_unix_ms: 100 + at,
+            outcome,
+        };
         attempts.extend((0..).zip(last.iter().copied()).map(of));
         judge(&attempts)
     }
@@ -209,7 +221,9 @@ mod tests {
     #[test]
     fn a_broken_test_is_never_hidden() {
         let broken = judged(&[Failed; 30]);
-        let Weight::Blocks(Block::Broken { since }) = weigh(Verdict::Failed, Some(&quarantine()), &broken, NOW) else {
+        let Weight::Blocks(Block::Broken { since }) =
+            weigh(Verdict::Failed, Some(&quarantine()), &broken, NOW)
+        else {
             panic!("30 failures in a row are not luck: {broken:?}");
         };
         assert_eq!(since.commit, "z");

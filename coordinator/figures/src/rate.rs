@@ -83,9 +83,12 @@ mod tests {
     #[test]
     fn intervals_are_those_of_the_literature() {
         // Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 1998, table I, method 3.
-        for (hits, of, low, high) in
-            [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
-        {
+        for (hits, of, low, high) in [
+            (81, 263, 0.2553, 0.3662),
+            (15, 148, 0.0624, 0.1605),
+            (0, 20, 0.0, 0.1611),
+            (1, 29, 0.0061, 0.1718),
+        ] {
             let Interval { low: told_low, high: told_high } = Rate::new(hits, of).interval();
             assert!((told_low - low).abs() < 5e-5 && (told_high - high).abs() < 5e-5, "{hits} of {of}");
         }

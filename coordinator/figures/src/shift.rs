@@ -203,7 +203,8 @@ impl Search<'_> {
         let levels = [&self.logs[window.0..cut], &self.logs[cut..window.1]].map(robust::median);
         let change = (levels[1] - levels[0]).abs();
         let difference_us = (levels[1].exp() - levels[0].exp()).abs();
-        let is_small = change < self.settings.ratio_min.ln() || difference_us < self.settings.difference_min_us as f64;
+        let is_small =
+            change < self.settings.ratio_min.ln() || difference_us < self.settings.difference_min_us as f64;
         if is_small { 2.0 - change.min(1.0) } else { self.p_of(window) }
     }
 

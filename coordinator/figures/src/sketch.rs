@@ -49,9 +49,10 @@ fn bounds_of(bucket: u16) -> (u64, u64) {
 /// The value that stands for a bucket: as far from its smallest as from its largest, as shares of these.
 fn middle_of(bucket: u16) -> u64 {
     let (low, high) = bounds_of(bucket);
-    let (wide_low, wide_high) = (u128::from(low), u128::from(high));
-    let middle = (2 * wide_low * wide_high).checked_div(wide_low + wide_high).unwrap_or(0);
-    u64::try_from(middle).expect("between two values of the type")
+    // 2·low·high / (low + high), in an order that fits.
+    let above = u128::from(low) * u128::from(high - low);
+    let above = above.checked_div(u128::from(low) + u128::from(high)).unwrap_or(0);
+    low + u64::try_from(above).expect("less than from the smallest to the largest")
 }
 
 /// See the module.

@@ -241,7 +241,8 @@ fn colour_of(outcome: Outcome) -> &'static str {
 /// A name that shows as what it is: no control characters, none that turn the direction of text, not too long.
 fn clean(name: &str) -> String {
     let is_odd = |c: char| {
-        c.is_control() || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
     };
     let mut cleaned = String::with_capacity(name.len().min(NAME_MAX));
     for c in name.chars() {
@@ -312,7 +313,10 @@ mod tests {
             of_kind.map(name).collect::<Vec<_>>()
         };
         assert_eq!(names("M"), ["run 17", "worker w1", "lane 0", "worker w2", "lane 3"]);
-        assert_eq!(names("X"), ["queue", "t::a", "rebase", "run", "t::b", "rebase", "run", "t::c", "rebase", "run"]);
+        assert_eq!(
+            names("X"),
+            ["queue", "t::a", "rebase", "run", "t::b", "rebase", "run", "t::c", "rebase", "run"]
+        );
         let failed = events.iter().find(|event| event["name"] == "t::b").expect("it is there");
         assert_eq!((&failed["ts"], &failed["dur"]), (&Value::from(12), &Value::from(25)));
         assert_eq!((&failed["args"]["outcome"], &failed["tid"]), (&Value::from("failed"), &Value::from(4)));
@@ -325,7 +329,8 @@ mod tests {
         let name = format!("</script>\"\\\u{1b}]0;x\u{7}\u{202E}\n{}", "x".repeat(1_000_000));
         let (_, events) = parsed(&Trace::of(&run(vec![attempt(&name, "w\0", 0, 5, Outcome::Passed)])));
         check(&events);
-        let shown = events.iter().find(|event| event["cat"] == "attempt").and_then(|event| event["name"].as_str());
+        let shown =
+            events.iter().find(|event| event["cat"] == "attempt").and_then(|event| event["name"].as_str());
         let shown = shown.expect("it is there");
         assert!(shown.len() <= NAME_MAX && shown.ends_with('…'), "{} bytes", shown.len());
         assert!(shown.starts_with("</script>\"\\"), "JSON's own escapes bring it back as it was");

@@ -21,7 +21,8 @@ fn world() -> World {
 fn change_points_of_suites_are_found_and_few_others_and_no_moving_average_does_as_well() {
     let world = world();
     let told = changes::score(&History::new(&world), Grain::Suite);
-    let (_, andon) = told.scores.iter().find(|(method, _)| *method == Method::Andon).expect("it is one of them");
+    let (_, andon) =
+        told.scores.iter().find(|(method, _)| *method == Method::Andon).expect("it is one of them");
     assert!(andon.precision() >= 0.85 && andon.recall() >= 0.75, "{andon:?}");
     for (method, score) in &told.scores {
         assert!(*method == Method::Andon || score.both() < andon.both(), "{}: {score:?}", method.name());
@@ -36,8 +37,13 @@ fn where_nothing_changes_there_is_hardly_an_alarm() {
     let history = History::new(&world);
     for grain in [Grain::Suite, Grain::Test] {
         let told = changes::score(&history, grain);
-        let alarms = told.scores.iter().find(|(method, _)| *method == Method::Andon).map(|(_, score)| score.wrong);
-        assert!(alarms.expect("it is one of them") * 50 <= told.series, "{alarms:?} in {} series", told.series);
+        let alarms =
+            told.scores.iter().find(|(method, _)| *method == Method::Andon).map(|(_, score)| score.wrong);
+        assert!(
+            alarms.expect("it is one of them") * 50 <= told.series,
+            "{alarms:?} in {} series",
+            told.series
+        );
     }
 }
 

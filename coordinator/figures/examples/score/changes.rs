@@ -85,7 +85,9 @@ pub(crate) fn score(history: &History<'_>, grain: Grain) -> Told {
         for one in &scored {
             let found = match method {
                 Method::Andon => andon(one, &series, &mut told.causes),
-                Method::MovingAverage(percent) => moving_average(&one.series.points, f64::from(percent) / 100.0),
+                Method::MovingAverage(percent) => {
+                    moving_average(&one.series.points, f64::from(percent) / 100.0)
+                }
             };
             score.add(compare(&found, &one.jumps).0);
         }
@@ -196,7 +198,9 @@ fn andon<'a>(one: &'a Scored<'a>, all: &'a [Series<'a>], causes: &mut Vec<(Cause
 fn moving_average(points: &[Point<'_>], threshold: f64) -> Vec<Found> {
     const SHORT: usize = 5;
     const LONG: usize = 20;
-    let mean = |part: &[Point<'_>]| part.iter().map(|point| point.duration_us as f64).sum::<f64>() / part.len() as f64;
+    let mean = |part: &[Point<'_>]| {
+        part.iter().map(|point| point.duration_us as f64).sum::<f64>() / part.len() as f64
+    };
     let (mut found, mut is_armed) = (Vec::new(), true);
     for end in LONG + SHORT..=points.len() {
         let start = end - SHORT;

@@ -61,7 +61,8 @@ pub(crate) fn flaky(history: &History<'_>) -> Vec<(&'static str, Score)> {
             !history.is_broken(at, run.commit) && attempts.iter().any(|attempt| has_failed(attempt))
         });
         count(&mut andon, judged(&runs).first_seen.is_some(), has_flaked);
-        let first_failed: Vec<bool> = runs.iter().filter_map(|(_, attempts)| attempts.first().map(|at| has_failed(at))).collect();
+        let first_failed: Vec<bool> =
+            runs.iter().filter_map(|(_, attempts)| attempts.first().map(|at| has_failed(at))).collect();
         let is_told = first_failed.windows(WINDOW).any(|window| {
             let share = window.iter().filter(|failed| **failed).count() as f64 / WINDOW as f64;
             (0.05..=0.6).contains(&share)

@@ -44,7 +44,8 @@ fn broken_tests_fail_always_and_only_flaky_ones_fail_else() {
     let mut seen = 0;
     for run in world.runs() {
         for attempt in &run.attempts {
-            let is_broken = world.truth().breakages.iter().any(|one| one.at == attempt.at && one.holds(run.commit));
+            let is_broken =
+                world.truth().breakages.iter().any(|one| one.at == attempt.at && one.holds(run.commit));
             match attempt.outcome {
                 Outcome::Infrastructure => {}
                 outcome if is_broken => assert_eq!(outcome, Outcome::Failed),
@@ -60,7 +61,8 @@ fn broken_tests_fail_always_and_only_flaky_ones_fail_else() {
 #[test]
 fn every_kind_of_flake_and_cause_comes_up() {
     let world = World::new(Model { flaky: 0.5, ..Model::default() });
-    let kinds: std::collections::HashSet<_> = world.truth().flakes.values().map(std::mem::discriminant).collect();
+    let kinds: std::collections::HashSet<_> =
+        world.truth().flakes.values().map(std::mem::discriminant).collect();
     assert_eq!(kinds.len(), 5);
     let of = |cause| world.truth().moved.iter().filter(|moved| moved.cause == cause).count();
     let model = world.model();

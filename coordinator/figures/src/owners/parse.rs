@@ -7,7 +7,8 @@ use globset::Glob;
 
 use super::rules::Rules;
 use super::{
-    Dialect, MISTAKES_MAX, Mistake, OWNERS_MAX, Owner, Owners, RULES_MAX, Reason, Role, Rule, Section, WORD_MAX, pattern,
+    Dialect, MISTAKES_MAX, Mistake, OWNERS_MAX, Owner, Owners, RULES_MAX, Reason, Role, Rule, Section,
+    WORD_MAX, pattern,
 };
 
 /// A mistake names no more of what was written, in characters.
@@ -161,7 +162,13 @@ impl Reading {
         Ok(())
     }
 
-    fn rule(&mut self, line: usize, written: &str, owners: Vec<Owner>, is_exclusion: bool) -> Result<(), Reason> {
+    fn rule(
+        &mut self,
+        line: usize,
+        written: &str,
+        owners: Vec<Owner>,
+        is_exclusion: bool,
+    ) -> Result<(), Reason> {
         if owners.len() > OWNERS_MAX {
             return Err(Reason::TooManyOwners);
         }
@@ -209,7 +216,8 @@ fn heading(written: &str) -> Option<Heading<'_>> {
         Some(rest) => rest.split_once(']').map(|(approvals, owners)| (Some(approvals), owners))?,
         None => (None, rest),
     };
-    let is_heading = !name.trim().is_empty() && (owners.is_empty() || owners.starts_with(char::is_whitespace));
+    let is_heading =
+        !name.trim().is_empty() && (owners.is_empty() || owners.starts_with(char::is_whitespace));
     is_heading.then_some(Heading { name: name.trim(), is_optional, approvals, owners })
 }
 
@@ -250,7 +258,8 @@ fn name_of(name: &str, dialect: Dialect) -> Option<Owner> {
 }
 
 fn is_address(word: &str) -> bool {
-    let is_odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '#' | ',' | '@');
+    let is_odd =
+        |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"' | '#' | ',' | '@');
     let is_part = |part: &str| !part.is_empty() && !part.contains(is_odd);
     word.split_once('@').is_some_and(|(local, domain)| is_part(local) && is_part(domain))
 }

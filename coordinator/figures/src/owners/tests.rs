@@ -151,13 +151,7 @@ fn escaped_spaces_are_part_of_a_path_and_braces_mean_themselves() {
         check(
             "/with\\ space/ @s\n/{a,b} @braces\n/star\\* @star\n",
             dialect,
-            &[
-                ("with space/x", "@s"),
-                ("{a,b}", "@braces"),
-                ("a", ""),
-                ("star*", "@star"),
-                ("starry", ""),
-            ],
+            &[("with space/x", "@s"), ("{a,b}", "@braces"), ("a", ""), ("star*", "@star"), ("starry", "")],
         );
     }
 }
@@ -240,7 +234,10 @@ fn gitlab_sections_have_default_owners_approvals_and_may_be_optional() {
     );
     let of = |path: &str| {
         let owned = owners.of(path);
-        owned.into_iter().map(|owned| (owned.section.map(str::to_owned), owned.is_optional, owned.approvals, owned.line)).collect::<Vec<_>>()
+        owned
+            .into_iter()
+            .map(|owned| (owned.section.map(str::to_owned), owned.is_optional, owned.approvals, owned.line))
+            .collect::<Vec<_>>()
     };
     assert_eq!(of("docs/x"), [(Some("Docs".to_owned()), false, 2, 2)]);
     assert_eq!(of("model/db/x"), [(Some("Database".to_owned()), true, 1, 5)]);

@@ -173,7 +173,8 @@ impl<'a> Sides<'a> {
     /// Something that was the same before, and is the same, another, since.
     fn change(&self, of: fn(&Point<'a>) -> &'a str) -> Option<Change> {
         let (from, to) = (most_of(&self.before, of)?, most_of(&self.after, of)?);
-        let is_lasting = self.before.iter().all(|point| of(point) != to) && self.after.iter().all(|point| of(point) != from);
+        let is_lasting = self.before.iter().all(|point| of(point) != to)
+            && self.after.iter().all(|point| of(point) != from);
         is_lasting.then(|| Change { from: from.to_owned(), to: to.to_owned() })
     }
 
@@ -182,7 +183,8 @@ impl<'a> Sides<'a> {
         if self.before.len() < SEGMENT_MIN || self.after.len() < SEGMENT_MIN {
             return None;
         }
-        let logs = |side: &[&Point<'_>]| side.iter().map(|point| log_of(point.duration_us)).collect::<Vec<_>>();
+        let logs =
+            |side: &[&Point<'_>]| side.iter().map(|point| log_of(point.duration_us)).collect::<Vec<_>>();
         let (before, after) = (logs(&self.before), logs(&self.after));
         let noise = robust::noise(&[before.clone(), after.clone()].concat());
         let error = MEDIAN_ERROR * noise * (1.0 / before.len() as f64 + 1.0 / after.len() as f64).sqrt();

@@ -76,7 +76,8 @@ mod tests {
         let mut held = 0;
         for seed in 0..100 {
             let mut dice = crate::dice::Dice::new(&[seed]);
-            let window: Vec<f64> = (0..60).map(|at| if at < 30 { 0.0 } else { 1.0 } + dice.normal()).collect();
+            let window: Vec<f64> =
+                (0..60).map(|at| if at < 30 { 0.0 } else { 1.0 } + dice.normal()).collect();
             let found = locate(&window);
             assert!(found.first <= found.split && found.split <= found.last);
             held += usize::from((found.first..=found.last).contains(&30));

@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn a_change_is_unlikely_to_be_none() {
         let mut dice = Dice::new(&[6]);
-        let window: Vec<f64> = (0..40).map(|at| if at < 20 { 0.0 } else { 0.5 } + 0.1 * dice.normal()).collect();
+        let window: Vec<f64> =
+            (0..40).map(|at| if at < 20 { 0.0 } else { 0.5 } + 0.1 * dice.normal()).collect();
         assert!(chance(&window, 1) <= 0.001);
         assert_eq!(chance(&window, 1), chance(&window, 1));
     }

@@ -87,7 +87,10 @@ fn what_is_not_worth_telling_is_not_told() {
     assert_eq!(found(&durations(&[(1.0, 50), (1.5, 50)], 0.02, 7)), [], "half a millisecond");
     let settings = Settings { difference_min_us: 0, ratio_min: 1.02, ..Settings::default() };
     let commits = commits(100);
-    assert_eq!(shifts(&points(&commits, &durations(&[(200.0, 50), (206.0, 50)], 0.005, 6)), &settings).len(), 1);
+    assert_eq!(
+        shifts(&points(&commits, &durations(&[(200.0, 50), (206.0, 50)], 0.005, 6)), &settings).len(),
+        1
+    );
     assert_eq!(shifts(&points(&commits, &durations(&[(1.0, 50), (1.5, 50)], 0.02, 7)), &settings).len(), 1);
 }
 

@@ -42,7 +42,9 @@ fn attributed(own: At, siblings: At, others: &[At]) -> Attribution {
     let names: Vec<String> = (0..others.len()).map(|other| format!("other{other}")).collect();
     let mut all = vec![series("shop", "a", &commits, own, 1)];
     all.extend([("b", 2), ("c", 3)].map(|(name, seed)| series("shop", name, &commits, siblings, seed)));
-    all.extend((4..).zip(&names).zip(others).map(|((seed, name), at)| series(name, "x", &commits, *at, seed)));
+    all.extend(
+        (4..).zip(&names).zip(others).map(|((seed, name), at)| series(name, "x", &commits, *at, seed)),
+    );
     let found = shifts(&all[0].points, &Settings::default());
     assert_eq!(found.len(), 1, "{found:?}");
     attribute(&found[0], &all[0], &all)
