@@ -107,6 +107,10 @@ pub struct Shift {
     pub first: usize,
     /// to this one.
     pub last: usize,
+    /// The level before begins with this point,
+    pub from: usize,
+    /// and the level after ends before this one.
+    pub to: usize,
 }
 
 impl Shift {
@@ -150,6 +154,8 @@ pub fn shifts(points: &[Point<'_>], settings: &Settings) -> Vec<Shift> {
             share: at.share,
             first: skipped + window.0 + at.first.min(cut - window.0),
             last: skipped + window.0 + at.last.max(cut - window.0),
+            from: skipped + window.0,
+            to: skipped + window.1,
         });
     }
     found

@@ -20,16 +20,19 @@ use crate::Rate;
 pub const CONTROLS_MAX: usize = 200;
 
 /// So many points on each side of a change are looked at.
-const SIDE_MAX: usize = 12;
+const SIDE_MAX: usize = 8;
 
 /// So many controls can say something; fewer are chance.
 const CONTROLS_MIN: u64 = 2;
 
-/// A control has moved if it did so by this share of the change, and by more than its noise.
+/// A control has moved if it did so by this share of the change.
 const MOVED_SHARE: f64 = 0.5;
 
-/// A control's own noise, in standard errors of its difference.
-const NOISE_FACTOR: f64 = 2.0;
+/// A control can show a change of so many standard errors of its own: then it is wrong in one case of fifteen, either way.
+const SHOWN_ERRORS: f64 = 3.0;
+
+/// A change is where it was found, or so many points beside it.
+const MARGIN: usize = 1;
 
 /// The standard error of a median beside that of a mean, of normal noise.
 const MEDIAN_ERROR: f64 = 1.253_314_137_315_5;
@@ -146,28 +149,30 @@ fn decide(evidence: &Evidence) -> Cause {
 struct Sides<'a> {
     before: Vec<&'a Point<'a>>,
     after: Vec<&'a Point<'a>>,
-    before_unix_ms: u64,
-    after_unix_ms: u64,
+    /// Of the first and last point of the level before and of that after, UTC in milliseconds: beyond are other changes.
+    times: [u64; 4],
 }
 
 impl<'a> Sides<'a> {
     fn new(shift: &Shift, points: &'a [Point<'a>]) -> Option<Self> {
-        let before_unix_ms = points.get(shift.first.checked_sub(1)?)?.at_unix_ms;
-        let after_unix_ms = points.get(shift.last)?.at_unix_ms;
-        let (before, after) = (points.get(..shift.first)?, points.get(shift.last..)?);
-        Some(Self { before: last_of(before), after: first_of(after), before_unix_ms, after_unix_ms })
+        let whole = [points.get(shift.from..shift.first)?, points.get(shift.last..shift.to)?];
+        let [before, after] = whole.map(|side| if side.len() < SEGMENT_MIN + MARGIN { 0 } else { MARGIN });
+        let (before, after) = (&whole[0][..whole[0].len() - before], &whole[1][after..]);
+        Some(Self {
+            times: [before.first()?, before.last()?, after.first()?, after.last()?]
+                .map(|point| point.at_unix_ms),
+            before: last_of(before),
+            after: first_of(after),
+        })
     }
 
-    /// Of another series at the same time.
+    /// Of another series at the same times.
     fn at(of: &Sides<'_>, points: &'a [Point<'a>]) -> Self {
-        let before = points.partition_point(|point| point.at_unix_ms <= of.before_unix_ms);
-        let after = points.partition_point(|point| point.at_unix_ms < of.after_unix_ms).max(before);
-        Self {
-            before: last_of(&points[..before]),
-            after: first_of(&points[after..]),
-            before_unix_ms: of.before_unix_ms,
-            after_unix_ms: of.after_unix_ms,
-        }
+        let until = |time: u64| points.partition_point(|point| point.at_unix_ms <= time);
+        let from = |time: u64| points.partition_point(|point| point.at_unix_ms < time);
+        let side = |first: u64, last: u64| points.get(from(first)..until(last)).unwrap_or_default();
+        let [first, before, after, last] = of.times;
+        Self { before: last_of(side(first, before)), after: first_of(side(after, last)), times: of.times }
     }
 
     /// Something that was the same before, and is the same, another, since.
@@ -188,9 +193,8 @@ impl<'a> Sides<'a> {
         let (before, after) = (logs(&self.before), logs(&self.after));
         let noise = robust::noise(&[before.clone(), after.clone()].concat());
         let error = MEDIAN_ERROR * noise * (1.0 / before.len() as f64 + 1.0 / after.len() as f64).sqrt();
-        let least = (MOVED_SHARE * change.abs()).max(NOISE_FACTOR * error);
         let theirs = (robust::median(&after) - robust::median(&before)) * change.signum();
-        (NOISE_FACTOR * error <= change.abs()).then_some(theirs >= least)
+        (SHOWN_ERRORS * error <= change.abs()).then_some(theirs >= MOVED_SHARE * change.abs())
     }
 }
 
