@@ -15,7 +15,7 @@
 //! | no owner | nobody owns it | the section's own, or nobody |
 //! | `# …` after the owners | a comment | not one: owners named in it count |
 //!
-//! Patterns are compiled by `globset` and take linear time, whatever a repository writes. Each mistake is told with its line; the rest of the
+//! No pattern takes more time than the product of its length and the path's, and none more room than its text, whatever a repository writes. Each mistake is told with its line; the rest of the
 //! file holds. It reads no file: text in, owners out. Gitea's and Forgejo's files, whose patterns are regular expressions, are none of
 //! these two and are not read.
 

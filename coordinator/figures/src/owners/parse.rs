@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use globset::Glob;
-
+use super::pattern::Glob;
 use super::rules::Rules;
 use super::{
     Dialect, MISTAKES_MAX, Mistake, OWNERS_MAX, Owner, Owners, RULES_MAX, Reason, Role, Rule, Section,
@@ -183,14 +182,9 @@ impl Reading {
     }
 
     fn done(mut self) -> Owners {
-        let lines: Vec<usize> = self.rules.iter().map(|rule| rule.line).collect();
-        let (rules, refused) = Rules::new(std::mem::take(&mut self.rules), &self.globs);
-        for (rule, why) in refused {
-            self.mistake(lines[rule], Reason::Pattern(why));
-        }
         self.mistakes.sort_by_key(|mistake| mistake.line);
-        let Self { sections, mistakes, mistakes_count, .. } = self;
-        Owners { sections, rules, mistakes, mistakes_count }
+        let Self { sections, rules, globs, mistakes, mistakes_count, .. } = self;
+        Owners { sections, rules: Rules::new(rules, globs), mistakes, mistakes_count }
     }
 }
 
