@@ -10,7 +10,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("andon-proto", &[]),
     ("andon-core", &[]),
-    ("andon-coordinator", &["andon-core", "andon-proto"]),
+    ("andon-coordinator", &["andon-core", "andon-figures", "andon-proto"]),
+    ("andon-figures", &[]),
     ("andon-rewind", &[]),
     ("andon-snapshot", &[]),
     ("andon-worker", &["andon-proto", "andon-rewind", "andon-snapshot"]),
