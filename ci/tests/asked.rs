@@ -18,11 +18,11 @@ const PROJECT: &[(&str, &str)] = &[(
 const TESTS: [&str; 8] = ["a.x", "a.y", "b.x", "b.y", "c.x[1*]", "c.y", "d.x", "d.y"];
 
 fn run(farm: &Coordinator, project: &Path, arguments: &[&str]) -> Output {
-    farm.command(&["run", "--project", "p"]).args(arguments).current_dir(project).output().unwrap()
+    farm.command(&["run", "--project", "p"]).args(arguments).current_dir(project).output().expect("it runs")
 }
 
 fn newest(farm: &Coordinator) -> serde_json::Value {
-    serde_json::from_slice(&farm.run(&["show", "--json"]).stdout).unwrap()
+    serde_json::from_slice(&farm.run(&["show", "--json"]).stdout).expect("JSON")
 }
 
 fn ids(run: &serde_json::Value) -> Vec<String> {

@@ -17,7 +17,7 @@ const SHARING: &[(&str, &str)] = &[(
 )];
 
 fn why(farm: &Coordinator, arguments: &[&str]) -> (Output, serde_json::Value) {
-    let output = farm.command(&["why"]).args(arguments).arg("--json").output().unwrap();
+    let output = farm.command(&["why"]).args(arguments).arg("--json").output().expect("it runs");
     let json = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}{}", said(&output), complained(&output)));
     (output, json)
@@ -31,7 +31,7 @@ fn started(tests: &[&str]) -> (Coordinator, HandWorker, tempfile::TempDir) {
 }
 
 fn run(farm: &Coordinator, project: &tempfile::TempDir) {
-    let run = farm.command(&["run", "--project", "p"]).current_dir(project.path()).output().unwrap();
+    let run = farm.command(&["run", "--project", "p"]).current_dir(project.path()).output().expect("it runs");
     assert_eq!(run.status.code(), Some(100), "{}{}", said(&run), complained(&run));
 }
 

@@ -42,6 +42,10 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// What the services ask of the driver.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "commands are moved once; what is large is a run that is asked for, and rare"
+)]
 pub(crate) enum Command {
     /// A run is submitted.
     Submit { header: RunHeader, plan: Plan, start: Start, reply: oneshot::Sender<Submitted> },

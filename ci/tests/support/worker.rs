@@ -211,7 +211,7 @@ impl Rules {
     fn message(&mut self, test: &str, before: &BTreeSet<&str>) -> Option<String> {
         let runs = self.runs.entry(test.to_owned()).or_default();
         *runs += 1;
-        let is_turn = self.flaky.get(test).is_some_and(|each| (*runs - 1) % each == 0);
+        let is_turn = self.flaky.get(test).is_some_and(|each| (*runs - 1).is_multiple_of(*each));
         let polluted = self.polluted.get(test).filter(|by| before.contains(by.as_str()));
         let flaky = is_turn.then(|| "now and then".to_owned());
         self.failing.get(test).cloned().or_else(|| polluted.map(|by| format!("{by} was here"))).or(flaky)

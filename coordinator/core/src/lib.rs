@@ -57,6 +57,10 @@ pub use restore::Stored;
 
 /// Everything that can happen to the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "inputs are moved once; what is large is a run that is asked for, and rare"
+)]
 pub enum Input {
     /// A run is asked for. Answered by [`Effect::Accepted`] with the same ticket.
     Submit {

@@ -21,6 +21,7 @@ pub(crate) type SessionId = u64;
 
 /// What waits for the driver.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "what is large is a run that is asked for, and rare")]
 pub(crate) enum Command {
     Submit { wish: usize, asked: Wish },
     Cancel { run: RunId },

@@ -100,7 +100,7 @@ fn everything_that_can_happen_does() {
     assert!(missing.is_empty(), "never happened: {missing:?}\nhappened: {seen:#?}");
 }
 
-const EXPECTED: [&str; 38] = [
+const EXPECTED: [&str; 39] = [
     "verdict Passed",
     "verdict Failed",
     "verdict Flaky",
