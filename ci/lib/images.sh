@@ -12,6 +12,8 @@ WORKER_IMAGE=andon-worker:dev
 MYSQL_IMAGE=andon-sample/mysql:9.7
 MARIADB_IMAGE=andon-sample/mariadb:11.8
 BASE_IMAGE=debian:trixie-slim
+TEST_SUITE_IMAGE=andon-tests/suite:1
+VANDAL_IMAGE=andon-tests/vandal:1
 
 image_id() { docker image inspect -f '{{.Id}}' "$1" 2>/dev/null || true; }
 image_content() { docker image inspect -f "{{index .Config.Labels \"$CONTENT_LABEL\"}}" "$1" 2>/dev/null || true; }
@@ -107,4 +109,16 @@ ensure_worker_image() {
   build_image "$WORKER_IMAGE" "$stage" Dockerfile "$BASE_IMAGE" || die "could not build $WORKER_IMAGE"
   timeout 30 docker run --rm --network none --entrypoint andon "$WORKER_IMAGE" --version >"$ANDON_CI_DIR/worker-version.log" 2>&1 ||
     die "the andon of this machine does not run in $WORKER_IMAGE: $(tail -n 1 "$ANDON_CI_DIR/worker-version.log")"
+}
+
+# What the end-to-end tests of one kind share is made once, here: in each test's own farm the packages took longer than the tests.
+ensure_test_suite_image() {
+  ensure_base trixie || die "no base image $BASE_IMAGE"
+  build_image "$TEST_SUITE_IMAGE" "$ANDON_ROOT/tests/fixtures/suite" Dockerfile "$BASE_IMAGE" || die "could not build $TEST_SUITE_IMAGE"
+}
+
+# The tools of all vandals, and the servers that the sample has no image of.
+ensure_vandal_image() {
+  ensure_base trixie || die "no base image $BASE_IMAGE"
+  build_image "$VANDAL_IMAGE" "$ANDON_ROOT/tests/fixtures/vandal/ci" Dockerfile "$BASE_IMAGE" || die "could not build $VANDAL_IMAGE"
 }

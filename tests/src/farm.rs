@@ -17,7 +17,7 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// Starts coordinator and worker boxes with the database image shared, and waits until they are ready.
+    /// Starts coordinator and worker boxes with the images of most fixtures shared, and waits until they are ready.
     #[must_use]
     pub fn up(workers: u32, lanes: u32, more: &[&str]) -> Self {
         Self::up_with_store(workers, lanes, more, None)
@@ -49,8 +49,15 @@ impl Farm {
             "127.0.0.1:0",
         ]);
         ok(up.args(more));
-        ok(farm.andon().args(["image", "add", &stage("ANDON_TEST_DB_IMAGE"), "debian:trixie-slim"]));
+        farm.add_images(
+            &["ANDON_TEST_DB_IMAGE", "ANDON_TEST_BASE_IMAGE", "ANDON_TEST_SUITE_IMAGE"].map(stage),
+        );
         farm
+    }
+
+    /// Gives images of this machine's engine to the workers.
+    pub fn add_images(&self, images: &[String]) {
+        ok(self.andon().args(["image", "add"]).args(images));
     }
 
     /// The `andon` command, pointed at this farm.

@@ -14,7 +14,8 @@ pub struct Project {
 }
 
 impl Project {
-    /// A copy of `tests/fixtures/NAME`, committed. `@DB@` in its compose file becomes the database image.
+    /// A copy of `tests/fixtures/NAME`, committed. `@DB@` and `@SUITE@` in its compose file and Dockerfiles become the images
+    /// that the stage has prepared.
     #[must_use]
     pub fn from_fixture(name: &str) -> Self {
         Self::from_parts(&[fixture(name)])
@@ -34,9 +35,10 @@ impl Project {
         for part in parts {
             ok(Command::new("cp").arg("-r").arg(part).arg(project.copy()));
         }
-        let compose = project.copy().join("compose.yaml");
-        if let Ok(text) = std::fs::read_to_string(&compose) {
-            std::fs::write(&compose, text.replace("@DB@", &stage("ANDON_TEST_DB_IMAGE"))).expect("compose");
+        for file in ["compose.yaml", "suite/Dockerfile", "app/Dockerfile"] {
+            let Ok(text) = std::fs::read_to_string(project.copy().join(file)) else { continue };
+            let text = text.replace("@DB@", &stage("ANDON_TEST_DB_IMAGE"));
+            project.write(file, &text.replace("@SUITE@", &stage("ANDON_TEST_SUITE_IMAGE")));
         }
         ok(Command::new("git").args(["init", "-q", "--bare", "-b", "main"]).arg(project.bare()));
         project.git(&["init", "-q", "-b", "main"]);

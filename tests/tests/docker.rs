@@ -5,12 +5,11 @@ use std::process::Command;
 
 use andon_tests::farm::Farm;
 use andon_tests::project::Project;
-use andon_tests::{ok, run, stage};
+use andon_tests::{ok, run};
 
 /// The fixture, with the wheel of Testcontainers beside its Dockerfile.
 fn project() -> Project {
     let project = Project::from_fixture("docker");
-    project.replace("suite/Dockerfile", "@DB@", &stage("ANDON_TEST_DB_IMAGE"));
     ok(Command::new("python3")
         .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
         .args(["--only-binary", ":all:", "testcontainers==4.*", "-d"])

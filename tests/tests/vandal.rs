@@ -26,13 +26,16 @@ fn assemble(folder: &TempDir, kind: &str, tests: usize, unit: &str) -> std::path
     };
     let project = folder.path().join(format!("{kind}-{unit}"));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/vandal/assemble");
-    ok(Command::new(script).env_remove("VANDAL_IMAGE").arg(&project).args([
-        kind,
-        &tests.to_string(),
-        unit,
-        &image,
-    ]));
+    let mut script = Command::new(script);
+    script.env("VANDAL_IMAGE", stage("ANDON_TEST_VANDAL_IMAGE"));
+    ok(script.arg(&project).args([kind, &tests.to_string(), unit, &image]));
     project
+}
+
+fn farm(lanes: u32, more: &[&str]) -> Farm {
+    let farm = Farm::up(1, lanes, more);
+    farm.add_images(&[stage("ANDON_TEST_VANDAL_IMAGE")]);
+    farm
 }
 
 fn vandalise(farm: &Farm, project: &Path) -> Value {
@@ -63,7 +66,7 @@ fn no_leak_with(driver: &str, kinds: &[&str], rebases: usize) {
 /// Which drivers really did it, by kind.
 fn no_leak(driver: &str, kinds: &[&str], rebases: usize) -> Vec<(String, Vec<String>)> {
     let folder = tempfile::tempdir().expect("a folder");
-    let farm = Farm::up(1, 2, &["--driver", driver]);
+    let farm = farm(2, &["--driver", driver]);
     let mut all = Vec::new();
     for kind in kinds {
         let shown = vandalise(&farm, &assemble(&folder, kind, rebases, "test"));
@@ -107,7 +110,7 @@ fn rewind_leaves_nothing_of_what_vandals_did_and_restarts_what_it_cannot_take_ba
 #[test]
 fn without_rebases_the_probes_find_what_vandals_did() {
     let folder = tempfile::tempdir().expect("a folder");
-    let farm = Farm::up(1, 1, &[]);
+    let farm = farm(1, &[]);
     let shown = vandalise(&farm, &assemble(&folder, "database", 8, "never"));
     assert!(!leaks(&shown).is_empty(), "the probes do not bite: {shown:#}");
 }
