@@ -1,6 +1,7 @@
 //! Baselines through a registry, on a whole farm: they go from box to registry to box, and the coordinator holds none.
 
 use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -46,10 +47,16 @@ impl Drop for Registry {
     }
 }
 
-/// This machine, as a box on the engine's own bridge sees it.
-fn host() -> String {
-    let format = "{{(index .IPAM.Config 0).Gateway}}";
-    ok(Command::new("docker").args(["network", "inspect", "bridge", "--format", format])).trim().to_owned()
+/// This machine, as a box on the engine's own bridge sees it: where it would send from to that network. (Of a bridge that it has just
+/// made, an engine does not say the gateway.)
+fn host() -> IpAddr {
+    let format = "{{(index .IPAM.Config 0).Subnet}}";
+    let subnet = ok(Command::new("docker").args(["network", "inspect", "bridge", "--format", format]));
+    let (network, _) = subnet.trim().split_once('/').expect("a subnet has a length");
+    let [a, b, c, d] = network.parse::<Ipv4Addr>().expect("an address").octets();
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect((Ipv4Addr::new(a, b, c, d + 2), 9)).expect("there is a way to the bridge");
+    socket.local_addr().expect("an address").ip()
 }
 
 /// What lies in the coordinator's blob store, by name.
