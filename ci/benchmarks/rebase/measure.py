@@ -10,15 +10,17 @@ import datetime
 import json
 import os
 import platform
-import re
 import shutil
-import socket
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 
-import peers
-import rounds
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import farm  # noqa: E402
+import peers  # noqa: E402
+import rounds  # noqa: E402
 
 CYCLES = 4
 # A test that takes a second, for the row that shows what is waited for between tests.
@@ -104,22 +106,14 @@ class Andon:
     """A farm of one box with one lane, for one driver, one kind of pool and one cycle."""
 
     def __init__(self, arguments, driver, pool):
-        self.binary, self.image, self.db = arguments.andon, arguments.worker, arguments.image
+        self.image, self.db, self.driver = arguments.worker, arguments.image, driver
         self.shop, self.fixture = Path(arguments.shop), Path(arguments.three)
-        self.state, self.driver, self.pool = Path(arguments.state), driver, pool
+        self.farm = farm.Farm(arguments.andon, self.image, arguments.state, ANDON_POOL_KIND=pool)
 
-    def call(self, *words, **options):
-        environment = {**os.environ, "ANDON_STATE": str(self.state), "ANDON_POOL_KIND": self.pool}
-        return subprocess.run([self.binary, *words], env=environment, check=True, text=True, **options)
-
-    def __enter__(self):
-        self.call("up", "--workers", "1", "--lanes", "1", "--image", self.image, "--driver", self.driver,
-                  "--listen", f"127.0.0.1:{free_port()}")
-        self.call("image", "add", self.db, "debian:trixie-slim", stdout=subprocess.DEVNULL)
-        return self
-
-    def __exit__(self, *_):
-        self.call("down", "--purge", stdout=subprocess.DEVNULL)
+    @contextlib.contextmanager
+    def up(self):
+        with self.farm.up([self.db], "--lanes", "1", "--driver", self.driver):
+            yield self
 
     def project(self, folder, stack, count, thinks):
         shutil.rmtree(folder, ignore_errors=True)
@@ -127,37 +121,30 @@ class Andon:
         for file in ("rounds.py", "three.py"):
             shutil.copy(Path(__file__).parent / file, folder)
         compose = folder / "compose.yaml"
-        text = re.sub(r"image: andon-sample/\S+", f"image: {self.db}", compose.read_text())
+        farm.with_database(folder, self.db)
+        text = compose.read_text()
         if stack == "three":
-            for part in ("postgres", "redis", "suite"):
-                shutil.copytree(self.fixture / part, folder / part)
+            for part in (self.fixture / "postgres", self.fixture / "redis", self.fixture.parent / "suite"):
+                shutil.copytree(part, folder / part.name)
             services, volumes = text.split("volumes:\n  data:")
             text = f"{services}{THREE_SERVICES}  data:{volumes}"
         compose.write_text(text)
         ids = " ".join(f"{think}" for think in thinks)
         (folder / "andon.toml").write_text(PROJECT.format(stack=stack, ids=ids, count=count, **STACKS[stack]))
-        git = ["git", "-C", str(folder), "-c", "user.name=bench", "-c", "user.email=bench@andon.invalid"]
-        for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "rounds"]):
-            subprocess.run([*git, *words], check=True)
+        farm.commit_all(folder)
 
     def blocks(self, folder, stack, count, thinks):
         """The rounds of one run: a block for each think time."""
         self.project(folder, stack, count, thinks)
-        self.call("run", cwd=folder)
-        run = str(json.loads(self.call("show", "--json", cwd=folder, stdout=subprocess.PIPE).stdout)["run"])
+        self.farm.call("run", cwd=folder)
+        run = str(self.farm.json("show", cwd=folder)["run"])
         box = peers.docker("ps", "-q", "--filter", f"ancestor={self.image}").split()
         memory = peers.memory_mib(*box)
         for think in thinks:
-            log = self.call("logs", run, f"{think}", cwd=folder, stdout=subprocess.PIPE).stdout
+            log = self.farm.said("logs", run, f"{think}", cwd=folder)
             lines = [line.split(" ", 1) for line in log.splitlines() if line.startswith(("ROUND ", "BLOCK "))]
             block = next(json.loads(rest) for kind, rest in lines if kind == "BLOCK")
             yield think, [json.loads(rest) for kind, rest in lines if kind == "ROUND"], block, memory
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @dataclasses.dataclass
@@ -355,13 +342,13 @@ def page(rows, arguments, server, cycles):
 def cycle(arguments, rows, ways, right, count):
     farms = dict.fromkeys((way.driver, way.pool) for way in ANDON_WAYS)
     for driver, pool in farms:
-        with Andon(arguments, driver, pool) as farm:
+        with Andon(arguments, driver, pool).up() as andon:
             for stack in STACKS:
                 own = {way.think: way for way in ANDON_WAYS if (way.driver, way.pool, way.stack) == (driver, pool, stack)}
                 if not own:
                     continue
                 folder = Path(arguments.scratch) / "project"
-                for think, done, block, memory in farm.blocks(folder, stack, count, list(own)):
+                for think, done, block, memory in andon.blocks(folder, stack, count, list(own)):
                     way = own[think]
                     row = rows.setdefault(way.name, Row(way.label, stack))
                     row.rounds += done

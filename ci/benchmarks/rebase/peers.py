@@ -15,7 +15,11 @@ PREFIX = "andon-bench"
 
 
 def docker(*arguments, **options):
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options).stdout.strip()
+    try:
+        return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True, **options).stdout.strip()
+    except subprocess.CalledProcessError as error:
+        error.add_note(f"{error.stdout}{error.stderr}")
+        raise
 
 
 def address(container):

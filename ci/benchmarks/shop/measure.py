@@ -10,9 +10,7 @@ import json
 import os
 import platform
 import random
-import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,8 +18,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "rebase"))
+sys.path[:0] = [str(HERE.parent / "rebase"), str(HERE.parent)]
 
+import farm  # noqa: E402
 import peers  # noqa: E402
 import rounds  # noqa: E402
 
@@ -81,44 +80,27 @@ class Andon:
     """A farm of one box with a lane for each processor, and one driver."""
 
     def __init__(self, arguments, driver):
-        self.of, self.state, self.driver = arguments, Path(arguments.state) / driver, driver
+        self.farm = farm.Farm(arguments.andon, arguments.worker, Path(arguments.state) / driver)
+        self.image, self.driver = arguments.image, driver
 
-    def call(self, *words, **options):
-        environment = {**os.environ, "ANDON_STATE": str(self.state)}
-        return subprocess.run([self.of.andon, *words], env=environment, text=True, **options)
-
-    def __enter__(self):
-        self.call("up", "--workers", "1", "--lanes", str(LANES), "--image", self.of.worker, "--driver", self.driver,
-                  "--listen", f"127.0.0.1:{free_port()}", check=True)
-        self.call("image", "add", self.of.image, "debian:trixie-slim", check=True, stdout=subprocess.DEVNULL)
-        return self
-
-    def __exit__(self, *_):
-        self.call("down", "--purge", check=False, stdout=subprocess.DEVNULL)
+    @contextlib.contextmanager
+    def up(self):
+        with self.farm.up([self.image], "--lanes", str(LANES), "--driver", self.driver):
+            yield self
 
     def run(self, folder):
         """A run of all tests: what `show --json` tells, and what the processors did meanwhile."""
         began = rounds.busy_s()
-        code = self.call("run", cwd=folder, stdout=subprocess.DEVNULL).returncode
+        code = self.farm.call("run", check=False, cwd=folder, stdout=subprocess.DEVNULL).returncode
         assert code in (0, 100), f"andon run ended with {code}"
         worked = rounds.busy_s() - began
-        shown = json.loads(self.call("show", "--json", cwd=folder, check=True, stdout=subprocess.PIPE).stdout)
-        return {**shown, "cpu_s": worked}
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return {**self.farm.json("show", cwd=folder), "cpu_s": worked}
 
 
 def commit(folder, text, image):
     (folder / "andon.toml").write_text(text)
-    compose = folder / "compose.yaml"
-    compose.write_text(re.sub(r"image: andon-sample/\S+", f"image: {image}", compose.read_text()))
-    git = ["git", "-C", str(folder), "-c", "user.name=bench", "-c", "user.email=bench@andon.invalid"]
-    for words in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], ["commit", "-q", "--allow-empty", "-m", "bench"]):
-        subprocess.run([*git, *words], check=True)
+    farm.with_database(folder, image)
+    farm.commit_all(folder)
 
 
 class Suite:
@@ -136,9 +118,9 @@ class Suite:
         first, copy, self.command = peers.committed(arguments.image, seed, NAME, self.image)
         peers.remove(first, copy)
 
-    def on_andon(self, farm):
-        run = farm.run(self.folder)
-        self.runs[farm.driver].append(run)
+    def on_andon(self, andon):
+        run = andon.run(self.folder)
+        self.runs[andon.driver].append(run)
         verdicts = {test["id"]: SAME.get(test["verdict"], test["verdict"]) for test in run["tests"]}
         assert not self.verdicts or verdicts == self.verdicts, "two runs of Andon's differ"
         self.verdicts = verdicts
@@ -306,16 +288,16 @@ def page(arguments, all_suites):
 
 def measure(arguments, all_suites):
     with contextlib.ExitStack() as stack:
-        farms = [stack.enter_context(Andon(arguments, driver)) for driver in DRIVERS]
+        farms = [stack.enter_context(Andon(arguments, driver).up()) for driver in DRIVERS]
         for suite in all_suites:
             suite.prepare(arguments)
-            for farm in farms:
+            for andon in farms:
                 # Images and baselines are made before the clock runs.
-                farm.run(suite.folder)
+                andon.run(suite.folder)
         for cycle in range(arguments.cycles):
             for suite in all_suites:
-                for farm in farms:
-                    suite.on_andon(farm)
+                for andon in farms:
+                    suite.on_andon(andon)
                 count = (arguments.sample if suite.grain == "test" else arguments.classes) // arguments.cycles
                 for number, way in enumerate(WAYS):
                     suite.on_peer(way, suite.sample(count, cycle * len(WAYS) + number), Path(arguments.scratch))
