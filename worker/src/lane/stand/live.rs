@@ -39,6 +39,8 @@ const FAILURES_MAX: u32 = 11;
 const STILL: Duration = Duration::from_millis(1100);
 /// So long it is waited for. A busy one is armed all the same: what it is at, it does again after each rewind.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// Moments that are tried before rewinding is given up.
+const MOMENTS_MAX: u32 = 5;
 /// Of the processors' time, while it is still: in clock ticks of 10 ms.
 const STILL_TICKS_MAX: u64 = 3;
 /// File systems in memory, of which a container has some of its own.
@@ -79,6 +81,8 @@ pub(crate) enum Unarmed {
     Pool(PoolKind),
     #[error("what came in to the services' networks cannot be told: one has a network of its own")]
     Network,
+    #[error("processes of its services come and go: none of {MOMENTS_MAX} moments had only such that stay")]
+    Restless,
     #[error("the first process of service `{0}` has no process namespace of its own")]
     NotApart(String),
     #[error("cannot {what} {}", path.display())]
@@ -195,11 +199,7 @@ impl Stand {
         if !matches!(kind, PoolKind::Reflink | PoolKind::Copy) {
             return Err(Unarmed::Pool(kind));
         }
-        let running = self.running().await?;
-        let places = self.places(&running)?;
-        let roots: Vec<Pid> = running.iter().map(|service| service.root).collect();
-        settle(&roots).await;
-        let live = blocking(move || Live::take(roots, places)).await??;
+        let live = self.moment().await?;
         let taken = live.baseline.taken();
         tracing::info!(
             lane = self.ground.lane, took = ?taken.took, processes = taken.processes, threads = taken.threads,
@@ -208,6 +208,27 @@ impl Stand {
         self.live = Some(live);
         self.pristine = self.rig.frames_in().map(|frames| (Instant::now(), frames));
         Ok(())
+    }
+
+    /// Takes a moment that can be gone back to: what has just begun may be about to end, as sessions of a health check do, and a process that has ended
+    /// cannot be made again.
+    async fn moment(&self) -> Result<Live, Unarmed> {
+        for attempt in 1.. {
+            let running = self.running().await?;
+            let places = self.places(&running)?;
+            let roots: Vec<Pid> = running.iter().map(|service| service.root).collect();
+            settle(&roots).await;
+            match blocking(move || Live::take(roots, places)).await? {
+                Ok(live) if live.baseline.taken().youngest >= STILL => return Ok(live),
+                Ok(live) => blocking(move || drop(live)).await?,
+                Err(Unarmed::Refused(refused)) if refused.passes() && attempt < MOMENTS_MAX => {}
+                Err(unarmed) => return Err(unarmed),
+            }
+            if attempt >= MOMENTS_MAX {
+                break;
+            }
+        }
+        Err(Unarmed::Restless)
     }
 
     /// Forgets the moment it was armed at.
@@ -401,7 +422,21 @@ async fn settle(roots: &[Pid]) {
     }
 }
 
-/// How much first processes have done so far.
+/// A process with all that descend from it. Who ends meanwhile is left out.
+fn tree(root: Pid) -> Vec<Pid> {
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(pid) = all.get(next) {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let listed = threads.map(|thread| fs::read_to_string(thread.path().join("children")));
+        let listed: String = listed.flatten().collect();
+        all.extend(listed.split_whitespace().filter_map(|child| child.parse::<Pid>().ok()));
+        next += 1;
+    }
+    all
+}
+
+/// How much processes have done so far.
 #[derive(Debug, Default, Clone, Copy)]
 struct Doing {
     ticks: u64,
@@ -411,8 +446,8 @@ struct Doing {
 impl Doing {
     fn of_all(roots: &[Pid]) -> Self {
         let mut all = Self::default();
-        for root in roots {
-            let read = |file: &str| fs::read_to_string(Path::new("/proc").join(root.to_string()).join(file));
+        for pid in roots.iter().flat_map(|root| tree(*root)) {
+            let read = |file: &str| fs::read_to_string(Path::new("/proc").join(pid.to_string()).join(file));
             let one = Self::parse(&read("stat").unwrap_or_default(), &read("io").unwrap_or_default());
             all.ticks += one.ticks;
             all.written += one.written;
