@@ -12,6 +12,7 @@ use super::error::CliError;
 use super::farm::FarmArgs;
 use super::{clock, follow, out};
 use crate::report::exit::Exit;
+use crate::report::junit::Form;
 use crate::report::{json, junit, listing, summary, text, words};
 
 /// Who asked for an experiment of `andon why`, after the person's name: such a run is never meant by "the latest".
@@ -36,6 +37,9 @@ pub(crate) struct ShowArgs {
     /// Write JUnit XML to this file; `-` is stdout
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// JUnit XML without the tests' files, as validators by the schema of Jenkins' xunit plugin want it
+    #[arg(long, requires = "junit")]
+    strict: bool,
     /// Only the tests that failed, timed out, or that the farm could not run, all of them
     #[arg(long)]
     failed: bool,
@@ -108,7 +112,7 @@ pub(crate) async fn show(args: ShowArgs, farm: &FarmArgs) -> Result<Exit, CliErr
     }
     let keep = |test: &Test| !args.failed || words::is_bad(test.verdict());
     let junit_on_stdout = match &args.junit {
-        Some(file) => write_junit(&run, file)?,
+        Some(file) => write_junit(&run, if args.strict { Form::Strict } else { Form::Usual }, file)?,
         None => false,
     };
     if args.json {
@@ -180,7 +184,7 @@ pub(crate) async fn watch(args: WatchArgs, farm: &FarmArgs) -> Result<Exit, CliE
     let run = run_or_latest(&connection, args.run, "").await?;
     let (exit, run) = follow::to_the_end(&connection, run).await?;
     if let (Some(file), Some(run)) = (&args.junit, &run) {
-        write_junit(run, file)?;
+        write_junit(run, Form::Usual, file)?;
     }
     Ok(exit)
 }
@@ -212,16 +216,16 @@ pub(crate) fn split_run(words: &[String]) -> (Option<u64>, Vec<String>) {
 }
 
 /// Writes the report; `-` is stdout, which is answered with true.
-pub(crate) fn write_junit(run: &Run, file: &Path) -> Result<bool, CliError> {
+pub(crate) fn write_junit(run: &Run, form: Form, file: &Path) -> Result<bool, CliError> {
     if file == Path::new("-") {
         let mut xml = Vec::new();
-        junit::write(run, &mut xml)?;
+        junit::write(run, form, &mut xml)?;
         out::raw(&xml)?;
         return Ok(true);
     }
     let write = || {
         let mut to = BufWriter::new(File::create(file)?);
-        junit::write(run, &mut to)?;
+        junit::write(run, form, &mut to)?;
         to.flush()
     };
     write().map_err(|error| {
