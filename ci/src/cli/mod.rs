@@ -19,6 +19,7 @@ mod hook;
 mod image;
 mod init;
 mod lists;
+mod logs;
 mod out;
 mod pages;
 mod plan;
@@ -86,7 +87,7 @@ enum Command {
     /// Stop a run; what has not run is "not run"
     Cancel(show::CancelArgs),
     /// What a test wrote, or what the run itself did
-    Logs(show::LogsArgs),
+    Logs(logs::LogsArgs),
     /// Files that a test left for people
     Artifacts(artifacts::ArtifactsArgs),
     /// What tests changed of their stack, and whose changes grow
@@ -186,7 +187,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Why(args) => why::why(args, farm).await,
         Command::Watch(args) => show::watch(args, farm).await,
         Command::Cancel(args) => show::cancel(args, farm).await,
-        Command::Logs(args) => show::logs(args, farm).await,
+        Command::Logs(args) => logs::logs(args, farm).await,
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Drift(args) => drift::drift(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
