@@ -336,7 +336,7 @@ async fn what_a_unit_printed_can_be_read_while_it_runs_also_after_a_crash() {
 
     let coordinator = Coordinator::start(folder.path()).await;
     let mut farm = wire::farm_client::FarmClient::new(coordinator.channel().await);
-    let request = wire::GetLogRequest { run, test: "slow".into(), attempt: 0 };
+    let request = wire::GetLogRequest { run, test: "slow".into(), ..wire::GetLogRequest::default() };
     let log = farm.get_log(with(CLIENT, request)).await.expect("there is a log").into_inner();
     assert_eq!(String::from_utf8_lossy(&log.text), "one\n[… 5 bytes are missing …]\ntwo\n");
     coordinator.stop().await;

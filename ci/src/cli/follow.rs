@@ -21,9 +21,9 @@ use crate::report::summary::{self, Paint};
 use crate::report::words;
 
 /// How long a farm that does not answer is asked again.
-const RECONNECT_FOR: Duration = Duration::from_secs(120);
+pub(super) const RECONNECT_FOR: Duration = Duration::from_secs(120);
 /// Between two tries.
-const RECONNECT_EVERY: Duration = Duration::from_millis(500);
+pub(super) const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 /// How often the display is brought up to date between events.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -135,18 +135,17 @@ async fn one_stream(connection: &Connection, run: u64, view: &mut View) -> Resul
     }
 }
 
-/// A connection that breaks is worth another try; a refusal is not.
 fn cut_or_refused(status: tonic::Status, heard: bool) -> Result<Ended, CliError> {
+    if is_cut(&status) { Ok(Ended::Cut { heard }) } else { Err(status.into()) }
+}
+
+/// A connection that breaks is worth another try; a refusal is not.
+pub(super) fn is_cut(status: &tonic::Status) -> bool {
     use tonic::Code;
-    match status.code() {
-        Code::Unavailable
-        | Code::Unknown
-        | Code::Cancelled
-        | Code::Internal
-        | Code::Aborted
-        | Code::DataLoss => Ok(Ended::Cut { heard }),
-        _ => Err(status.into()),
-    }
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::Aborted | Code::DataLoss
+    )
 }
 
 /// The display: what `Progress` says, put where it belongs.

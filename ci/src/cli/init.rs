@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use andon::config::schema::{SCHEMA, SCHEMA_NAME, editors_line};
 use clap::Args;
 
 use super::error::CliError;
@@ -20,7 +21,9 @@ const COMPOSE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose
 const SEED_NAMES: [&str; 4] = ["db/seed.sql", "seed.sql", "db/init.sql", "sql/seed.sql"];
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  andon init\n  andon init path/to/project --force")]
+#[command(
+    after_help = "Examples:\n  andon init\n  andon init path/to/project --force\n  andon init --schema"
+)]
 pub(crate) struct InitArgs {
     /// Root of the project
     #[arg(default_value = ".", value_name = "DIR")]
@@ -28,6 +31,9 @@ pub(crate) struct InitArgs {
     /// Replace an andon.toml that is there
     #[arg(long)]
     force: bool,
+    /// Write andon.schema.json beside it, by which editors complete and check the file
+    #[arg(long)]
+    schema: bool,
 }
 
 /// What the project's files tell.
@@ -38,16 +44,28 @@ struct Found {
     /// How its tests are run, and what told it.
     runner: Option<recognise::Recognised>,
     dockerfile: bool,
+    /// The schema lies, or will lie, beside the file.
+    schema: bool,
 }
 
 pub(crate) fn init(args: &InitArgs) -> Result<Exit, CliError> {
     if !args.dir.is_dir() {
         return Err(CliError::usage(format!("{} is not a folder", args.dir.display())));
     }
-    let found = look(&args.dir);
+    let mut found = look(&args.dir);
+    found.schema |= args.schema;
     let path = args.dir.join("andon.toml");
+    let schema = args.dir.join(SCHEMA_NAME);
+    let wanted = args.schema && fs::read(&schema).ok().as_deref() != Some(SCHEMA.as_bytes());
+    if wanted && schema.exists() && !args.force {
+        return Err(is_there(&schema));
+    }
     write(&path, &render(&found), args.force)?;
     out::line(&format!("wrote {}", path.display()))?;
+    if wanted {
+        write(&schema, SCHEMA, args.force)?;
+        out::line(&format!("wrote {}", schema.display()))?;
+    }
     match &found.runner {
         Some(found) => out::line(&format!("  tests     {}, because of {}", found.tool, found.why))?,
         None => out::line("  tests     not recognised: change `discover` and `run`")?,
@@ -70,11 +88,13 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
     }
     let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            CliError::usage(format!("{} exists already", path.display())).hint("--force replaces it")
-        }
+        io::ErrorKind::AlreadyExists => is_there(path),
         _ => CliError::usage(format!("cannot write {}", path.display())).because(&error),
     })
+}
+
+fn is_there(path: &Path) -> CliError {
+    CliError::usage(format!("{} exists already", path.display())).hint("--force replaces it")
 }
 
 fn look(dir: &Path) -> Found {
@@ -84,11 +104,13 @@ fn look(dir: &Path) -> Found {
         seed: SEED_NAMES.iter().find(is_file).copied(),
         runner: recognise::runner(dir),
         dockerfile: dir.join("Dockerfile").is_file(),
+        schema: dir.join(SCHEMA_NAME).is_file(),
     }
 }
 
 fn render(found: &Found) -> String {
-    let mut text = String::from(
+    let mut text = if found.schema { editors_line() } else { String::new() };
+    text.push_str(
         "# How Andon builds, seeds and tests this project. `andon doctor` checks this file; the user guide says more.\n",
     );
     stack(&mut text, found);
@@ -192,6 +214,7 @@ mod tests {
             seed: Some("db/seed.sql"),
             runner: recognise::runner(project(&[("pytest.ini", "")]).path()),
             dockerfile: true,
+            schema: true,
         };
         let parsed: toml::Table = render(&all).parse().unwrap();
         assert_eq!(parsed["stack"]["compose"].as_str(), Some("compose.yaml"));
@@ -200,6 +223,46 @@ mod tests {
         let none: toml::Table = render(&Found::default()).parse().unwrap();
         assert!(none.get("stack").is_none());
         assert!(none["suite"][0].get("discover").is_some());
+    }
+
+    #[test]
+    fn what_is_written_is_right_once_its_seed_is() {
+        for schema in [false, true] {
+            for (file, content) in
+                [("pytest.ini", ""), ("go.mod", "module m\n"), ("Cargo.toml", "[package]\n")]
+            {
+                let project = project(&[(file, content), ("compose.yaml", ""), ("db/seed.sql", "")]);
+                let found = Found { schema, ..look(project.path()) };
+                let text = render(&found);
+                if let Err(errors) = andon::config::parse("andon.toml", text.as_bytes()) {
+                    panic!("{file}: {errors}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn editors_are_told_of_a_schema_that_lies_beside() {
+        let args = |dir: &Path, schema| InitArgs { dir: dir.to_owned(), force: false, schema };
+        let first_line = |dir: &Path| {
+            fs::read_to_string(dir.join("andon.toml")).unwrap().lines().next().unwrap().to_owned()
+        };
+        let line = editors_line();
+        let bare = project(&[]);
+        init(&args(bare.path(), false)).unwrap();
+        assert!(first_line(bare.path()).starts_with("# "));
+        assert!(!bare.path().join(SCHEMA_NAME).exists());
+        let asked = project(&[]);
+        init(&args(asked.path(), true)).unwrap();
+        assert_eq!(first_line(asked.path()), line.trim());
+        assert_eq!(fs::read_to_string(asked.path().join(SCHEMA_NAME)).unwrap(), SCHEMA);
+        let there = project(&[(SCHEMA_NAME, SCHEMA)]);
+        init(&args(there.path(), false)).unwrap();
+        assert_eq!(first_line(there.path()), line.trim());
+        let others = project(&[(SCHEMA_NAME, "mine")]);
+        assert_eq!(init(&args(others.path(), true)).unwrap_err().exit(), Exit::Usage);
+        assert_eq!(fs::read_to_string(others.path().join(SCHEMA_NAME)).unwrap(), "mine");
+        assert!(!others.path().join("andon.toml").exists(), "nothing is written where not all can be");
     }
 
     #[test]

@@ -19,7 +19,9 @@ mod hook;
 mod image;
 mod init;
 mod lists;
+mod logs;
 mod out;
+mod pages;
 mod plan;
 mod process;
 mod recognise;
@@ -36,7 +38,6 @@ mod why;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use clap_complete::Shell;
 
 use crate::report::exit::Exit;
 use error::CliError;
@@ -86,7 +87,7 @@ enum Command {
     /// Stop a run; what has not run is "not run"
     Cancel(show::CancelArgs),
     /// What a test wrote, or what the run itself did
-    Logs(show::LogsArgs),
+    Logs(logs::LogsArgs),
     /// Files that a test left for people
     Artifacts(artifacts::ArtifactsArgs),
     /// What tests changed of their stack, and whose changes grow
@@ -118,14 +119,12 @@ enum Command {
     Gateway(gateway::GatewayArgs),
     /// Let a commit of a fork's pull request run
     Approve(gateway::ApproveArgs),
+    /// The JSON schema of andon.toml, for editors, on stdout
+    Schema(pages::SchemaArgs),
+    /// Manual pages
+    Man(pages::ManArgs),
     /// Completions for a shell, on stdout
-    #[command(
-        after_help = "Example:\n  andon completions bash > ~/.local/share/bash-completion/completions/andon"
-    )]
-    Completions {
-        /// Which shell
-        shell: Shell,
-    },
+    Completions(pages::CompletionsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -188,7 +187,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Why(args) => why::why(args, farm).await,
         Command::Watch(args) => show::watch(args, farm).await,
         Command::Cancel(args) => show::cancel(args, farm).await,
-        Command::Logs(args) => show::logs(args, farm).await,
+        Command::Logs(args) => logs::logs(args, farm).await,
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Drift(args) => drift::drift(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
@@ -204,15 +203,10 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Coordinator(args) => servers::coordinator(args, farm).await,
         Command::Gateway(args) => gateway::gateway(args, farm).await,
         Command::Approve(args) => gateway::approve(&args, farm),
-        Command::Completions { shell } => completions(shell),
+        Command::Schema(pages::SchemaArgs {}) => pages::schema(),
+        Command::Man(args) => pages::man(&args, Cli::command()),
+        Command::Completions(args) => pages::completions(&args, Cli::command()),
     }
-}
-
-fn completions(shell: Shell) -> Result<Exit, CliError> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "andon", &mut script);
-    out::raw(&script)?;
-    Ok(Exit::Passed)
 }
 
 #[cfg(test)]
@@ -231,6 +225,34 @@ mod tests {
             assert!(help.contains("Example"), "{path} shows no example");
             assert!(help.contains("andon "), "{path}'s example is no command");
             assert!(command.get_about().is_some(), "{path} does not say what it does");
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        check(&Cli::command(), "andon");
+    }
+
+    /// The command of a line of examples: without what is said beside it, and without what the shell does with it.
+    fn example(line: &str) -> Option<Vec<String>> {
+        let line = line.trim().split("  ").next()?;
+        let cut = ["; ", " | ", " > "].iter().filter_map(|mark| line.find(mark)).min();
+        let words = shlex::split(&line[..cut.unwrap_or(line.len())])?;
+        let command = words.iter().position(|word| word == "andon")?;
+        let variables = words[..command].iter().all(|word| word.contains('='));
+        variables.then(|| words[command..].to_vec())
+    }
+
+    #[test]
+    fn every_example_is_a_command_that_is_understood() {
+        fn check(command: &clap::Command, path: &str) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<Vec<String>> = help.lines().filter_map(example).collect();
+            assert!(!examples.is_empty(), "{path} shows no example that is a command");
+            for words in examples {
+                if let Err(error) = Cli::try_parse_from(&words) {
+                    panic!("{path}: {words:?}: {error}");
+                }
+            }
             for sub in command.get_subcommands() {
                 check(sub, &format!("{path} {}", sub.get_name()));
             }

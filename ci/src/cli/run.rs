@@ -14,6 +14,7 @@ use super::show::{run_or_latest, split_run, write_junit};
 use super::what::{self, At, SourceArgs, WhatArgs, project_name};
 use super::{export, follow, out};
 use crate::report::exit::Exit;
+use crate::report::junit::Form;
 use crate::report::listing::branch;
 use crate::report::text::cut;
 use crate::report::words;
@@ -139,7 +140,7 @@ async fn after(connection: &Connection, run: u64, args: &AfterArgs) -> Result<Ex
     }
     let (exit, run) = follow::to_the_end(connection, run).await?;
     if let (Some(file), Some(run)) = (&args.junit, &run) {
-        write_junit(run, file)?;
+        write_junit(run, Form::Usual, file)?;
     }
     Ok(exit)
 }

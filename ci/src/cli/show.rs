@@ -1,18 +1,19 @@
-//! `andon show`, `list`, `logs`, `cancel`, `watch`: looking at runs.
+//! `andon show`, `list`, `cancel`, `watch`: looking at runs.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use andon::connect::Connection;
-use andon_proto::{CancelRunRequest, GetLogRequest, ListRunsRequest, Run, Test};
+use andon_proto::{CancelRunRequest, ListRunsRequest, Run, Test};
 use clap::Args;
 
 use super::error::CliError;
 use super::farm::FarmArgs;
 use super::{clock, follow, out};
 use crate::report::exit::Exit;
-use crate::report::{json, junit, listing, summary, text, words};
+use crate::report::junit::Form;
+use crate::report::{json, junit, listing, summary, words};
 
 /// Who asked for an experiment of `andon why`, after the person's name: such a run is never meant by "the latest".
 pub(crate) const BY_WHY: &str = " by andon why";
@@ -36,6 +37,9 @@ pub(crate) struct ShowArgs {
     /// Write JUnit XML to this file; `-` is stdout
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// JUnit XML without the tests' files, as validators by the schema of Jenkins' xunit plugin want it
+    #[arg(long, requires = "junit")]
+    strict: bool,
     /// Only the tests that failed, timed out, or that the farm could not run, all of them
     #[arg(long)]
     failed: bool,
@@ -53,24 +57,6 @@ pub(crate) struct ListArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  andon logs 12         what the run itself did: baseline, discovery\n  andon logs 12 \
-                        tests/test_orders.py::test_place\n  andon logs 12 integration/tests/test_orders.py::test_place \
-                        --attempt 3"
-)]
-pub(crate) struct LogsArgs {
-    /// Number of the run [default: the latest], then the test as `show` prints it: `suite/id` or `id`
-    #[arg(value_name = "RUN|TEST", num_args = 0..=2)]
-    words: Vec<String>,
-    /// Which attempt, as `show --json` numbers them [default: the last]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    attempt: Option<u64>,
-    /// Bytes as the test wrote them, also on a terminal: escape sequences are obeyed
-    #[arg(long)]
-    raw: bool,
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +94,7 @@ pub(crate) async fn show(args: ShowArgs, farm: &FarmArgs) -> Result<Exit, CliErr
     }
     let keep = |test: &Test| !args.failed || words::is_bad(test.verdict());
     let junit_on_stdout = match &args.junit {
-        Some(file) => write_junit(&run, file)?,
+        Some(file) => write_junit(&run, if args.strict { Form::Strict } else { Form::Usual }, file)?,
         None => false,
     };
     if args.json {
@@ -141,31 +127,6 @@ pub(crate) async fn list(args: ListArgs, farm: &FarmArgs) -> Result<Exit, CliErr
     Ok(Exit::Passed)
 }
 
-pub(crate) async fn logs(args: LogsArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
-    let (number, mut tests) = split_run(&args.words);
-    let test = tests.pop().unwrap_or_default();
-    if !tests.is_empty() {
-        return Err(CliError::usage(format!("{:?} is no run: its number comes first", tests[0]))
-            .hint("andon logs RUN TEST"));
-    }
-    let connection = farm.connect().await?;
-    let run = run_or_latest(&connection, number, "").await?;
-    let request = GetLogRequest { run, test, attempt: args.attempt.unwrap_or(0) };
-    let log = connection.farm().get_log(request).await?.into_inner();
-    if log.text.is_empty() {
-        out::note("nothing was written");
-    } else if out::is_terminal() && !args.raw {
-        let shown = String::from_utf8_lossy(&log.text);
-        out::print(&text::lines(&shown))?;
-        if !shown.ends_with('\n') {
-            out::line("")?;
-        }
-    } else {
-        out::raw(&log.text)?;
-    }
-    Ok(Exit::Passed)
-}
-
 pub(crate) async fn cancel(args: CancelArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     let connection = farm.connect().await?;
     let request = CancelRunRequest { run: args.run, reason: args.reason };
@@ -180,7 +141,7 @@ pub(crate) async fn watch(args: WatchArgs, farm: &FarmArgs) -> Result<Exit, CliE
     let run = run_or_latest(&connection, args.run, "").await?;
     let (exit, run) = follow::to_the_end(&connection, run).await?;
     if let (Some(file), Some(run)) = (&args.junit, &run) {
-        write_junit(run, file)?;
+        write_junit(run, Form::Usual, file)?;
     }
     Ok(exit)
 }
@@ -212,16 +173,16 @@ pub(crate) fn split_run(words: &[String]) -> (Option<u64>, Vec<String>) {
 }
 
 /// Writes the report; `-` is stdout, which is answered with true.
-pub(crate) fn write_junit(run: &Run, file: &Path) -> Result<bool, CliError> {
+pub(crate) fn write_junit(run: &Run, form: Form, file: &Path) -> Result<bool, CliError> {
     if file == Path::new("-") {
         let mut xml = Vec::new();
-        junit::write(run, &mut xml)?;
+        junit::write(run, form, &mut xml)?;
         out::raw(&xml)?;
         return Ok(true);
     }
     let write = || {
         let mut to = BufWriter::new(File::create(file)?);
-        junit::write(run, &mut to)?;
+        junit::write(run, form, &mut to)?;
         to.flush()
     };
     write().map_err(|error| {

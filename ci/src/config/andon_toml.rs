@@ -29,7 +29,7 @@ pub(super) const HOMES: [(&str, &[&str]); 9] = [
     ),
     ("[policy]", &["max_failures", "fail_fast", "retry_budget", "supersede", "hedge", "merge"]),
     ("[triggers]", &["branches"]),
-    ("[limits]", &["memory", "cpus", "pids"]),
+    ("[limits]", &["memory", "cpus", "pids", "disk"]),
     ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers", "limits"]),
 ];
 

@@ -11,7 +11,7 @@ use super::{NAME_FORM, RepoPath, Suite, is_name};
 /// The longest shell command of a configuration.
 const COMMAND_LEN_MAX: usize = 16 * 1024;
 /// The most pairs of a table of environment, labels or build arguments.
-const PAIRS_MAX: usize = 256;
+pub(super) const PAIRS_MAX: usize = 256;
 /// The longest value of such a pair.
 const VALUE_LEN_MAX: usize = 16 * 1024;
 /// The longest reference of an image.

@@ -15,6 +15,7 @@ mod problem;
 pub mod proof;
 pub mod quick;
 mod runner;
+pub mod schema;
 mod table;
 
 use std::time::Duration;

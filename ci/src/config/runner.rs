@@ -11,11 +11,11 @@ use super::table::Table;
 use super::{Preset, Process, Rebase, Runner};
 
 /// Every key that some preset takes.
-const KEYS: [&str; 5] = ["command", "args", "discover", "run", "reports"];
+pub(super) const KEYS: [&str; 5] = ["command", "args", "discover", "run", "reports"];
 /// The place of a report's path: no place of ids.
 const JUNIT: &str = "junit";
 /// The most patterns of report files.
-const REPORTS_MAX: usize = 16;
+pub(super) const REPORTS_MAX: usize = 16;
 
 /// What is known of a runner.
 impl Runner {

@@ -46,12 +46,14 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// Reports that a key is not there, unless a misspelling of it is, which will be reported as such.
     pub(crate) fn require(&mut self, findings: &mut Findings<'_>, key: &'static str, message: &str) {
+        // A key that is known is no misspelling of another, however near: `runner` is not `run`.
         let misspelt = |(name, _): (&Spanned<std::borrow::Cow<'_, str>>, &Value<'_>)| {
-            nearest(name.get_ref(), &[key]).is_some()
+            !self.asked.contains(&name.get_ref().as_ref()) && nearest(name.get_ref(), &[key]).is_some()
         };
-        if self.value(key).is_none() && !self.table.iter().any(misspelt) {
+        if !self.has(key) && !self.table.iter().any(misspelt) {
             findings.problem(self.place(), message);
         }
+        self.value(key);
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'t Value<'i>> {

@@ -59,6 +59,12 @@ fn the_designs_sample_means_what_it_says() {
 }
 
 #[test]
+fn a_key_that_is_known_is_no_misspelling_of_one_that_is_missing() {
+    let said = problems(&suite("runner = \"junit\"\ndiscover = \"ls\"\nreports = [\"*.xml\"]"));
+    assert!(said.contains("the suite has no \"run\""), "{said}");
+}
+
+#[test]
 fn every_key_has_its_effect() {
     let config = accepted(
         r#"

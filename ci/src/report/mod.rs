@@ -17,6 +17,7 @@ pub(crate) mod progress;
 pub(crate) mod stats;
 pub(crate) mod summary;
 pub(crate) mod text;
+pub(crate) mod unread;
 pub(crate) mod why;
 pub(crate) mod words;
 

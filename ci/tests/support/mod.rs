@@ -50,18 +50,24 @@ impl Coordinator {
     /// Starts it in a state folder of its own and waits until it answers.
     pub(crate) fn start() -> Self {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        let child = andon()
-            .args(["coordinator", "--listen", "127.0.0.1:0", "--state"])
-            .arg(temp.path().join("state"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the coordinator starts");
-        let coordinator = Self { child, temp };
+        let coordinator = Self { child: serve(&temp.path().join("state")), temp };
+        coordinator.wait();
+        coordinator
+    }
+
+    /// Ends it and starts it again with the same state; between the two nobody answers.
+    pub(crate) fn restart(&mut self) {
+        signal(&self.child, rustix::process::Signal::TERM);
+        self.child.wait().expect("the child is waited for");
+        self.child = serve(&self.state());
+        self.wait();
+    }
+
+    fn wait(&self) {
         let asked = Instant::now();
-        while !coordinator.run(&["list"]).status.success() {
+        while !self.run(&["list"]).status.success() {
             assert!(asked.elapsed() < READY, "the coordinator does not answer");
         }
-        coordinator
     }
 
     /// Its state folder.
@@ -86,6 +92,15 @@ impl Coordinator {
         signal(&self.child, rustix::process::Signal::TERM);
         self.child.wait().expect("the child is waited for").code()
     }
+}
+
+fn serve(state: &Path) -> Child {
+    andon()
+        .args(["coordinator", "--listen", "127.0.0.1:0", "--state"])
+        .arg(state)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the coordinator starts")
 }
 
 impl Drop for Coordinator {

@@ -32,6 +32,8 @@ struct Rules {
     runs: BTreeMap<String, u32>,
     /// Tests do not end while it is set.
     hold: bool,
+    /// What tests print, from the first on.
+    printed: String,
     started: BTreeSet<String>,
     first_start: Option<Instant>,
 }
@@ -96,6 +98,11 @@ impl HandWorker {
         self.rules(|rules| drop(rules.failing.remove(test)));
     }
 
+    /// The test that is held prints this now; it goes to the farm while the test runs, and with its result.
+    pub(crate) fn print(&self, text: &str) {
+        self.rules(|rules| rules.printed.push_str(text));
+    }
+
     /// Whether tests stay where they are.
     pub(crate) fn hold(&self, hold: bool) {
         self.rules(|rules| {
@@ -143,8 +150,14 @@ async fn session(name: String, url: String, token: String, rules: Shared) {
     let ready = || Said::LaneReady(wire::LaneReady { lane: 0, baseline_key: String::new() });
     send(ready()).await;
     let mut held: Option<(wire::Lease, wire::Execute)> = None;
+    let mut told = 0;
     let mut heartbeat = tokio::time::interval(HEARTBEAT_EVERY);
     loop {
+        if let Some((lease, _)) = &held
+            && let Some(piece) = news(&rules, &mut told)
+        {
+            send(Said::Report(wire::Report { lease: Some(*lease), body: Some(Report::Output(piece)) })).await;
+        }
         if let Some((lease, execute)) = held.take_if(|_| !rules.0.lock().expect("whole").hold) {
             for body in results(&rules, &execute) {
                 send(Said::Report(wire::Report { lease: Some(lease), body: Some(body) })).await;
@@ -171,6 +184,7 @@ async fn session(name: String, url: String, token: String, rules: Shared) {
                                 rules.first_start.get_or_insert_with(Instant::now);
                                 drop(rules);
                                 held = Some((lease, execute));
+                                told = 0;
                             }
                             other => panic!("not for a worker by hand: {other:?}"),
                         }
@@ -188,12 +202,28 @@ async fn session(name: String, url: String, token: String, rules: Shared) {
     }
 }
 
+/// What was printed and not told yet.
+fn news(rules: &Shared, told: &mut usize) -> Option<wire::OutputPiece> {
+    let rules = rules.0.lock().expect("whole");
+    let new = rules.printed.get(*told..).filter(|new| !new.is_empty())?;
+    let piece = wire::OutputPiece { starts: *told as u64, raw_bytes: new.len() as u32, zstd: packed(new) };
+    *told = rules.printed.len();
+    Some(piece)
+}
+
+fn packed(text: &str) -> Vec<u8> {
+    zstd::bulk::compress(text.as_bytes(), 1).expect("it compresses")
+}
+
 fn results(rules: &Shared, execute: &wire::Execute) -> Vec<Report> {
     let mut rules = rules.0.lock().expect("whole");
     let mut before: BTreeSet<&str> = BTreeSet::new();
     let mut reports = Vec::new();
     for test in &execute.tests {
         let mut result = wire::TestResult { attempt: test.attempt, run_ms: 3, ..Default::default() };
+        if !rules.printed.is_empty() {
+            result.log_zstd = packed(&rules.printed);
+        }
         result.set_outcome(wire::Outcome::Passed);
         if let Some(message) = rules.message(&test.id, &before) {
             result.set_outcome(wire::Outcome::Failed);

@@ -214,7 +214,10 @@ impl FarmApi for FarmService {
         let row = self.whole_row(request.run).await?;
         if request.test.is_empty() {
             let notes = self.farm.store.notes(row.run).await.map_err(|error| internal(&error))?;
-            return Ok(Response::new(wire::GetLogResponse { text: log_text::of_run(notes), attempt: 0 }));
+            return Ok(Response::new(wire::GetLogResponse {
+                text: log_text::of_run(notes, request.since_unix_ms),
+                attempt: 0,
+            }));
         }
         let attempt = self.attempt(row.run, &request.test, request.attempt).await?;
         let output =

@@ -16,10 +16,10 @@ pub(super) fn of_attempt(output: Output, broke_off: bool) -> Vec<u8> {
     }
 }
 
-/// A run's own log.
-pub(super) fn of_run(notes: Vec<Note>) -> Vec<u8> {
+/// A run's own log, from this moment on.
+pub(super) fn of_run(notes: Vec<Note>, since_ms: u64) -> Vec<u8> {
     let mut text = Vec::new();
-    for note in notes {
+    for note in notes.into_iter().filter(|note| note.at_ms >= since_ms) {
         line(&mut text, &note.text);
         if !note.zstd.is_empty() {
             text.extend(unpacked(&Ok(note.zstd), LOG_BYTES_MAX));
@@ -90,6 +90,15 @@ mod tests {
 
     fn shown(pieces: Vec<Piece>, broke_off: bool) -> String {
         String::from_utf8(of_attempt(Output::Pieces(pieces), broke_off)).expect("text")
+    }
+
+    #[test]
+    fn a_runs_log_begins_where_it_is_asked_to() {
+        let note = |at_ms, text: &str| Note { at_ms, text: text.to_owned(), zstd: packed("more") };
+        let notes = || vec![note(10, "old"), note(20, "new")];
+        assert_eq!(of_run(notes(), 0), b"old\nmore\nnew\nmore\n");
+        assert_eq!(of_run(notes(), 20), b"new\nmore\n");
+        assert_eq!(of_run(notes(), 21), b"");
     }
 
     #[test]
