@@ -5,10 +5,12 @@
 //! Every answer is bounded by a named constant, and every question is answered from an index: none looks at all attempts of the farm.
 //!
 //! ```text
+//!   runs(before, limit)                runs of all projects, newest first
 //!   overview()                         the line in ten seconds: flows or not, running, queue, workers, cord
 //!   project(name, &ProjectAsk)         its runs, newest first, a page at a time; figures, days, change points
 //!   run(run)                           counts, phases, lanes, suites, failures first with the reason and the end of the log
 //!   tests(run, &TestsAsk)              its tests, a page at a time
+//!   commit(prefix)                     runs of commits that begin so
 //!   timeline(run)                      what each of its lanes did when
 //!   test_of_run(run, test)             one test in one run: all attempts
 //!   log(run, test, attempt)            what an attempt printed; without a test, the run's own log
@@ -19,7 +21,14 @@
 //!
 //! Moments are UTC milliseconds since 1970 (`_unix_ms`), durations say their unit, what is not known or does not apply is `None`.
 
+mod baseline;
+pub(crate) mod entering;
+mod lines;
+mod overview;
+mod project;
+mod run;
 mod shapes;
+mod test;
 mod words;
 
 use std::sync::Arc;
@@ -33,7 +42,9 @@ use crate::sessions::Sessions;
 use crate::store::{Store, StoreError};
 use crate::watch::{Change, Watchers};
 
+pub(crate) use run::Log;
 pub(crate) use shapes::*;
+pub(crate) use words::{outcome_word, state as state_word, verdict_word};
 
 /// Verdicts in a project's strip.
 pub(crate) const STRIP_MAX: u32 = 20;
@@ -66,6 +77,10 @@ pub(crate) enum ViewError {
     Store(#[from] StoreError),
 }
 
+fn page_size(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
+}
+
 /// Who answers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Views {
@@ -94,5 +109,11 @@ impl Views {
     /// What happens to a run from now on. Who falls behind reads the run again.
     pub(crate) fn changes(&self, run: u64) -> broadcast::Receiver<Change> {
         self.watchers.subscribe(RunId(run))
+    }
+}
+
+impl std::fmt::Debug for Views {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Views")
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::store::Counts;
 
 /// Whether the line flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LineState {
     /// Nothing is asked of it.
@@ -21,7 +22,7 @@ pub(crate) enum LineState {
 }
 
 /// The line, and why it is judged so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Line {
     pub(crate) state: LineState,
     /// For a person, the worst first; empty where nothing needs saying.
@@ -29,7 +30,7 @@ pub(crate) struct Line {
 }
 
 /// The farm on one page.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Overview {
     pub(crate) now_unix_ms: u64,
     pub(crate) line: Line,
@@ -55,7 +56,7 @@ pub(crate) struct Overview {
 }
 
 /// A run that stopped early.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct CordPulled {
     pub(crate) run: u64,
     pub(crate) project: String,
@@ -64,7 +65,7 @@ pub(crate) struct CordPulled {
 }
 
 /// A project among others.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ProjectLine {
     pub(crate) project: String,
     /// Its latest run.
@@ -74,7 +75,7 @@ pub(crate) struct ProjectLine {
 }
 
 /// One run of a strip.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct StripRun {
     pub(crate) run: u64,
     pub(crate) commit: String,
@@ -83,7 +84,7 @@ pub(crate) struct StripRun {
 }
 
 /// A run in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct RunLine {
     pub(crate) run: u64,
     pub(crate) project: String,
@@ -119,7 +120,7 @@ pub(crate) struct RunLine {
 }
 
 /// A page of a list. `next` asks for what follows; `None` at the end.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
     pub(crate) next: Option<u64>,
@@ -141,7 +142,7 @@ pub(crate) struct ProjectAsk {
 }
 
 /// One project.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Project {
     pub(crate) project: String,
     pub(crate) now_unix_ms: u64,
@@ -158,7 +159,7 @@ pub(crate) struct Project {
 }
 
 /// A run of a project, as the chart shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ProjectRun {
     #[serde(flatten)]
     pub(crate) line: RunLine,
@@ -173,7 +174,7 @@ pub(crate) struct ProjectRun {
 }
 
 /// A suite of a project over the days that were asked for.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct SuiteLine {
     pub(crate) suite: String,
     pub(crate) figures: Figures,
@@ -182,7 +183,7 @@ pub(crate) struct SuiteLine {
 }
 
 /// How a line flows, over the days that were asked for. See docs/figures.md.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Flow {
     /// What it is told of: a branch, or all where none was asked for.
     #[serde(rename = "ref")]
@@ -206,7 +207,7 @@ pub(crate) struct Flow {
 }
 
 /// A share with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct RateView {
     pub(crate) hits: u64,
     pub(crate) of: u64,
@@ -217,7 +218,7 @@ pub(crate) struct RateView {
 }
 
 /// Lane-seconds by what came of them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct CostView {
     pub(crate) lane_seconds: f64,
     pub(crate) judged: f64,
@@ -226,7 +227,7 @@ pub(crate) struct CostView {
 }
 
 /// Numbers of tests over some time. Percentiles are off by at most 0.8 % of themselves.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Figures {
     pub(crate) runs: u64,
     pub(crate) tests: u64,
@@ -244,7 +245,7 @@ pub(crate) struct Figures {
 }
 
 /// Percentiles of a sketch; `None` of nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Spread {
     pub(crate) count: u64,
     pub(crate) p50: Option<u64>,
@@ -254,7 +255,7 @@ pub(crate) struct Spread {
 }
 
 /// One day of UTC.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Day {
     /// Its first moment.
     pub(crate) day_unix_ms: u64,
@@ -263,7 +264,7 @@ pub(crate) struct Day {
 }
 
 /// A commit from which on it takes longer, or less long.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Shift {
     /// The suite, or the test.
     pub(crate) name: String,
@@ -281,11 +282,30 @@ pub(crate) struct Shift {
     /// That it was this commit and none near by.
     pub(crate) share: f64,
     /// `code`, `baseline`, `farm`, `unclear`.
-    pub(crate) cause: &'static str,
+    pub(crate) cause: String,
+}
+
+impl Shift {
+    /// As it was found in a series; `run` is of its first point.
+    pub(super) fn of(name: &str, run: u64, found: &andon_figures::shift::Shift, cause: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            run,
+            commit: found.commit.clone(),
+            previous: found.previous.clone(),
+            at_unix_ms: found.at_unix_ms,
+            before_ms: found.before_us / 1_000.0,
+            after_ms: found.after_us / 1_000.0,
+            ratio: found.ratio(),
+            confidence: found.confidence(),
+            share: found.share,
+            cause: cause.to_owned(),
+        }
+    }
 }
 
 /// One run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Run {
     #[serde(flatten)]
     pub(crate) line: RunLine,
@@ -308,7 +328,7 @@ pub(crate) struct Run {
 }
 
 /// Where a run's time went: its own wall time, then what its attempts took together.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub(crate) struct Phases {
     /// Submission to first lease.
     pub(crate) queue_ms: Option<u64>,
@@ -326,7 +346,7 @@ pub(crate) struct Phases {
 }
 
 /// A run's tests of one suite, by verdict.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct SuiteCounts {
     pub(crate) suite: String,
     pub(crate) total: u32,
@@ -334,7 +354,7 @@ pub(crate) struct SuiteCounts {
 }
 
 /// What one lane did for a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct LaneLoad {
     pub(crate) worker: String,
     pub(crate) lane: u32,
@@ -343,14 +363,14 @@ pub(crate) struct LaneLoad {
 }
 
 /// Rebases of one driver.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct DriverRebases {
     pub(crate) driver: String,
     pub(crate) rebase_us: Spread,
 }
 
 /// A test that a person has to look at.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Failure {
     #[serde(flatten)]
     pub(crate) test: TestLine,
@@ -365,7 +385,7 @@ pub(crate) struct Failure {
 }
 
 /// A test of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct TestLine {
     /// Its place in the run, from 0.
     pub(crate) test: u32,
@@ -393,7 +413,7 @@ pub(crate) struct TestsAsk {
 }
 
 /// A run's lanes over time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Timeline {
     pub(crate) run: u64,
     pub(crate) from_unix_ms: u64,
@@ -404,7 +424,7 @@ pub(crate) struct Timeline {
 }
 
 /// One lane of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct TimelineLane {
     pub(crate) worker: String,
     pub(crate) lane: u32,
@@ -413,7 +433,7 @@ pub(crate) struct TimelineLane {
 }
 
 /// One attempt: rebase and preparation before `started_unix_ms`, the test after it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Span {
     pub(crate) test: u32,
     pub(crate) suite: String,
@@ -428,7 +448,7 @@ pub(crate) struct Span {
 }
 
 /// One test in one run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct TestOfRun {
     pub(crate) run: RunLine,
     #[serde(flatten)]
@@ -437,7 +457,7 @@ pub(crate) struct TestOfRun {
 }
 
 /// One attempt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct AttemptLine {
     pub(crate) attempt: u64,
     /// Attempts with one unit shared a rebase.
@@ -456,7 +476,7 @@ pub(crate) struct AttemptLine {
 }
 
 /// One test over its runs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Test {
     pub(crate) project: String,
     pub(crate) suite: String,
@@ -475,14 +495,14 @@ pub(crate) struct Test {
 }
 
 /// When a flake was seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct SeenAt {
     pub(crate) commit: String,
     pub(crate) at_unix_ms: u64,
 }
 
 /// A test in one of its runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct PastRun {
     pub(crate) run: u64,
     /// Its place in that run.
@@ -506,7 +526,7 @@ pub(crate) struct PastRun {
 }
 
 /// A baseline in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct BaselineLine {
     pub(crate) key: String,
     pub(crate) project: String,
@@ -519,7 +539,7 @@ pub(crate) struct BaselineLine {
 }
 
 /// One baseline.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Baseline {
     #[serde(flatten)]
     pub(crate) line: BaselineLine,
@@ -537,7 +557,7 @@ pub(crate) struct Baseline {
 }
 
 /// What a baseline was built on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Ancestor {
     pub(crate) key: String,
     /// `None` where it is not published any more.
@@ -545,7 +565,7 @@ pub(crate) struct Ancestor {
 }
 
 /// A seeding step.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct BaselineStep {
     pub(crate) key: String,
     pub(crate) name: String,
@@ -554,7 +574,7 @@ pub(crate) struct BaselineStep {
 }
 
 /// A service of a baseline's stack.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct BaselineService {
     pub(crate) name: String,
     pub(crate) reference: String,
@@ -563,7 +583,7 @@ pub(crate) struct BaselineService {
 }
 
 /// A tree of files of a baseline.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct BaselineTree {
     pub(crate) name: String,
     pub(crate) files: u64,
@@ -573,7 +593,7 @@ pub(crate) struct BaselineTree {
 }
 
 /// A worker in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct WorkerLine {
     pub(crate) name: String,
     pub(crate) connected: bool,
@@ -595,7 +615,7 @@ pub(crate) struct WorkerLine {
 }
 
 /// One worker.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Worker {
     #[serde(flatten)]
     pub(crate) line: WorkerLine,
@@ -609,7 +629,7 @@ pub(crate) struct Worker {
 }
 
 /// A lane that has work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct BusyLane {
     pub(crate) lane: u32,
     pub(crate) run: u64,
@@ -620,7 +640,7 @@ pub(crate) struct BusyLane {
 }
 
 /// Rebases of one driver on one worker on one day.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct RebaseDay {
     pub(crate) day_unix_ms: u64,
     pub(crate) driver: String,
@@ -628,7 +648,7 @@ pub(crate) struct RebaseDay {
 }
 
 /// A stand that was not exact after a rebase.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct InexactLine {
     pub(crate) found_unix_ms: u64,
     pub(crate) lane: u32,
@@ -641,7 +661,7 @@ pub(crate) struct InexactLine {
 }
 
 /// A line of a run's own log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct NoteLine {
     pub(crate) at_unix_ms: u64,
     pub(crate) text: String,

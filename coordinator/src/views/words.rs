@@ -2,7 +2,7 @@
 
 use andon_core::model::{LeaseKind, Outcome, RunEnd, RunState, Trigger, Verdict};
 
-pub(super) const fn state(state: RunState) -> &'static str {
+pub(crate) const fn state(state: RunState) -> &'static str {
     match state {
         RunState::Queued => "queued",
         RunState::Preparing => "preparing",
@@ -60,4 +60,14 @@ pub(super) const fn work(kind: &LeaseKind) -> &'static str {
         LeaseKind::Discover(_) => "discover",
         LeaseKind::Unit => "unit",
     }
+}
+
+/// A verdict that was given.
+pub(crate) fn verdict_word(given: Verdict) -> &'static str {
+    verdict(Some(given))
+}
+
+/// How an attempt ended.
+pub(crate) const fn outcome_word(ended: Outcome) -> &'static str {
+    outcome(Some(ended))
 }
