@@ -1,5 +1,11 @@
 //! The ledger and what is read for looking: [`super::super::super::ledger`] says what each answer is.
 
+#[cfg(test)]
+#[allow(unused_imports, reason = "one of the two engines is asked")]
+pub(in crate::store) use statements::LOOKED;
+
+mod statements;
+
 use std::collections::HashMap;
 
 use andon_core::ids::{Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
@@ -17,86 +23,16 @@ use super::super::{BEGIN, Connection, Row, check_leader};
 use super::Database;
 use super::read::{self, RawRun, natural, small};
 use super::write::number;
+use statements::*;
 
 /// Tests that one transaction gives their names: a round may have to wait for it.
 const NAMES_MAX: usize = 500;
 
-const NAMES: &str = "
-    UPDATE tests SET name = CAST(v.value->>2 AS BIGINT) FROM json_each($1) AS v
-    WHERE tests.run = CAST(v.value->>0 AS BIGINT) AND tests.test = CAST(v.value->>1 AS BIGINT)";
-
-const ENTERED: &str = "UPDATE runs SET entered = 1 WHERE run = $1 AND entered = 0";
-
-const RUN: &str = "
-    INSERT INTO ledger_runs (project, suite, run, git_ref, commit_id, baseline_key, farm, pushed_ms, ended_ms,
-                             ending, tests, attempts, failed, flaky, lane_ms, mean_us, p50_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
-
-const DAY: &str = "
-    INSERT INTO ledger_days (project, day, suite, tally) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (project, day, suite) DO UPDATE SET tally = excluded.tally";
-
-const REBASES: &str = "
-    INSERT INTO ledger_rebases (worker, day, driver, sketch) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (worker, day, driver) DO UPDATE SET sketch = excluded.sketch";
-
-/// From one name to the next in the index, however many runs lie between.
-const PROJECTS: &str = "
-    WITH RECURSIVE known(project) AS (
-        SELECT min(project) FROM runs
-        UNION ALL
-        SELECT (SELECT min(runs.project) FROM runs WHERE runs.project > known.project)
-        FROM known WHERE known.project IS NOT NULL)
-    SELECT project FROM known WHERE project IS NOT NULL LIMIT $1";
-
-const LANES: &str = "
-    SELECT worker, lane, count(*) AS attempts, CAST(sum(queue_ms) AS BIGINT) AS queue_ms,
-           CAST(sum(prepare_ms) AS BIGINT) AS prepare_ms, CAST(sum(rebase_us) AS BIGINT) AS rebase_us,
-           CAST(sum(run_ms) AS BIGINT) AS run_ms, CAST(COALESCE(sum(dirtied_bytes), 0) AS BIGINT) AS dirtied_bytes,
-           COALESCE(min(CASE WHEN started_ms > 0 THEN started_ms END), 0) AS first_started_ms
-    FROM attempts WHERE run = $1 AND outcome <> 0 GROUP BY worker, lane ORDER BY worker, lane";
-
-const ATTEMPTS: &str = "
-    SELECT attempts.*, tests.suite, tests.id FROM attempts
-    JOIN tests ON tests.run = attempts.run AND tests.test = attempts.test
-    WHERE attempts.run = $1 ORDER BY attempts.attempt LIMIT $2";
-
-const ATTEMPTS_OF_TESTS: &str = "
-    SELECT attempts.* FROM json_each($1) AS v
-    JOIN attempts ON attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.test = CAST(v.value->>1 AS BIGINT)
-    ORDER BY attempts.run, attempts.test, attempts.attempt";
-
-const TESTS: &str = "
-    SELECT test, suite, id, verdict FROM tests
-    WHERE run = $1 AND test > $2 AND ($3 = '' OR suite = $3)
-      AND ($4 = '[]' OR verdict IN (SELECT CAST(value->>0 AS BIGINT) FROM json_each($4)))
-    ORDER BY test LIMIT $5";
-
-const PAST: &str = "
-    SELECT runs.run, runs.commit_id, runs.git_ref, runs.baseline_key, tests.test, tests.verdict
-    FROM tests JOIN runs ON runs.run = tests.run
-    WHERE tests.name = $1 AND tests.name <> 0 AND tests.run < $2 AND tests.suite = $3 AND tests.id = $4 AND runs.project = $5
-    ORDER BY tests.run DESC LIMIT $6";
-
-macro_rules! entered {
-    ($where:literal) => {
-        concat!(
-            "SELECT * FROM ledger_runs WHERE project = $1 AND suite = $2 AND run < $3 ",
-            $where,
-            " ORDER BY run DESC LIMIT $5"
-        )
-    };
-}
-
 #[async_trait]
 impl Ledger for Database {
     async fn to_enter(&self, limit: u32) -> Result<Vec<RunId>> {
-        // The numbers stand in the index's condition, which must be this one word for word.
         let runs: Vec<i64> =
-            sqlx::query_scalar("SELECT run FROM runs WHERE entered = 0 AND state >= 5 ORDER BY run LIMIT $1")
-                .bind(i64::from(limit))
-                .fetch_all(&self.pool)
-                .await?;
+            sqlx::query_scalar(TO_ENTER).bind(i64::from(limit)).fetch_all(&self.pool).await?;
         Ok(runs.into_iter().map(|run| RunId(natural(run))).collect())
     }
 
@@ -113,7 +49,7 @@ impl Ledger for Database {
         }
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         check_leader(&mut transaction, self.epoch).await?;
-        let marked = sqlx::query(ENTERED).bind(run).execute(&mut *transaction).await?;
+        let marked = sqlx::query(MARK_ENTERED).bind(run).execute(&mut *transaction).await?;
         if marked.rows_affected() == 1 {
             for (run, tally) in &entry.suites {
                 enter_run(&mut transaction, &entry.project, run).await?;
@@ -128,11 +64,7 @@ impl Ledger for Database {
 
     async fn pushed_ms(&self, project: &str, commit: &str) -> Result<Option<u64>> {
         let first: Option<i64> =
-            sqlx::query_scalar("SELECT min(created_ms) FROM runs WHERE project = $1 AND commit_id = $2")
-                .bind(project)
-                .bind(commit)
-                .fetch_one(&self.pool)
-                .await?;
+            sqlx::query_scalar(PUSHED).bind(project).bind(commit).fetch_one(&self.pool).await?;
         Ok(first.map(natural))
     }
 
@@ -175,8 +107,7 @@ impl Ledger for Database {
         before: RunId,
         limit: u32,
     ) -> Result<Vec<EnteredRun>> {
-        let sql =
-            if git_ref.is_some() { entered!("AND git_ref = $4") } else { entered!("AND git_ref >= $4") };
+        let sql = if git_ref.is_some() { ENTERED_ON_REF } else { ENTERED_ON_ALL };
         let rows = sqlx::query(sql)
             .bind(project)
             .bind(suite)
@@ -189,15 +120,12 @@ impl Ledger for Database {
     }
 
     async fn days(&self, project: &str, from_day: u64, limit: u32) -> Result<Vec<(u64, String, Tally)>> {
-        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(
-            "SELECT day, suite, tally FROM ledger_days WHERE project = $1 AND day >= $2
-             ORDER BY day, suite LIMIT $3",
-        )
-        .bind(project)
-        .bind(number(from_day))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(DAYS)
+            .bind(project)
+            .bind(number(from_day))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
         rows.into_iter()
             .map(|(day, suite, tally)| Ok((natural(day), suite, Tally::from_bytes(&tally)?)))
             .collect()
@@ -209,15 +137,12 @@ impl Ledger for Database {
         from_day: u64,
         limit: u32,
     ) -> Result<Vec<(u64, String, Sketch)>> {
-        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(
-            "SELECT day, driver, sketch FROM ledger_rebases WHERE worker = $1 AND day >= $2
-             ORDER BY day, driver LIMIT $3",
-        )
-        .bind(worker)
-        .bind(number(from_day))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(REBASE_DAYS)
+            .bind(worker)
+            .bind(number(from_day))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
         rows.into_iter()
             .map(|(day, driver, sketch)| Ok((natural(day), driver, sketch_of(&sketch)?)))
             .collect()
@@ -229,44 +154,13 @@ impl Ledger for Database {
 
     async fn runs_of(&self, of: &RunsOf, before: RunId, limit: u32) -> Result<Vec<RunRow>> {
         let (sql, first, second) = match of {
-            RunsOf::Active => (
-                // The plus keeps it to the index of states: runs that have not ended are few.
-                "SELECT * FROM runs WHERE state < 5 AND $1 = $2 AND run < $3 ORDER BY +run DESC LIMIT $4",
-                "",
-                "",
-            ),
-            RunsOf::Over => (
-                "SELECT * FROM runs WHERE state >= 5 AND $1 = $2 AND run < $3 ORDER BY run DESC LIMIT $4",
-                "",
-                "",
-            ),
-            RunsOf::Project(project) => (
-                "SELECT * FROM runs WHERE project = $1 AND $2 = '' AND run < $3 ORDER BY run DESC LIMIT $4",
-                project.as_str(),
-                "",
-            ),
-            RunsOf::Ref(project, git_ref) => (
-                "SELECT * FROM runs WHERE project = $1 AND git_ref = $2 AND run < $3 ORDER BY run DESC LIMIT $4",
-                project.as_str(),
-                git_ref.as_str(),
-            ),
-            RunsOf::Commit(project, commit) => (
-                "SELECT * FROM runs WHERE project = $1 AND commit_id = $2 AND run < $3 ORDER BY run DESC LIMIT $4",
-                project.as_str(),
-                commit.as_str(),
-            ),
-            // Commits are hexadecimal: `g` comes after all that begin so.
-            RunsOf::CommitsFrom(project, prefix) => (
-                "SELECT * FROM runs WHERE project = $1 AND commit_id >= $2 AND commit_id < $2 || 'g' AND run < $3
-                 ORDER BY run DESC LIMIT $4",
-                project.as_str(),
-                prefix.as_str(),
-            ),
-            RunsOf::Baseline(key) => (
-                "SELECT * FROM runs WHERE baseline_key = $1 AND $2 = '' AND run < $3 ORDER BY run DESC LIMIT $4",
-                key.as_str(),
-                "",
-            ),
+            RunsOf::Active => (RUNS_ACTIVE, "", ""),
+            RunsOf::Over => (RUNS_OVER, "", ""),
+            RunsOf::Project(project) => (RUNS_OF_PROJECT, project.as_str(), ""),
+            RunsOf::Ref(project, git_ref) => (RUNS_OF_REF, project.as_str(), git_ref.as_str()),
+            RunsOf::Commit(project, commit) => (RUNS_OF_COMMIT, project.as_str(), commit.as_str()),
+            RunsOf::CommitsFrom(project, prefix) => (RUNS_OF_COMMITS, project.as_str(), prefix.as_str()),
+            RunsOf::Baseline(key) => (RUNS_OF_BASELINE, key.as_str(), ""),
         };
         let raws: Vec<RawRun> = sqlx::query_as(sql)
             .bind(first)
@@ -305,12 +199,8 @@ impl Ledger for Database {
     }
 
     async fn suites_of(&self, run: RunId) -> Result<Vec<(String, Counts)>> {
-        let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-            "SELECT suite, verdict, count(*) FROM tests WHERE run = $1 GROUP BY suite, verdict ORDER BY suite, verdict",
-        )
-        .bind(number(run.0))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows: Vec<(String, i64, i64)> =
+            sqlx::query_as(SUITES).bind(number(run.0)).fetch_all(&self.pool).await?;
         let mut suites: Vec<(String, Counts)> = Vec::new();
         for (suite, verdict, tests) in rows {
             let verdict = codes::to_option(verdict, codes::to_verdict)?;
@@ -345,13 +235,11 @@ impl Ledger for Database {
     }
 
     async fn rebases_of(&self, run: RunId, limit: u32) -> Result<Vec<(String, u64)>> {
-        let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT driver, rebase_us FROM attempts WHERE run = $1 AND rebase_us > 0 ORDER BY attempt LIMIT $2",
-        )
-        .bind(number(run.0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows: Vec<(String, i64)> = sqlx::query_as(REBASES_OF)
+            .bind(number(run.0))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
         Ok(rows.into_iter().map(|(driver, us)| (driver, natural(us))).collect())
     }
 

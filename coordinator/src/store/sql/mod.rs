@@ -6,7 +6,7 @@
 
 mod forget;
 mod inexact;
-mod ledger;
+pub(super) mod ledger;
 pub(super) mod read;
 pub(super) mod write;
 
