@@ -31,6 +31,7 @@ use crate::sessions::{SessionId, Sessions};
 use crate::store::{ActiveRun, Store, StoreError};
 use crate::verifying::Verifying;
 use crate::watch::{Change, Watchers};
+use crate::web::metrics::Meters;
 
 /// Commands that wait for the driver; senders beyond wait themselves.
 const COMMANDS: usize = 4_096;
@@ -87,6 +88,8 @@ pub(crate) struct Farm {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) verifying: Arc<Verifying>,
+    /// Counts what has become durable.
+    pub(crate) meters: Arc<Meters>,
     pub(crate) clock: Clock,
     pub(crate) times: wire::Welcome,
     /// Cancelled when the coordinator stops; long streams end then.
@@ -114,6 +117,7 @@ impl Farm {
             sessions: Arc::default(),
             watchers: Arc::default(),
             verifying: Arc::default(),
+            meters: Arc::default(),
             clock,
             times,
             stop,
@@ -183,6 +187,7 @@ impl Driver {
             if !self.persist(&round.decided.records).await {
                 return;
             }
+            self.farm.meters.count(&round.decided.records);
             self.act(round);
         }
     }

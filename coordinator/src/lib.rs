@@ -19,7 +19,9 @@ pub mod store;
 pub mod testing;
 mod unreferenced;
 mod verifying;
+mod views;
 mod watch;
+mod web;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -121,6 +123,10 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
     let services = rpc::services(&farm, &config.client_token, &config.join_token);
 
+    tokio::spawn({
+        let (entering, stop) = (views::entering::run(Arc::clone(&farm.store)), stop.clone());
+        async move { stop.run_until_cancelled(entering).await }
+    });
     if let Some((store, keep)) = forgetting {
         let forgetting = retention::run(store, farm.blobs.clone(), keep, farm.clock);
         let stop = stop.clone();
@@ -132,14 +138,17 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
             TcpListener::bind(address).await.map_err(|source| CoordinatorError::Listen(address, source))?;
         let stop = stop.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        servers.spawn(services.clone().serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+        let state = web::State { views: views::Views::of(&farm), meters: Arc::clone(&farm.meters) };
+        let pages = web::router(state, web::Guard::of(address, &config.client_token));
+        let both = rpc::server(services.clone(), Some(pages));
+        servers.spawn(both.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
         tracing::info!(%address, "listening");
     }
     if let Some(path) = &config.socket {
         let listener = bind_socket(path)?;
         let stop = stop.clone();
         let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        servers.spawn(services.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+        servers.spawn(rpc::server(services, None).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
         tracing::info!(socket = %path.display(), "listening");
     }
     let overdue = async {

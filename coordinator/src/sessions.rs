@@ -27,6 +27,15 @@ pub(crate) struct WorkerView {
     pub(crate) lanes_busy: u32,
     pub(crate) unfit: String,
     pub(crate) connected_unix_ms: u64,
+    /// Of its pool, as it said last.
+    pub(crate) disk: Option<Disk>,
+}
+
+/// Room on a worker's pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) free_bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +66,7 @@ impl Sessions {
             lanes_busy: 0,
             unfit: String::new(),
             connected_unix_ms: now_unix_ms,
+            disk: None,
         };
         self.workers.insert(WorkerId(hello.worker), view);
     }
@@ -68,6 +78,13 @@ impl Sessions {
     /// False for a session that was dropped, because its worker does not read or has a newer one.
     pub(crate) fn is_open(&self, worker: &WorkerId, session: SessionId) -> bool {
         self.workers.get(worker).is_some_and(|view| view.session == Some(session) && view.outbox.is_some())
+    }
+
+    /// Room on its pool, as the worker says it; of none it does not know.
+    pub(crate) fn tell_disk(&self, worker: &WorkerId, session: SessionId, free_bytes: u64, bytes: u64) {
+        if let Some(mut view) = self.workers.get_mut(worker).filter(|view| view.session == Some(session)) {
+            view.disk = (bytes > 0).then_some(Disk { free_bytes, bytes });
+        }
     }
 
     /// Closes this session; false where a newer one has taken its place.

@@ -319,6 +319,13 @@ impl Hands {
         self.workshop.driver().unwrap_or(Driver::Standby)
     }
 
+    /// Free and all bytes that the pool can come to hold; `None` where it cannot be told.
+    #[must_use]
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        let space = self.workshop.options.pool.space().ok()?;
+        Some((space.free_bytes, space.total_bytes))
+    }
+
     /// Keeps the pool in order: its image grows, baselines that nothing used for so long go, leftovers are deleted. To be
     /// called from time to time.
     pub async fn tend(&self, unused: Option<Duration>) -> Result<(), WorkFailure> {

@@ -155,7 +155,7 @@ impl Worker {
             let told = tokio::select! {
                 told = self.told() => told?,
                 _ = beat.tick() => {
-                    self.say(Said::Heartbeat(wire::Heartbeat { held: held.clone() })).await?;
+                    self.say(Said::Heartbeat(wire::Heartbeat { held: held.clone(), ..wire::Heartbeat::default() })).await?;
                     continue;
                 }
             };

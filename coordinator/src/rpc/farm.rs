@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{blobs, choice, convert, inexact, internal, log_text, planned};
+use super::{blobs, choice, convert, figures, inexact, internal, log_text, planned};
 use crate::blobs::Digest;
 use crate::drift;
 use crate::driver::{Command, Farm};
@@ -329,6 +329,13 @@ impl FarmApi for FarmService {
             AskError::Store(_) => internal(&error),
         })?;
         Ok(Response::new(wire::VerifyBaselineResponse { workers }))
+    }
+
+    async fn get_figures(
+        &self,
+        request: Request<wire::GetFiguresRequest>,
+    ) -> Result<Response<wire::GetFiguresResponse>, Status> {
+        figures::answer(&self.farm, request.into_inner()).await.map(Response::new)
     }
 
     async fn add_image(

@@ -8,7 +8,7 @@ use crate::store::{Content, Note, Output, Piece};
 const LOG_BYTES_MAX: u64 = 32 << 20;
 
 /// `broke_off`: the farm lost the attempt, so that its output may end in the middle.
-pub(super) fn of_attempt(output: Output, broke_off: bool) -> Vec<u8> {
+pub(crate) fn of_attempt(output: Output, broke_off: bool) -> Vec<u8> {
     match output {
         Output::Nothing => Vec::new(),
         Output::Whole(content) => unpacked(&content, LOG_BYTES_MAX),
@@ -17,7 +17,7 @@ pub(super) fn of_attempt(output: Output, broke_off: bool) -> Vec<u8> {
 }
 
 /// A run's own log, from this moment on.
-pub(super) fn of_run(notes: Vec<Note>, since_ms: u64) -> Vec<u8> {
+pub(crate) fn of_run(notes: Vec<Note>, since_ms: u64) -> Vec<u8> {
     let mut text = Vec::new();
     for note in notes.into_iter().filter(|note| note.at_ms >= since_ms) {
         line(&mut text, &note.text);

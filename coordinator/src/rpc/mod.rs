@@ -4,14 +4,16 @@ mod blobs;
 mod choice;
 pub(crate) mod convert;
 mod farm;
+mod figures;
 pub(crate) mod inexact;
-mod log_text;
+pub(crate) mod log_text;
 mod planned;
 mod work;
 
 use andon_proto::blobs_server::BlobsServer;
 use andon_proto::farm_server::FarmServer;
 use andon_proto::work_server::WorkServer;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 use tonic::{Request, Status};
@@ -22,7 +24,7 @@ use crate::driver::Farm;
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// All services, guarded.
-pub(crate) fn services(farm: &Farm, client_token: &str, join_token: &str) -> Router {
+pub(crate) fn services(farm: &Farm, client_token: &str, join_token: &str) -> Routes {
     let client = Guard::new(&[client_token]);
     let worker = Guard::new(&[join_token]);
     let both = Guard::new(&[client_token, join_token]);
@@ -33,11 +35,21 @@ pub(crate) fn services(farm: &Farm, client_token: &str, join_token: &str) -> Rou
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let blob_service = BlobsServer::new(blobs::BlobService::new(farm.blobs.clone()));
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
-        .add_service(InterceptedService::new(farm_service, client))
+    Routes::new(InterceptedService::new(farm_service, client))
         .add_service(InterceptedService::new(work_service, worker))
         .add_service(InterceptedService::new(blob_service, both))
+}
+
+/// A server of these services, and of pages over plain HTTP on the same connections where there are any.
+pub(crate) fn server(services: Routes, pages: Option<axum::Router>) -> Router {
+    let mut server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
+        .accept_http1(pages.is_some());
+    let routes = match pages {
+        Some(pages) => Routes::from(services.into_axum_router().fallback(crate::web::unknown).merge(pages)),
+        None => services,
+    };
+    server.add_routes(routes)
 }
 
 /// Lets a call pass that shows one of these tokens.

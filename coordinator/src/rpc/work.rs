@@ -152,6 +152,9 @@ async fn listen(
                     farm.verifying.answered(&worker, session, verified);
                     continue;
                 }
+                if let Body::Heartbeat(beat) = &body {
+                    farm.sessions.tell_disk(&worker, session, beat.disk_free_bytes, beat.disk_bytes);
+                }
                 let Some(words) = words(body) else { continue };
                 let said = Command::Said { worker: worker.clone(), session, seq, words };
                 if !farm.command(said).await {

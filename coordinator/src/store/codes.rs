@@ -2,6 +2,8 @@
 
 use andon_core::model::{LeaseKind, Outcome, RunEnd, RunState, Trigger, Verdict};
 
+use andon_figures::flow::End;
+
 use super::{Result, StoreError};
 
 macro_rules! codes {
@@ -59,6 +61,14 @@ codes!(from_trigger, to_trigger, Trigger, "trigger", {
     Trigger::Person => Trigger::Person, 2;
     Trigger::Rerun => Trigger::Rerun, 3;
     Trigger::Scheduled => Trigger::Scheduled, 4;
+});
+
+codes!(from_ending, to_ending, End, "ending", {
+    End::Green => End::Green, 1;
+    End::Red => End::Red, 2;
+    End::Superseded => End::Superseded, 3;
+    End::Cancelled => End::Cancelled, 4;
+    End::Infrastructure => End::Infrastructure, 5;
 });
 
 /// 0 stands for "not yet".

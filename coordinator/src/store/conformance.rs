@@ -1,5 +1,7 @@
 //! What every store must do. Each case runs on each implementation.
 
+mod ledger;
+
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use andon_core::inexact::{INEXACT_KEPT_MAX, INEXACT_KEPT_MS, Inexact, InexactPart};
 use andon_core::model::{

@@ -1,5 +1,7 @@
 //! The store's in-memory side: for tests and simulation. Nothing of it is durable.
 
+mod ledger;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
@@ -30,6 +32,7 @@ struct State {
     images: BTreeMap<String, ImageRow>,
     /// With when each was heard.
     inexact: Vec<(u64, InexactRow)>,
+    entered: ledger::Entered,
 }
 
 #[derive(Debug, Clone)]

@@ -8,12 +8,14 @@ mod codes;
 mod conformance;
 #[cfg(test)]
 mod leading;
+pub mod ledger;
 mod location;
 pub mod memory;
 mod outputs;
 pub mod postgres;
 mod round;
 pub mod sqlite;
+mod tally;
 #[cfg(test)]
 mod testing;
 
@@ -51,6 +53,9 @@ pub enum StoreError {
     /// Somebody else owns the database by now: nothing is written any more.
     #[error("another coordinator leads this farm now")]
     Superseded,
+    /// Figures of the ledger are damaged, or of a newer Andon.
+    #[error("the ledger's figures cannot be read: they are damaged, or of a newer version of andon")]
+    Figures,
     /// A stored number has no meaning.
     #[error("the database holds an unknown {what}: {value}")]
     Unknown {
@@ -89,7 +94,7 @@ pub struct RunRow {
 }
 
 /// Tests by verdict.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[allow(missing_docs, reason = "the names are the verdicts")]
 pub struct Counts {
     pub passed: u32,
@@ -181,6 +186,14 @@ pub struct AttemptRow {
     pub driver: String,
     /// UTC milliseconds.
     pub started_ms: u64,
+}
+
+impl AttemptRow {
+    /// For how long it kept its lane busy.
+    #[must_use]
+    pub fn busy_ms(&self) -> u64 {
+        self.prepare_ms.saturating_add(self.rebase_us / 1_000).saturating_add(self.run_ms)
+    }
 }
 
 /// Suite and id of a test to the bytes that an attempt of it dirtied on average, and of how many attempts that is.
@@ -335,7 +348,7 @@ pub struct Past {
 
 /// The seam. Whoever implements it makes the records of one `apply` durable together or not at all.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: ledger::Ledger {
     /// Applies records in order, in one transaction. Durable when it returns.
     async fn apply(&self, records: &[Record]) -> Result<()>;
     /// Deletes, of one run that ended before that, about so many rows of what it left behind; it stays itself.

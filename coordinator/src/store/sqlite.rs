@@ -46,3 +46,29 @@ impl Sqlite {
 async fn check_leader(_: &mut Connection, _: i64) -> Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row as _};
+
+    use super::*;
+
+    /// Tables that are small, or rows that the question itself brings.
+    const SCANNED: [&str; 3] = ["v VIRTUAL TABLE", "json_each VIRTUAL TABLE", "known"];
+
+    #[tokio::test]
+    async fn what_is_looked_at_comes_from_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("farm.db")).await.unwrap();
+        for sql in sql::ledger::LOOKED {
+            let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+            for step in explained.fetch_all(&store.pool).await.unwrap() {
+                let step: String = step.get("detail");
+                let scanned = step.strip_prefix("SCAN ");
+
+                let is_small = |table: &str| SCANNED.iter().any(|small| table.starts_with(small));
+                assert!(scanned.is_none_or(|table| is_small(table)), "{step}\n{sql}");
+            }
+        }
+    }
+}

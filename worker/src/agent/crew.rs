@@ -17,6 +17,10 @@ impl Crew for Hands {
         Hands::driver(self).to_string()
     }
 
+    fn disk(&self) -> Option<(u64, u64)> {
+        Hands::disk(self)
+    }
+
     async fn prepare_baseline(&self, job: Job<'_>) -> Result<BaselineReady, WorkFailure> {
         Hands::prepare_baseline(self, job.run, job.spec, job.notices).await
     }

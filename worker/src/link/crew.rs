@@ -41,6 +41,8 @@ pub struct Unit {
 pub trait Crew: Send + Sync + fmt::Debug + 'static {
     /// How lanes are put back, for the coordinator's list.
     fn driver(&self) -> String;
+    /// Free and all bytes of the file system that the pool is on; `None` where it cannot be told.
+    fn disk(&self) -> Option<(u64, u64)>;
     /// Has the baseline.
     async fn prepare_baseline(&self, job: Job<'_>) -> Result<BaselineReady, WorkFailure>;
     /// The ids of a suite's tests.

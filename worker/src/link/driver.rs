@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::{Inexact, Verified, WorkerMessage};
+use andon_proto::{Inexact, Verified, WorkerMessage, worker_message};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -273,7 +273,10 @@ impl Driver {
     }
 
     /// False where the way out is full or closed: the connection is of no more use. What must arrive is in the outbox.
-    fn send(&mut self, message: WorkerMessage) -> bool {
+    fn send(&mut self, mut message: WorkerMessage) -> bool {
+        if let Some(worker_message::Body::Heartbeat(beat)) = &mut message.body {
+            (beat.disk_free_bytes, beat.disk_bytes) = self.crew.disk().unwrap_or_default();
+        }
         match &self.line {
             Line::Live { out: Some(out), .. } => out.try_send(message).is_ok(),
             _ => true,

@@ -285,7 +285,7 @@ impl Session {
         }
         let Some(times) = self.times.filter(|_| up.welcomed && now >= up.next_heartbeat) else { return };
         let held = self.working().map(|working| working.lease).collect();
-        let seq = self.send(worker_message::Body::Heartbeat(Heartbeat { held }), out);
+        let seq = self.send(worker_message::Body::Heartbeat(Heartbeat { held, ..Heartbeat::default() }), out);
         if let Some(up) = &mut self.up {
             up.next_heartbeat = now + times.heartbeat;
             if up.renewals.len() == RENEWALS_KEPT {

@@ -63,8 +63,16 @@ impl Talk {
             let message = soon("a message of the worker", self.incoming.recv()).await?;
             self.seqs.push(message.seq);
             match message.body.unwrap() {
-                worker_message::Body::Heartbeat(_) if self.keeps_alive => self.ack().await,
-                worker_message::Body::Heartbeat(_) => {}
+                worker_message::Body::Heartbeat(beat) => {
+                    assert_eq!(
+                        (beat.disk_free_bytes, beat.disk_bytes),
+                        DISK,
+                        "each heartbeat tells of the pool"
+                    );
+                    if self.keeps_alive {
+                        self.ack().await;
+                    }
+                }
                 body => return Some(body),
             }
         }
@@ -326,6 +334,9 @@ pub(super) enum Call {
     Verify(String, oneshot::Sender<Verified>),
 }
 
+/// Free and all bytes that the crew tells.
+pub(super) const DISK: (u64, u64) = (5, 7);
+
 #[derive(Debug)]
 pub(super) struct FakeCrew(mpsc::UnboundedSender<Call>);
 
@@ -349,6 +360,10 @@ impl FakeCrew {
 impl Crew for FakeCrew {
     fn driver(&self) -> String {
         "restart".into()
+    }
+
+    fn disk(&self) -> Option<(u64, u64)> {
+        Some(DISK)
     }
 
     async fn prepare_baseline(&self, job: Job<'_>) -> Result<BaselineReady, WorkFailure> {

@@ -6,6 +6,7 @@
 
 mod forget;
 mod inexact;
+pub(super) mod ledger;
 pub(super) mod read;
 pub(super) mod write;
 

@@ -19,12 +19,12 @@ pub(in crate::store) fn natural(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-fn small(value: i64) -> u32 {
+pub(super) fn small(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
 #[derive(FromRow)]
-struct RawRun {
+pub(super) struct RawRun {
     run: i64,
     project: String,
     repository: String,
@@ -118,7 +118,7 @@ pub(in crate::store) async fn runs(pool: &Pool, filter: &RunFilter) -> Result<Ve
 }
 
 /// A run that has ended brings its counts; those of others are counted.
-async fn with_counts(pool: &Pool, raw: RawRun) -> Result<RunRow> {
+pub(super) async fn with_counts(pool: &Pool, raw: RawRun) -> Result<RunRow> {
     let counts = match serde_json::from_str(&raw.counts) {
         Ok(counts) => counts,
         Err(_) => counts(&mut *pool.acquire().await?, RunId(natural(raw.run))).await?,
@@ -177,7 +177,7 @@ pub(in crate::store) async fn tests(pool: &Pool, run: RunId, only: Option<TestIx
         .collect()
 }
 
-fn attempt(row: &Row) -> Result<AttemptRow> {
+pub(super) fn attempt(row: &Row) -> Result<AttemptRow> {
     let count = |name: &str| row.try_get::<i64, _>(name).map(natural);
     Ok(AttemptRow {
         attempt: AttemptId(count("attempt")?),

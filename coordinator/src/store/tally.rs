@@ -1,0 +1,186 @@
+//! The numbers of some tests over some time, and their bytes in the store.
+//!
+//! As bytes: a version, seven counts, five sketches (`andon_figures::sketch`), each with its length before it; all numbers are little-endian.
+//! Tallies merge exactly, in any order.
+
+use andon_core::model::{Outcome, Verdict};
+use andon_figures::Sketch;
+
+use super::{Result, StoreError, TestRow};
+
+const VERSION: u8 = 1;
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tally {
+    /// Runs that were entered.
+    pub runs: u64,
+    /// Tests with a verdict of their own: neither not run nor spoiled.
+    pub tests: u64,
+    /// Ended attempts.
+    pub attempts: u64,
+    /// Tests that failed or ran out of time.
+    pub failed: u64,
+    /// Tests that passed only after they had failed.
+    pub flaky: u64,
+    /// Tests that the farm could not run.
+    pub infrastructure: u64,
+    /// Lanes were busy for so long.
+    pub lane_ms: u64,
+    /// Of attempts that passed or failed.
+    pub test_ms: Sketch,
+    /// From queued to leased.
+    pub queue_ms: Sketch,
+    /// From the lease to the start, without the rebase.
+    pub prepare_ms: Sketch,
+    /// Of each unit.
+    pub rebase_us: Sketch,
+    /// As far as it was measured.
+    pub dirtied_bytes: Sketch,
+}
+
+impl Tally {
+    /// Of the tests of one run.
+    pub fn of<'a>(tests: impl Iterator<Item = &'a TestRow>) -> Self {
+        let mut tally = Self { runs: 1, ..Self::default() };
+        for test in tests {
+            tally.add(test);
+        }
+        tally
+    }
+
+    fn add(&mut self, test: &TestRow) {
+        match test.verdict {
+            None | Some(Verdict::NotRun) => {}
+            Some(Verdict::Infrastructure) => self.infrastructure += 1,
+            Some(verdict) => {
+                self.tests += 1;
+                self.failed += u64::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
+                self.flaky += u64::from(verdict == Verdict::Flaky);
+            }
+        }
+        for attempt in test.attempts.iter().filter(|attempt| attempt.outcome.is_some()) {
+            self.attempts += 1;
+            self.lane_ms = self.lane_ms.saturating_add(attempt.busy_ms());
+            self.queue_ms.add(attempt.queue_ms);
+            if matches!(attempt.outcome, Some(Outcome::Passed | Outcome::Failed | Outcome::TimedOut)) {
+                self.test_ms.add(attempt.run_ms);
+                self.prepare_ms.add(attempt.prepare_ms);
+            }
+            if attempt.rebase_us > 0 {
+                self.rebase_us.add(attempt.rebase_us);
+            }
+            if let Some(bytes) = attempt.dirtied_bytes {
+                self.dirtied_bytes.add(bytes);
+            }
+        }
+    }
+
+    /// Takes all that another one has.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.counts_mut().into_iter().zip(other.counts()) {
+            *mine = mine.saturating_add(theirs);
+        }
+        for (mine, theirs) in self.sketches_mut().into_iter().zip(other.sketches()) {
+            mine.merge(theirs);
+        }
+    }
+
+    fn counts(&self) -> [u64; 7] {
+        let Self { runs, tests, attempts, failed, flaky, infrastructure, lane_ms, .. } = self;
+        [*runs, *tests, *attempts, *failed, *flaky, *infrastructure, *lane_ms]
+    }
+
+    fn counts_mut(&mut self) -> [&mut u64; 7] {
+        let Self { runs, tests, attempts, failed, flaky, infrastructure, lane_ms, .. } = self;
+        [runs, tests, attempts, failed, flaky, infrastructure, lane_ms]
+    }
+
+    fn sketches(&self) -> [&Sketch; 5] {
+        [&self.test_ms, &self.queue_ms, &self.prepare_ms, &self.rebase_us, &self.dirtied_bytes]
+    }
+
+    fn sketches_mut(&mut self) -> [&mut Sketch; 5] {
+        let Self { test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes, .. } = self;
+        [test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes]
+    }
+
+    /// As the store keeps it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        for count in self.counts() {
+            bytes.extend(count.to_le_bytes());
+        }
+        for sketch in self.sketches() {
+            let sketch = sketch.to_bytes();
+            bytes.extend(u32::try_from(sketch.len()).expect("a sketch has at most 64 KiB").to_le_bytes());
+            bytes.extend(sketch);
+        }
+        bytes
+    }
+
+    /// # Errors
+    /// Where these are no bytes of a tally.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut rest = bytes;
+        if take::<1>(&mut rest)? != [VERSION] {
+            return Err(damaged());
+        }
+        let mut tally = Self::default();
+        for count in tally.counts_mut() {
+            *count = u64::from_le_bytes(take(&mut rest)?);
+        }
+        for sketch in tally.sketches_mut() {
+            let length = u32::from_le_bytes(take(&mut rest)?) as usize;
+            let (of_sketch, after) = rest.split_at_checked(length).ok_or_else(damaged)?;
+            (*sketch, rest) = (sketch_of(of_sketch)?, after);
+        }
+        if rest.is_empty() { Ok(tally) } else { Err(damaged()) }
+    }
+}
+
+/// A sketch as the store keeps it.
+pub(super) fn sketch_of(bytes: &[u8]) -> Result<Sketch> {
+    Sketch::from_bytes(bytes).map_err(|_| damaged())
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk::<N>().ok_or_else(damaged)?;
+    *rest = after;
+    Ok(*taken)
+}
+
+fn damaged() -> StoreError {
+    StoreError::Figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> Tally {
+        let mut tally = Tally { runs: 1, tests: 3, lane_ms: u64::MAX, ..Tally::default() };
+        tally.test_ms.extend([1, 200, 30_000]);
+        tally.rebase_us.add(612);
+        tally
+    }
+
+    #[test]
+    fn a_tally_reads_back_and_its_parts_do_not() {
+        let bytes = some().to_bytes();
+        assert_eq!(Tally::from_bytes(&bytes).unwrap(), some());
+        for end in 0..bytes.len() {
+            assert!(Tally::from_bytes(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
+        }
+        assert!(Tally::from_bytes(&[bytes, vec![0]].concat()).is_err(), "something follows");
+    }
+
+    #[test]
+    fn merging_adds_up_and_never_overflows() {
+        let mut sum = some();
+        sum.merge(&some());
+        assert_eq!((sum.runs, sum.tests, sum.lane_ms), (2, 6, u64::MAX));
+        assert_eq!(sum.test_ms.count(), 6);
+    }
+}

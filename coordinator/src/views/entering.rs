@@ -1,0 +1,110 @@
+//! Runs that have ended are entered into the ledger, one after the other, behind the driver's back: the store knows which were not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use andon_core::ids::RunId;
+use andon_figures::shift::{self, Cause, Point, Series, Settings};
+
+use super::Shift;
+use crate::store::ledger::{EnteredRun, Entry, FROM_THE_NEWEST};
+use crate::store::{Store, StoreError};
+
+/// Between two looks; a run's figures are there so long after its end, at most.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After a store that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// Runs of one look.
+const RUNS_MAX: u32 = 20;
+/// Points of a suite's series.
+const POINTS_MAX: u32 = 300;
+/// Suites of a project that are compared with each other.
+const SUITES_MAX: usize = 50;
+
+/// Enters runs as they end. Never ends itself.
+pub(crate) async fn run(store: Arc<dyn Store>) {
+    loop {
+        let pause = match step(&*store).await {
+            Ok(0) => LOOK_EVERY,
+            Ok(_) => Duration::ZERO,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot enter runs into the ledger");
+                AFTER_FAILURE
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Enters the runs that wait for it, and answers how many there were.
+pub(crate) async fn step(store: &dyn Store) -> Result<usize, StoreError> {
+    let runs = store.to_enter(RUNS_MAX).await?;
+    for run in &runs {
+        enter(store, *run).await?;
+    }
+    Ok(runs.len())
+}
+
+async fn enter(store: &dyn Store, run: RunId) -> Result<(), StoreError> {
+    let Some(row) = store.run(run).await? else { return Ok(()) };
+    let tests = store.tests(run).await?;
+    let pushed_ms = store.pushed_ms(&row.header.project, &row.header.commit).await?.unwrap_or(row.created_ms);
+    let entry = Entry::of(&row, &tests, pushed_ms);
+    drop(tests);
+    store.enter(&entry).await?;
+    if !row.header.git_ref.is_empty() {
+        judge(store, &entry, &row.header.git_ref).await?;
+    }
+    Ok(())
+}
+
+/// Which commits made suites of this line slower or faster, judged anew for the suites that ran.
+async fn judge(store: &dyn Store, entry: &Entry, git_ref: &str) -> Result<(), StoreError> {
+    let mut lines: Vec<(String, Vec<EnteredRun>)> = Vec::new();
+    for (run, _) in entry.suites.iter().filter(|(run, _)| !run.suite.is_empty()).take(SUITES_MAX) {
+        let mut line =
+            store.entered(&entry.project, &run.suite, Some(git_ref), FROM_THE_NEWEST, POINTS_MAX).await?;
+        line.retain(|run| run.mean_us > 0);
+        line.reverse();
+        lines.push((run.suite.clone(), line));
+    }
+    let project = entry.project.clone();
+    // Permutations take a while, and the runtime has others to serve.
+    let judged = tokio::task::spawn_blocking(move || shifts(&project, &lines)).await;
+    for (suite, shifts) in judged.expect("figures do not panic") {
+        let json = serde_json::to_string(&shifts).expect("texts and numbers are valid JSON");
+        store.put_shifts(&entry.project, git_ref, &suite, &json).await?;
+    }
+    Ok(())
+}
+
+fn shifts(project: &str, lines: &[(String, Vec<EnteredRun>)]) -> Vec<(String, Vec<Shift>)> {
+    let all: Vec<Series<'_>> = lines
+        .iter()
+        .map(|(name, line)| Series { project, name, points: line.iter().map(point).collect() })
+        .collect();
+    let of = |(at, series): (usize, &Series<'_>)| {
+        let found = shift::shifts(&series.points, &Settings::default());
+        let told = found.iter().map(|found| {
+            let cause = match shift::attribute(found, series, &all).cause {
+                Cause::Code => "code",
+                Cause::Baseline => "baseline",
+                Cause::Farm => "farm",
+                Cause::Unclear => "unclear",
+            };
+            Shift::of(series.name, lines[at].1[found.index].run.0, found, cause)
+        });
+        (lines[at].0.clone(), told.collect())
+    };
+    all.iter().enumerate().map(of).collect()
+}
+
+fn point(run: &EnteredRun) -> Point<'_> {
+    Point {
+        commit: &run.commit,
+        at_unix_ms: run.ended_ms,
+        duration_us: run.mean_us,
+        baseline: &run.baseline_key,
+        farm: &run.farm,
+    }
+}
