@@ -3,7 +3,7 @@
 //! Dropping the handle ends the thread. Between rewinds nothing is traced, so the processes then simply run on, untracked.
 //!
 //! We hold copies of their descriptors, so a port at which a server listened would stay open beyond its end. So another thread waits for the end of any
-//! process, and then the whole baseline is let go.
+//! process, and then the whole baseline is let go; what is left to say is which process it was.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,10 +11,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::Target;
 use crate::error::{Broken, Refused};
-use crate::stand::{Check, Rewound, Stand, Taken, Trouble, Unlike};
+use crate::identity::Difference;
+use crate::stand::Stand;
+use crate::steps::{Check, Rewound, Taken, Trouble, Unlike};
+use crate::trace::Pid;
 
 enum Order {
     Rewind {
@@ -23,8 +27,8 @@ enum Order {
         trouble: Option<Trouble>,
         answer: Sender<Result<Rewound, Broken>>,
     },
-    /// A process has ended.
-    LetGo,
+    /// A process has ended; or nobody wants the baseline any more.
+    LetGo(Option<Pid>),
 }
 
 /// Processes as they were at one moment, and the way back to it.
@@ -51,9 +55,9 @@ impl Baseline {
                     Ok((stand, taken, vigil))
                 });
                 match watched {
-                    Ok((stand, taken, _vigil)) => {
+                    Ok((stand, taken, vigil)) => {
                         if answer.send(Ok(taken)).is_ok() {
-                            serve(stand, &received);
+                            serve(stand, &received, vigil);
                         }
                     }
                     Err(refused) => drop(answer.send(Err(refused))),
@@ -93,7 +97,7 @@ impl Drop for Baseline {
     fn drop(&mut self) {
         if let Some(orders) = self.orders.take() {
             // The vigil has a way to the thread, too, so it does not end by the loss of ours. Nobody there: it has ended.
-            let _ = orders.send(Order::LetGo);
+            let _ = orders.send(Order::LetGo(None));
         }
         if let Some(thread) = self.thread.take() {
             // A panic there was answered as `Gone`; what it was doing was undone or killed by its own unwinding.
@@ -102,10 +106,27 @@ impl Drop for Baseline {
     }
 }
 
-fn serve(mut stand: Stand, orders: &Receiver<Order>) {
-    while let Ok(Order::Rewind { check, unlike, trouble, answer }) = orders.recv() {
-        let rewound = stand.rewind(check, unlike, trouble);
-        let _ = answer.send(rewound);
+fn serve(mut stand: Stand, orders: &Receiver<Order>, vigil: Vigil) {
+    let ended = loop {
+        match orders.recv() {
+            Ok(Order::Rewind { check, unlike, trouble, answer }) => {
+                let rewound = stand.rewind(check, unlike, trouble);
+                let _ = answer.send(rewound);
+            }
+            Ok(Order::LetGo(Some(pid))) => break pid,
+            Ok(Order::LetGo(None)) | Err(_) => return,
+        }
+    };
+    let handles: Vec<_> = stand.into_handles().collect();
+    drop(vigil);
+    while let Ok(Order::Rewind { unlike, answer, .. }) = orders.recv() {
+        if unlike == Unlike::Kill {
+            // One that has ended already is no loss.
+            for handle in &handles {
+                let _ = pidfd_send_signal(handle, Signal::KILL);
+            }
+        }
+        let _ = answer.send(Err(Broken::Differs(vec![Difference::ProcessGone(ended)])));
     }
 }
 
@@ -117,15 +138,17 @@ struct Vigil {
 
 impl Vigil {
     fn start(stand: &Stand, ended: Sender<Order>) -> io::Result<Self> {
-        let handles = stand.handles().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let handles = stand.handles().map(|(pid, handle)| Ok((pid, handle.try_clone()?)));
+        let handles: Vec<_> = handles.collect::<io::Result<_>>()?;
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let thread = std::thread::Builder::new().name("rewind-vigil".to_owned()).spawn(move || {
-            let polled = handles.iter().chain([&stopped]);
+            let polled = handles.iter().map(|(_, handle)| handle).chain([&stopped]);
             let mut polled: Vec<_> = polled.map(|one| PollFd::new(one, PollFlags::IN)).collect();
             while let Err(rustix::io::Errno::INTR) = poll(&mut polled, None) {}
-            if polled.iter().rev().skip(1).any(|one| !one.revents().is_empty()) {
+            let mut polled = handles.iter().zip(&polled);
+            if let Some(((pid, _), _)) = polled.find(|(_, one)| !one.revents().is_empty()) {
                 // Nobody listens any more where the baseline has gone meanwhile.
-                let _ = ended.send(Order::LetGo);
+                let _ = ended.send(Order::LetGo(Some(*pid)));
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })

@@ -20,8 +20,10 @@ use rustix::fs::{FileType, OFlags, SeekFrom};
 use rustix::net::RecvFlags;
 use rustix::net::sockopt;
 
+use crate::files::Files;
 use crate::identity::{Difference, Obstacle};
 use crate::kernel;
+use crate::segments::Segments;
 use crate::trace::Pid;
 
 /// More open files of one process are refused: each is held by us, too.
@@ -40,6 +42,8 @@ enum Kind {
     Loose {
         bytes: Vec<u8>,
     },
+    /// A file without a name that is shared memory, too: [`crate::segments`] has its bytes.
+    Mapped,
     /// A device, or the writing end of a pipe: nothing of it is ours to put back.
     Plain,
     /// The reading end, with what waits in it.
@@ -77,6 +81,13 @@ pub(crate) struct Descriptor {
 pub(crate) struct Descriptors {
     pid: Pid,
     pub(crate) all: BTreeMap<u32, Descriptor>,
+}
+
+/// Whose bytes are put back elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) trees: &'a [Files],
+    pub(crate) segments: &'a Segments,
 }
 
 /// What a rewind does to them.
@@ -123,11 +134,11 @@ fn field(info: &str, name: &str) -> Option<u64> {
 }
 
 impl Descriptors {
-    /// Holds all of a stopped process, and says what forbids it. `known`: whether an inode is of a tree.
+    /// Holds all of a stopped process, and says what forbids it.
     pub(crate) fn take(
         pid: Pid,
         handle: &OwnedFd,
-        known: &dyn Fn(u64) -> bool,
+        known: &Known<'_>,
         obstacles: &mut Vec<Obstacle>,
     ) -> io::Result<Self> {
         let mut all = BTreeMap::new();
@@ -174,7 +185,7 @@ impl Descriptors {
 
     /// The numbers of those that can have locks.
     pub(crate) fn files(&self) -> impl Iterator<Item = u32> {
-        let is_file = |kind: &Kind| matches!(kind, Kind::File | Kind::Loose { .. });
+        let is_file = |kind: &Kind| matches!(kind, Kind::File | Kind::Mapped | Kind::Loose { .. });
         let files = self.all.iter().filter(move |(_, descriptor)| is_file(&descriptor.kind));
         files.map(|(number, _)| *number)
     }
@@ -208,12 +219,7 @@ impl Descriptors {
 }
 
 impl Descriptor {
-    fn take(
-        pid: Pid,
-        handle: &OwnedFd,
-        number: u32,
-        known: &dyn Fn(u64) -> bool,
-    ) -> io::Result<Result<Self, String>> {
+    fn take(pid: Pid, handle: &OwnedFd, number: u32, known: &Known<'_>) -> io::Result<Result<Self, String>> {
         let name = fs::read_link(format!("/proc/{pid}/fd/{number}"))?;
         let name = name.to_string_lossy().into_owned();
         let held = kernel::copy_descriptor(handle.as_fd(), number)?;
@@ -223,7 +229,7 @@ impl Descriptor {
             Err(what) => return Ok(Err(what)),
         };
         let place = match kind {
-            Kind::File | Kind::Loose { .. } => Some(rustix::fs::tell(&held)?),
+            Kind::File | Kind::Mapped | Kind::Loose { .. } => Some(rustix::fs::tell(&held)?),
             _ => None,
         };
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -281,7 +287,7 @@ impl Descriptor {
             rustix::fs::fcntl_setfl(&self.held, self.flags)?;
         }
         match &self.kind {
-            Kind::File => self.restore_place(),
+            Kind::File | Kind::Mapped => self.restore_place(),
             Kind::Loose { bytes } => {
                 if !holds(&self.held, bytes)? {
                     rewrite(&self.held, bytes)?;
@@ -341,12 +347,7 @@ fn streams(held: &OwnedFd) -> io::Result<bool> {
 }
 
 /// What it is; or why it cannot be put back.
-fn kind(
-    held: &OwnedFd,
-    name: &str,
-    info: &str,
-    known: &dyn Fn(u64) -> bool,
-) -> io::Result<Result<Kind, String>> {
+fn kind(held: &OwnedFd, name: &str, info: &str, known: &Known<'_>) -> io::Result<Result<Kind, String>> {
     if let Some(anonymous) = name.strip_prefix("anon_inode:") {
         return Ok(match anonymous.trim_matches(['[', ']']) {
             "eventfd" => {
@@ -362,8 +363,13 @@ fn kind(
     let waiting = || rustix::io::ioctl_fionread(held).unwrap_or(0) > 0;
     let status = rustix::fs::fstat(held)?;
     Ok(match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile if status.st_nlink == 0 && known.segments.has(status.st_dev, status.st_ino) => {
+            Ok(Kind::Mapped)
+        }
         FileType::RegularFile if status.st_nlink == 0 => loose(held, status.st_size),
-        FileType::RegularFile if writable(held)? && !known(status.st_ino) => {
+        FileType::RegularFile
+            if writable(held)? && !known.trees.iter().any(|tree| tree.has(status.st_ino)) =>
+        {
             Err(format!("a file that is written to and not put back: {name}"))
         }
         FileType::RegularFile | FileType::Directory => Ok(Kind::File),

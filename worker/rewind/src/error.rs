@@ -4,7 +4,7 @@ use std::io;
 
 use crate::freeze::Unfreezable;
 use crate::identity::{Difference, Obstacle};
-use crate::stand::Step;
+use crate::steps::Step;
 
 fn listed<T: ToString>(things: &[T]) -> String {
     things.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -27,13 +27,27 @@ pub enum Refused {
     Killed(#[source] io::Error),
 }
 
+impl Refused {
+    /// Whether it may be otherwise in a moment: something was just ending, or a signal was under way.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Unfreezable(cause) => matches!(cause, Unfreezable::Ended(_)),
+            Self::Obstacles(obstacles) => {
+                obstacles.iter().all(|obstacle| matches!(obstacle, Obstacle::PendingSignal { .. }))
+            }
+            Self::Unreadable(_) | Self::Killed(_) => false,
+        }
+    }
+}
+
 /// Why a rewind did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// The processes did not stand still. They run on unless the caller wanted them killed.
     #[error("the processes cannot be frozen")]
     Unfreezable(#[from] Unfreezable),
-    /// They are no longer what the baseline can be laid over. Nothing was touched; they run on unless the caller wanted them killed.
+    /// They are no longer what the baseline can be laid over. Nothing was touched; they run on unless the caller wanted them killed (where one of them has
+    /// ended before it was asked: those of the baseline).
     #[error("the processes are not those of the baseline: {}", listed(.0))]
     Differs(Vec<Difference>),
     /// Looking at them failed. Nothing was touched; they run on unless the caller wanted them killed.

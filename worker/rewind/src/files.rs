@@ -6,7 +6,8 @@
 //! linked to its pin, and what is new is removed. The time of change cannot be set: the new one is noted for the next time.
 //!
 //! A change within the clock's tick of the last look would go unnoticed with coarse times; Linux 6.13 made times that were looked at exact
-//! ("multigrain"), which `available` asks for. Writes through shared mappings do not move times at once: such mappings are refused elsewhere.
+//! ("multigrain"), which `available` asks for. Writes through shared mappings do not move times at once: on disks such mappings are refused, and in
+//! memory, where such writes never move times, bytes are compared, here or as shared memory ([`crate::segments`]).
 //!
 //! Where no second names can be given (the upper layer of a mounted overlay, a file system in memory) names are [`Names::Fixed`]: a file that is gone
 //! is made anew, unless a process has it, and what would hide a lower layer's file is a difference.
@@ -108,6 +109,10 @@ pub(crate) struct Files {
     homes: BTreeMap<u64, PathBuf>,
     /// Inodes that processes have open or mapped.
     held: BTreeSet<u64>,
+    /// Inodes whose bytes are put back as shared memory.
+    mapped: BTreeSet<u64>,
+    /// Writes through a mapping leave no trace in a file's times: bytes are compared.
+    in_memory: bool,
     /// Files share their bytes with what is kept of them.
     shared: bool,
     /// Of files and folders, by inode.
@@ -125,6 +130,13 @@ pub(crate) struct Work {
     touched: BTreeSet<u64>,
 }
 
+impl Work {
+    /// These were written to meanwhile, and have their bytes and times again.
+    pub(crate) fn touch(&mut self, inodes: &BTreeSet<u64>) {
+        self.touched.extend(inodes);
+    }
+}
+
 impl Files {
     /// Clones all files, and pins them. Only while nobody writes.
     pub(crate) fn take(tree: &Tree) -> io::Result<Self> {
@@ -132,12 +144,15 @@ impl Files {
             fs::create_dir(tree.kept.join(folder))?;
         }
         let (listing, tree) = (list(&tree.live)?, tree.clone());
+        let in_memory = kernel::is_in_memory(&tree.live)?;
         let mut files = Self {
             tree,
             listing,
             inodes: BTreeMap::new(),
             homes: BTreeMap::new(),
             held: BTreeSet::new(),
+            mapped: BTreeSet::new(),
+            in_memory,
             shared: true,
             attributes: BTreeMap::new(),
         };
@@ -178,6 +193,22 @@ impl Files {
     pub(crate) fn hold(&mut self, inodes: &BTreeSet<u64>) {
         let own = self.listing.values().map(|entry| entry.inode);
         self.held = own.filter(|inode| inodes.contains(inode)).collect();
+    }
+
+    /// On which its folder is.
+    pub(crate) fn device(&self) -> u64 {
+        self.listing[Path::new("")].device
+    }
+
+    /// Leaves the bytes of these, which are its own, to [`crate::segments`].
+    pub(crate) fn leave(&mut self, inodes: BTreeSet<u64>) {
+        self.mapped = inodes;
+    }
+
+    /// Whether a file's bytes could be others although its entry is as it was, and are.
+    fn differs_unseen(&self, inode: u64) -> io::Result<bool> {
+        let told = !self.in_memory || self.mapped.contains(&inode) || self.inodes[&inode].is_empty();
+        Ok(!told && !same_bytes(&self.bytes(inode), &self.homes[&inode])?)
     }
 
     /// Where the tree's names can be removed and made.
@@ -225,7 +256,7 @@ impl Files {
                     Err(error) => return Err(error),
                 },
             };
-            if is.inode == *inode && is != *was {
+            if is.inode == *inode && (is != *was || self.differs_unseen(*inode)?) {
                 self.compare_attributes(*inode, &self.homes[inode], differences)?;
                 work.rewrite.push(*inode);
             }

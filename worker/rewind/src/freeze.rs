@@ -51,17 +51,27 @@ pub(crate) struct Frozen {
     pub(crate) processes: BTreeMap<Pid, BTreeSet<Pid>>,
     /// Who is whose child.
     pub(crate) parents: BTreeMap<Pid, Pid>,
+    /// Processes that have ended and that their parents have not collected: nothing of them runs, and they cannot be traced.
+    pub(crate) ended: BTreeSet<Pid>,
     touched: bool,
 }
 
 impl Frozen {
     /// Freezes the processes `roots` with all their descendants.
     pub(crate) fn freeze(roots: &[Pid]) -> Result<Self, Unfreezable> {
-        let mut frozen = Self { processes: BTreeMap::new(), parents: BTreeMap::new(), touched: false };
+        let mut frozen = Self {
+            processes: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            touched: false,
+        };
         loop {
             let mut news = false;
             for &root in roots {
                 news |= frozen.add(root)?;
+            }
+            if let Some(root) = roots.iter().find(|root| frozen.ended.contains(root)) {
+                return Err(Unfreezable::Ended(*root));
             }
             // Without children nobody can be given to another parent meanwhile.
             if !news || frozen.parents.is_empty() {
@@ -82,22 +92,25 @@ impl Frozen {
                 break;
             }
             news |= self.stop(pid, &new)?;
-            if !self.processes.contains_key(&pid) {
-                // All that were listed ended meanwhile.
-                return Err(Unfreezable::Ended(pid));
-            }
         }
-        for tid in self.processes[&pid].clone() {
+        for tid in self.processes.get(&pid).cloned().unwrap_or_default() {
             for child in children(pid, tid) {
                 self.parents.insert(child, pid);
-                news |= self.add(child)?;
+                match self.add(child) {
+                    Ok(more) => news |= more,
+                    // It ended, and nobody has to collect it.
+                    Err(Unfreezable::Absent(gone)) if gone == child => drop(self.parents.remove(&child)),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(news)
     }
 
+    /// Whether nothing is to be done about a thread any more.
     fn has(&self, pid: Pid, tid: Pid) -> bool {
-        self.processes.get(&pid).is_some_and(|tids| tids.contains(&tid))
+        let stopped = self.processes.get(&pid).is_some_and(|tids| tids.contains(&tid));
+        stopped || (pid == tid && self.ended.contains(&pid))
     }
 
     fn stop(&mut self, pid: Pid, tids: &[Pid]) -> Result<bool, Unfreezable> {
@@ -108,6 +121,7 @@ impl Frozen {
                 Ok(()) => asked.push(tid),
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 // A thread that has ended and is still listed answers EPERM: only the first thread lingers so.
+                Err(_) if zombie(pid, tid) && tid == pid => drop(self.ended.insert(pid)),
                 Err(_) if zombie(pid, tid) => wrong = Some(Unfreezable::Ended(pid)),
                 Err(source) => wrong = Some(Unfreezable::Untraceable { tid, source }),
             }
@@ -147,6 +161,16 @@ impl Frozen {
         }
     }
 
+    /// Ends processes, and has their parents hear of it.
+    pub(crate) fn end(&mut self, pids: &BTreeSet<Pid>) -> io::Result<()> {
+        // All are killed before the first is waited for: they end beside each other.
+        let ending: Vec<_> =
+            pids.iter().filter_map(|pid| Some((*pid, self.processes.remove(pid)?))).collect();
+        ending.iter().for_each(|(pid, _)| trace::kill(*pid));
+        // The younger first: the first process of a namespace ends only when all others in it were collected.
+        ending.iter().rev().try_for_each(|(pid, tids)| collect(*pid, tids))
+    }
+
     /// Lets all run on. An error means that one had died: the others are killed then.
     pub(crate) fn thaw(mut self) -> io::Result<()> {
         self.touched = true;
@@ -161,12 +185,7 @@ impl Drop for Frozen {
         for (pid, tids) in &self.processes {
             if self.touched {
                 trace::kill(*pid);
-                // Each end must be collected, or its parent would never hear of it. A first thread's end shows after all others', and a
-                // child of our own process is its starter's to collect.
-                let others = tids.iter().filter(|tid| *tid != pid);
-                for tid in others.chain(tids.get(pid).filter(|pid| !our_child(**pid))) {
-                    let _ = trace::wait(*tid, STOP_LIMIT);
-                }
+                let _ = collect(*pid, tids);
             } else {
                 for tid in tids {
                     // What the kernel would restart with a deadline of its own shows as `restart_syscall` from then on, and hides its number.
@@ -176,6 +195,16 @@ impl Drop for Frozen {
             }
         }
     }
+}
+
+/// Collects the ends of a killed process's threads, or its parent would never hear of them. A first thread's end shows after all others', and a child
+/// of our own process is its starter's to collect.
+fn collect(pid: Pid, tids: &BTreeSet<Pid>) -> io::Result<()> {
+    let others = tids.iter().filter(|tid| **tid != pid);
+    for tid in others.chain(tids.get(&pid).filter(|pid| !our_child(**pid))) {
+        while trace::wait(*tid, STOP_LIMIT)?.ok_or(io::ErrorKind::TimedOut)? != Stop::Gone {}
+    }
+    Ok(())
 }
 
 /// Waits for the stop that was asked for; signals that come first are delivered. False: the thread ended instead.
@@ -208,10 +237,14 @@ pub(crate) fn children(pid: Pid, tid: Pid) -> Vec<Pid> {
     listed.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
+/// Whose child a process is; `None` if there is no such process.
+pub(crate) fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok())
+}
+
 fn our_child(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-    parent == Some(rustix::process::getpid().as_raw_nonzero().get())
+    parent(pid) == Some(rustix::process::getpid().as_raw_nonzero().get())
 }
 
 fn zombie(pid: Pid, tid: Pid) -> bool {

@@ -16,12 +16,12 @@ use crate::trace::{self, Pid, Queue};
 /// Why a process cannot be rewound.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
-    /// Writable memory that others may share.
-    #[error("process {pid} shares writable memory: {mapping}")]
+    /// Shared memory that cannot be put back.
+    #[error("process {pid} shares memory: {mapping}")]
     SharedMemory {
         /// Which process.
         pid: Pid,
-        /// The mapping, by address and name.
+        /// The mapping, by address and name, and what about it.
         mapping: String,
     },
     /// Native asynchronous input and output: completions outlive what is put back.
@@ -70,7 +70,7 @@ pub enum Difference {
     /// A process of the baseline is gone.
     #[error("process {0} is gone")]
     ProcessGone(Pid),
-    /// A process that the baseline does not have.
+    /// A process that the baseline does not have (only after a comparison).
     #[error("process {0} is new")]
     ProcessNew(Pid),
     /// A thread of the baseline is gone.
@@ -89,7 +89,7 @@ pub enum Difference {
         /// What of it.
         what: &'static str,
     },
-    /// A signal waits to be delivered.
+    /// A signal waits to be delivered (only after a comparison).
     #[error("signal {signal} is pending for thread {tid}")]
     PendingSignal {
         /// Which thread.
@@ -124,6 +124,14 @@ pub enum Difference {
         pid: Pid,
         /// The page.
         address: u64,
+    },
+    /// Memory that processes share.
+    #[error("shared memory {name}: {what}")]
+    Segment {
+        /// As mappings call it.
+        name: String,
+        /// What about it.
+        what: String,
     },
     /// A descriptor that cannot be put back, or is not as it should be.
     #[error("process {pid}: descriptor {number}: {what}")]
@@ -201,14 +209,14 @@ impl Identity {
         self.properties.get("Seccomp").is_some_and(|mode| mode != "0")
     }
 
-    /// Locks of open files (`flock`), by line of `/proc/locks` without its number: the whole list, for the file is one for all.
-    pub(crate) fn add_locks(&mut self, pid: Pid, locks: &str) {
-        let pid = pid.to_string();
+    /// Locks of descriptions (`flock`), by line of `fdinfo` without its number and without who took it: a child has the same description.
+    pub(crate) fn add_locks(&mut self, locks: &str) {
         let own: BTreeSet<_> = locks
             .lines()
-            .filter(|line| line.split_whitespace().nth(4) == Some(&pid))
-            .filter(|line| line.split_whitespace().nth(1) != Some("POSIX"))
-            .map(|line| line.split_once(": ").map_or(line, |(_, lock)| lock))
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|words| words.get(1).is_some_and(|kind| *kind != "POSIX"))
+            .map(|words| [words.get(1..4).unwrap_or_default(), words.get(5..).unwrap_or_default()].concat())
+            .map(|words| words.join(" "))
             .collect();
         self.properties.insert("locks", own.into_iter().collect::<Vec<_>>().join("; "));
     }
@@ -229,9 +237,6 @@ impl Identity {
         for map in maps {
             if map.name.starts_with("/[aio]") {
                 obstacles.push(Obstacle::Aio { pid });
-            } else if map.shared && map.rights.write {
-                let mapping = format!("{:#x}-{:#x} {}", map.range.start, map.range.end, map.name);
-                obstacles.push(Obstacle::SharedMemory { pid, mapping });
             }
         }
         if self.properties.get("timers").is_some_and(|timers| !timers.is_empty()) {

@@ -328,6 +328,12 @@ pub(crate) fn unshared_bytes(file: &File) -> io::Result<u64> {
     }
 }
 
+/// Whether a path leads to a file system in memory (tmpfs).
+pub(crate) fn is_in_memory(path: impl rustix::path::Arg) -> io::Result<bool> {
+    const TMPFS_MAGIC: libc::c_long = 0x0102_1994;
+    Ok(rustix::fs::statfs(path)?.f_type == TMPFS_MAGIC)
+}
+
 /// Whether descriptor `theirs` of `pid` and our `ours` are the same open file.
 pub(crate) fn same_file(pid: Pid, theirs: u32, ours: BorrowedFd<'_>) -> io::Result<bool> {
     const KCMP_FILE: libc::c_int = 0;

@@ -6,8 +6,8 @@
 //! ```text
 //!   Baseline::take     freeze ── look (may refuse: nothing touched) ── record ── arm ── run on
 //!   Baseline::rewind   freeze ── compare identities ─┬─ Differs: run on, or kill
-//!                                                    └─ touch ── threads, mappings, descriptors, memory, registers ── files
-//!                                                              ── (compare every byte) ── run on
+//!                                                    └─ touch ── processes, threads, mappings, descriptors, signals, memory,
+//!                                                              shared memory, registers, files ── (compare every byte) ── run on
 //! ```
 //!
 //! Invariants:
@@ -17,6 +17,7 @@
 //! - ptrace belongs to one thread, so each baseline has a thread of its own that does all of its work.
 //!
 //! Where the kernel is not as one might think:
+//! - What notes writes notes them for one process and goes with it, so shared memory is compared (see `segments`).
 //! - A page dropped with `MADV_DONTNEED` does not count as written (see `memory`).
 //! - `PAGEMAP_SCAN` says whether a range is tracked only with `WP_UNPOPULATED`, and may answer a range twice (see `kernel`).
 //! - An interrupted call is restarted only from a signal stop (see `inject`).
@@ -46,12 +47,16 @@ mod maps;
 mod memory;
 mod process;
 mod registers;
+mod segments;
 mod signals;
 mod stand;
+mod steps;
 mod trace;
 
 #[cfg(test)]
 mod proof;
+#[cfg(test)]
+mod proof_shared;
 #[cfg(test)]
 mod victim;
 
@@ -62,7 +67,7 @@ pub use files::{FileChange, How, Names, Tree};
 pub use freeze::Unfreezable;
 pub use identity::{Difference, Obstacle};
 pub use memory::Written;
-pub use stand::{Check, Rewound, Step, Taken, Unlike};
+pub use steps::{Check, Rewound, Step, Taken, Unlike};
 pub use trace::Pid;
 
 /// A tree of processes that is rewound: the root with all its descendants and all their threads.

@@ -29,7 +29,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) kind: Kind,
-    device: u64,
+    pub(crate) device: u64,
     pub(crate) inode: u64,
     size: u64,
     pub(crate) mode: u32,
@@ -64,6 +64,11 @@ impl Entry {
             modified: (status.st_mtime, status.st_mtime_nsec.cast_signed()),
             changed: (status.st_ctime, status.st_ctime_nsec.cast_signed()),
         })
+    }
+
+    /// Nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.size == 0
     }
 
     /// Gives a path this entry's owner, rights and time of modification.

@@ -6,6 +6,8 @@
 
 use crate::kernel::Range;
 
+const NO_DEVICE: &str = "00:00";
+
 /// One line of `/proc/PID/maps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Map {
@@ -55,7 +57,8 @@ impl Map {
             },
             shared: rights.get(3) == Some(&b's'),
             offset,
-            file: (inode != 0).then(|| (device.to_owned(), inode)),
+            // The first segment of System V has the inode 0.
+            file: (inode != 0 || device != NO_DEVICE).then(|| (device.to_owned(), inode)),
             name: name.to_owned(),
         })
     }

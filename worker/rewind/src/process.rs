@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use crate::arch::Call;
 use crate::descriptors::{self, Descriptors};
-use crate::freeze::Frozen;
+use crate::freeze::{Frozen, THREADS_MAX};
 use crate::handing;
 use crate::identity::{self, Difference, Identity};
 use crate::inject::{Caller, Gate};
@@ -17,7 +18,7 @@ use crate::mappings::{self, Remakable};
 use crate::maps::{self, Change, Map};
 use crate::memory::{Access, Memory, Work, Written};
 use crate::registers::{self, Thread};
-use crate::signals::{Dispositions, Shown};
+use crate::signals::{Shown, Signals};
 use crate::trace::{self, Pid};
 
 /// At most so many differing pages of a process are named.
@@ -34,7 +35,7 @@ pub(crate) struct Process {
     heap_end: u64,
     pub(crate) memory: Memory,
     pub(crate) threads: Vec<Thread>,
-    signals: Dispositions,
+    signals: Signals,
     pub(crate) handle: OwnedFd,
     descriptors: Descriptors,
     locks: Locks,
@@ -61,7 +62,7 @@ impl Look {
     /// `locks` are the lines of [`locks::text`] for it.
     pub(crate) fn at(pid: Pid, locks: String) -> io::Result<Self> {
         let mut identity = Identity::read(pid)?;
-        identity.add_locks(pid, &locks);
+        identity.add_locks(&locks);
         let maps = maps::parse(&fs::read_to_string(format!("/proc/{pid}/maps"))?).ok_or_else(unreadable)?;
         Ok(Self { identity, maps, locks })
     }
@@ -71,6 +72,19 @@ impl Look {
 pub(crate) fn handle(pid: Pid) -> io::Result<OwnedFd> {
     let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?)
+}
+
+/// How long a process has lived, to a hundredth of a second.
+pub(crate) fn age(pid: Pid) -> io::Result<Duration> {
+    let unknown = || io::Error::new(io::ErrorKind::InvalidData, "an age that is not understood");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The 22nd field of proc_pid_stat(5), in ticks since the machine started.
+    let began = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse::<u64>().ok());
+    let began = began.ok_or_else(unknown)?.saturating_mul(1000) / rustix::param::clock_ticks_per_second();
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let uptime = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).ok_or_else(unknown)?;
+    let uptime = Duration::try_from_secs_f64(uptime).map_err(|_| unknown())?;
+    Ok(uptime.saturating_sub(Duration::from_millis(began)))
 }
 
 fn unreadable() -> io::Error {
@@ -93,7 +107,7 @@ impl Process {
         let mut caller = Caller::new(pid, gate)?;
         let heap_end = mappings::heap_end(&mut caller)?;
         let tracker = Self::tracker(&handle, &mut caller)?;
-        let signals = Dispositions::read(&mut caller, &access, look.identity.signals)?;
+        let signals = Signals::read(&mut caller, &access, look.identity.signals)?;
         caller.end()?;
         let mut memory = Memory::take(&access, &look.maps)?;
         let remakable = Remakable::of(pid)?;
@@ -142,9 +156,6 @@ impl Process {
                 differences.push(Difference::Thread { tid: thread.tid, what });
             }
         }
-        let pending = identity::pending(pid, tids)?;
-        differences
-            .extend(pending.into_iter().map(|(tid, signal)| Difference::PendingSignal { tid, signal }));
         let now = Look::at(pid, self.locks_now())?;
         differences.extend(self.identity.differences(pid, &now.identity));
         self.locks.compare(pid, &now.locks, differences);
@@ -189,7 +200,6 @@ impl Process {
                 caller.call(&Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]))?;
             }
         }
-        self.signals.restore(&mut caller, &self.access, found.signals)?;
         caller.end()?;
         for change in &found.changes {
             if let Change::Remake(range, _) = change {
@@ -203,6 +213,34 @@ impl Process {
         if !found.new_threads.is_empty() {
             // Ending, a thread writes to its process's memory: once more, for the pages that it wrote then.
             self.memory.add_changes(&self.access, &mut found.work)?;
+        }
+        Ok(())
+    }
+
+    /// Collects children that have ended and that the baseline does not have.
+    pub(crate) fn collect_children(&self) -> io::Result<()> {
+        let mut caller = self.caller()?;
+        let options = u64::from((libc::WNOHANG | libc::__WALL).unsigned_abs());
+        for _ in 0..THREADS_MAX {
+            match caller.call(&Call::new(libc::SYS_wait4, [u64::MAX, 0, options])) {
+                Ok(0) => return caller.end(),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return caller.end(),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("children end faster than they are collected"))
+    }
+
+    /// What signals do, and what waits. After all that can cause a signal.
+    pub(crate) fn restore_signals(&self, tids: &BTreeSet<Pid>, found: &mut Found) -> io::Result<()> {
+        let mut caller = self.caller()?;
+        let helpers = self.signals.restore(&mut caller, &self.access, self.gate, tids, found.signals)?;
+        caller.end()?;
+        for tid in helpers {
+            if let Some(address) = trace::rseq(tid)? {
+                self.memory.add_page(&mut found.work, address);
+            }
         }
         Ok(())
     }
@@ -260,6 +298,8 @@ impl Process {
         let known: BTreeSet<_> = self.threads.iter().map(|thread| thread.tid).collect();
         let new = tids.difference(&known);
         differences.extend(new.map(|&tid| Difference::Thread { tid, what: "that it exists" }));
+        let pending = identity::pending(pid, tids)?.into_iter();
+        differences.extend(pending.map(|(tid, signal)| Difference::PendingSignal { tid, signal }));
         let now = Look::at(pid, self.locks_now())?;
         differences.extend(self.identity.differences(pid, &now.identity));
         if !self.signals.shown_as(now.identity.signals) {

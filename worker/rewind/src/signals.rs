@@ -1,20 +1,37 @@
-//! Part of step 5: what each signal does in a process.
+//! What each signal does in a process, its timers (`setitimer`), and the signals that wait for it.
+//!
+//! Signals that wait when a rewind begins, or that the rewind itself causes (the end of a child), are taken by the threads for which they wait
+//! (`rt_sigtimedwait`, which takes blocked ones as well). It comes after whatever can cause one. Timers say what is left of them to nobody but the
+//! process, so they are set each time; what was left in the baseline is left then.
 //!
 //! `/proc` shows only which signals are ignored or have a handler, so the process is asked itself (`rt_sigaction`), through a page that is mapped
 //! for that and unmapped again. A rewind sets those anew that have a handler in the baseline (its address could have changed unseen) and
 //! those of which `/proc` shows a change; the C library, for one, installs a handler with a process's first thread.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::arch::Call;
-use crate::inject::Caller;
+use crate::identity;
+use crate::inject::{Caller, Gate};
 use crate::memory::Access;
+use crate::trace::Pid;
 
 const SIGNALS: u32 = 64;
 /// `struct kernel_sigaction`: handler, flags, restorer, mask.
 const ACTION_BYTES: usize = 32;
 const PAGE: u64 = 4096;
+/// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+const TIMERS: u64 = 3;
+/// `struct itimerval`.
+const TIMER_BYTES: usize = 32;
+// Where things lie in the page that is lent: actions, timers, the set of all signals, a time of zero.
+const TIMERS_AT: u64 = SIGNALS as u64 * ACTION_BYTES as u64;
+const ALL_AT: u64 = TIMERS_AT + TIMERS * TIMER_BYTES as u64;
+const NO_TIME_AT: u64 = ALL_AT + 8;
+/// More signals are not taken: a thread that gets them faster than we take them is not to be put back.
+const PENDING_MAX: usize = 100_000;
 
 /// What `/proc/PID/status` shows: which signals are ignored, and which have a handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,11 +55,12 @@ impl Shown {
     }
 }
 
-/// The dispositions of all signals.
+/// The dispositions of all signals, and the timers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Dispositions {
+pub(crate) struct Signals {
     shown: Shown,
     actions: Vec<[u8; ACTION_BYTES]>,
+    timers: Vec<[u8; TIMER_BYTES]>,
 }
 
 /// A page in the process for the time of a few calls.
@@ -58,7 +76,7 @@ pub(crate) fn with_page<T>(
     Ok(done)
 }
 
-impl Dispositions {
+impl Signals {
     pub(crate) fn read(caller: &mut Caller, access: &Access, shown: Shown) -> io::Result<Self> {
         with_page(caller, |caller, page| {
             let mut actions = Vec::new();
@@ -68,23 +86,58 @@ impl Dispositions {
                 access.mem.read_exact_at(&mut action, page)?;
                 actions.push(action);
             }
-            Ok(Self { shown, actions })
+            let mut timers = Vec::new();
+            for which in 0..TIMERS {
+                caller.call(&Call::new(libc::SYS_getitimer, [which, page]))?;
+                let mut timer = [0; TIMER_BYTES];
+                access.mem.read_exact_at(&mut timer, page)?;
+                timers.push(timer);
+            }
+            Ok(Self { shown, actions, timers })
         })
     }
 
-    /// Sets what may have changed.
-    pub(crate) fn restore(&self, caller: &mut Caller, access: &Access, now: Shown) -> io::Result<()> {
+    /// Sets what may have changed, and takes what waits for the process or one of its threads `tids`, of which `caller` is one. Answers which others made
+    /// calls.
+    pub(crate) fn restore(
+        &self,
+        caller: &mut Caller,
+        access: &Access,
+        gate: Gate,
+        tids: &BTreeSet<Pid>,
+        now: Shown,
+    ) -> io::Result<BTreeSet<Pid>> {
         let changed = self.shown.may_differ(now);
-        if changed == 0 {
-            return Ok(());
-        }
         with_page(caller, |caller, page| {
-            access.mem.write_all_at(&self.actions.concat(), page)?;
+            let page_bytes =
+                [self.actions.concat(), self.timers.concat(), vec![0xff; 8], vec![0; 16]].concat();
+            access.mem.write_all_at(&page_bytes, page)?;
             for signal in (1..=SIGNALS).filter(|signal| changed & 1 << (signal - 1) != 0) {
                 let action = page + u64::from(signal - 1) * ACTION_BYTES as u64;
                 caller.call(&Call::new(libc::SYS_rt_sigaction, [signal.into(), action, 0, 8]))?;
             }
-            Ok(())
+            for which in 0..TIMERS {
+                let timer = page + TIMERS_AT + which * TIMER_BYTES as u64;
+                caller.call(&Call::new(libc::SYS_setitimer, [which, timer, 0]))?;
+            }
+            let waiting = || {
+                Ok::<BTreeSet<_>, io::Error>(
+                    identity::pending(access.pid, tids)?.into_iter().map(|(tid, _)| tid).collect(),
+                )
+            };
+            let mut helpers = waiting()?;
+            if helpers.remove(&access.pid) {
+                take_all(caller, page)?;
+            }
+            for tid in &helpers {
+                let mut caller = Caller::new(*tid, gate)?;
+                take_all(&mut caller, page)?;
+                caller.end()?;
+            }
+            match waiting()?.first() {
+                None => Ok(helpers),
+                Some(tid) => Err(io::Error::other(format!("signals keep waiting for thread {tid}"))),
+            }
         })
     }
 
@@ -92,4 +145,17 @@ impl Dispositions {
     pub(crate) fn shown_as(&self, now: Shown) -> bool {
         self.shown == now
     }
+}
+
+/// Takes whatever signal waits for the thread of `caller` or for its process.
+fn take_all(caller: &mut Caller, page: u64) -> io::Result<()> {
+    let take = Call::new(libc::SYS_rt_sigtimedwait, [page + ALL_AT, 0, page + NO_TIME_AT, 8]);
+    for _ in 0..PENDING_MAX {
+        match caller.call(&take) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("signals come faster than they are taken"))
 }

@@ -4,140 +4,42 @@
 //! of its step. See the picture in the crate's header.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::Target;
-use crate::descriptors::{self, Descriptors};
+use crate::descriptors::{self, Descriptors, Known};
 use crate::error::{Broken, Refused};
-use crate::files::{self, FileChange, Files};
-use crate::freeze::Frozen;
+use crate::files::{self, Files};
+use crate::freeze::{self, Frozen, Unfreezable};
 use crate::identity::{self, Difference, Obstacle};
 use crate::ipc;
 use crate::locks;
 use crate::memory::Written;
 use crate::process::{self, Found, Look, Process};
+use crate::segments::Segments;
+use crate::steps::{Check, Rewound, Step, Taken, Trouble, Unlike, Watch};
 use crate::trace::Pid;
-
-/// How thoroughly a rewind makes sure of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Check {
-    /// The identities before, as always.
-    Identity,
-    /// Also every byte, register and mapping afterwards, while all stand still.
-    Bytes,
-}
-
-/// What becomes of processes that cannot be rewound and have not been touched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unlike {
-    /// They run on as they are.
-    RunOn,
-    /// They are killed.
-    Kill,
-}
-
-/// The steps of a rewind, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// All threads stop.
-    Freeze,
-    /// Everything is compared that must be the same.
-    Identity,
-    /// Threads that are new end.
-    Threads,
-    /// The mappings, and what signals do.
-    Mappings,
-    /// The open files.
-    Descriptors,
-    /// The memory.
-    Memory,
-    /// The registers.
-    Registers,
-    /// The files of the trees.
-    Files,
-    /// Every byte is compared.
-    Compare,
-    /// All threads run.
-    RunOn,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Freeze => "freezing",
-            Self::Identity => "comparing identities",
-            Self::Threads => "ending new threads",
-            Self::Mappings => "restoring mappings",
-            Self::Memory => "restoring memory",
-            Self::Descriptors => "restoring descriptors",
-            Self::Registers => "restoring registers",
-            Self::Files => "restoring files",
-            Self::Compare => "comparing bytes",
-            Self::RunOn => "running on",
-        })
-    }
-}
-
-/// What goes wrong on purpose, in tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "only tests make trouble")]
-pub(crate) enum Trouble {
-    /// The thread panics when this step is done.
-    DieAfter(Step),
-    /// The step is left out.
-    Skip(Step),
-}
-
-/// What taking a baseline came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
-    /// How long the processes stood still.
-    pub took: Duration,
-    /// How many processes.
-    pub processes: usize,
-    /// How many threads.
-    pub threads: usize,
-    /// Bytes of memory that are kept for it.
-    pub kept: u64,
-}
-
-/// What a rewind came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rewound {
-    /// How long each step took, in their order.
-    pub steps: Vec<(Step, Duration)>,
-    /// What was written to memory.
-    pub written: Written,
-    /// How many changes to mappings.
-    pub mappings: usize,
-    /// How many threads were ended.
-    pub threads: usize,
-    /// The names of the trees that were put back.
-    pub files: Vec<FileChange>,
-}
-
-impl Rewound {
-    /// From the first stop until the last thread ran.
-    pub fn took(&self) -> Duration {
-        self.steps.iter().map(|(_, took)| *took).sum()
-    }
-}
 
 /// All processes of a baseline.
 pub(crate) struct Stand {
     roots: Vec<Pid>,
     parents: BTreeMap<Pid, Pid>,
     processes: BTreeMap<Pid, Process>,
+    segments: Segments,
     files: Vec<Files>,
     ipc: ipc::Lists,
+    objects: Vec<ipc::Object>,
 }
+
+/// One process that may become part of a baseline.
+type Looked = (Look, OwnedFd, Descriptors);
 
 /// What was found about everything.
 struct FoundAll {
     processes: BTreeMap<Pid, Found>,
+    new: BTreeSet<Pid>,
     files: Vec<files::Work>,
 }
 
@@ -146,19 +48,33 @@ impl Stand {
         let begun = Instant::now();
         let roots: Vec<_> = targets.iter().map(|target| target.root).collect();
         let mut frozen = Frozen::freeze(&roots)?;
+        if let Some(ended) = frozen.ended.first() {
+            return Err(Unfreezable::Ended(*ended).into());
+        }
         let trees = targets.iter().flat_map(|target| &target.trees);
         let mut files: Vec<_> =
             trees.map(Files::take).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
         let ipc = ipc::Lists::open(frozen.processes.keys().copied()).map_err(Refused::Unreadable)?;
-        let looks = Self::look_at(&frozen, &ipc, &|inode| files.iter().any(|files| files.has(inode)))?;
-        let held = |(look, _, descriptors): &(Look, OwnedFd, Descriptors)| {
+        let objects = ipc.objects().map_err(Refused::Unreadable)?;
+        let (looks, mut segments) = Self::look_at(&frozen, &objects, &files)?;
+        let held = |(look, _, descriptors): &Looked| {
             let mapped = look.maps.iter().filter_map(|map| Some(map.file.as_ref()?.1));
             Ok::<_, io::Error>(mapped.chain(descriptors.inodes()?).collect::<Vec<_>>())
         };
         let held: Vec<_> =
             looks.values().map(held).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
         let held: BTreeSet<u64> = held.into_iter().flatten().collect();
-        files.iter_mut().for_each(|files| files.hold(&held));
+        for files in &mut files {
+            files.hold(&held);
+            files.leave(segments.on(files.device()));
+        }
+        segments.keep().map_err(Refused::Unreadable)?;
+        let ages: Vec<_> = looks
+            .keys()
+            .map(|pid| process::age(*pid))
+            .collect::<io::Result<_>>()
+            .map_err(Refused::Unreadable)?;
+        let youngest = ages.into_iter().min().unwrap_or_default();
         frozen.touch();
         let mut processes = BTreeMap::new();
         for (pid, (look, handle, descriptors)) in looks {
@@ -171,39 +87,59 @@ impl Stand {
             took: begun.elapsed(),
             processes: processes.len(),
             threads: frozen.threads().count(),
-            kept: processes.values().map(|process| process.memory.kept()).sum(),
+            youngest,
+            kept: processes.values().map(|process| process.memory.kept()).sum::<u64>() + segments.kept(),
         };
         frozen.thaw().map_err(Refused::Killed)?;
-        Ok((Self { roots, parents, processes, files, ipc }, taken))
+        Ok((Self { roots, parents, processes, segments, files, ipc, objects }, taken))
     }
 
     fn look_at(
         frozen: &Frozen,
-        ipc: &ipc::Lists,
-        known: &dyn Fn(u64) -> bool,
-    ) -> Result<BTreeMap<Pid, (Look, OwnedFd, Descriptors)>, Refused> {
-        let objects = ipc.objects().map_err(Refused::Unreadable)?.into_iter();
-        let mut obstacles: Vec<_> = objects.map(|(pid, object)| Obstacle::SystemV { pid, object }).collect();
+        objects: &[ipc::Object],
+        trees: &[Files],
+    ) -> Result<(BTreeMap<Pid, Looked>, Segments), Refused> {
+        let mut obstacles = Vec::new();
         let mut looks = BTreeMap::new();
-        for (&pid, tids) in &frozen.processes {
+        for &pid in frozen.processes.keys() {
             let numbers = descriptors::numbers(pid).map_err(Refused::Unreadable)?;
             let locks = locks::text(pid, numbers.into_iter());
-            let look = Look::at(pid, locks).map_err(Refused::Unreadable)?;
+            looks.insert(pid, Look::at(pid, locks).map_err(Refused::Unreadable)?);
+        }
+        let maps = looks.iter().map(|(pid, look)| (*pid, &look.maps[..]));
+        let segments = Segments::find(maps, trees, &mut obstacles).map_err(Refused::Unreadable)?;
+        let outsiders = segments.outsiders(frozen).map_err(Refused::Unreadable)?.into_iter();
+        obstacles.extend(outsiders.map(|(pid, name)| {
+            let mapping = format!("{name}: the process is none of those that are rewound");
+            Obstacle::SharedMemory { pid, mapping }
+        }));
+        let unkept =
+            objects.iter().filter(|object| object.memory.is_none_or(|number| !segments.has_system_v(number)));
+        obstacles
+            .extend(unkept.map(|object| Obstacle::SystemV { pid: object.pid, object: object.shown.clone() }));
+        let mut looked = BTreeMap::new();
+        for (pid, look) in looks {
             obstacles.extend(look.identity.obstacles(pid, &look.maps));
-            let pending = identity::pending(pid, tids).map_err(Refused::Unreadable)?;
+            let pending = identity::pending(pid, &frozen.processes[&pid]).map_err(Refused::Unreadable)?;
             obstacles
                 .extend(pending.into_iter().map(|(tid, signal)| Obstacle::PendingSignal { tid, signal }));
             let handle = process::handle(pid).map_err(Refused::Unreadable)?;
-            let descriptors = Descriptors::take(pid, &handle, known, &mut obstacles);
+            let known = Known { trees, segments: &segments };
+            let descriptors = Descriptors::take(pid, &handle, &known, &mut obstacles);
             let descriptors = descriptors.map_err(Refused::Unreadable)?;
-            looks.insert(pid, (look, handle, descriptors));
+            looked.insert(pid, (look, handle, descriptors));
         }
-        if obstacles.is_empty() { Ok(looks) } else { Err(Refused::Obstacles(obstacles)) }
+        if obstacles.is_empty() { Ok((looked, segments)) } else { Err(Refused::Obstacles(obstacles)) }
     }
 
     /// Descriptors that stand for the processes.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.processes.values().map(|process| &process.handle)
+    pub(crate) fn handles(&self) -> impl Iterator<Item = (Pid, &OwnedFd)> {
+        self.processes.iter().map(|(pid, process)| (*pid, &process.handle))
+    }
+
+    /// Lets go of all else.
+    pub(crate) fn into_handles(self) -> impl Iterator<Item = OwnedFd> {
+        self.processes.into_values().map(|process| process.handle)
     }
 
     pub(crate) fn rewind(
@@ -231,6 +167,7 @@ impl Stand {
             written: Written::default(),
             mappings: 0,
             threads: 0,
+            processes: 0,
             files: Vec::new(),
         };
         self.restore(&mut frozen, found, &mut watch, &mut rewound)?;
@@ -251,22 +188,35 @@ impl Stand {
     /// Everything that must be the same, of all processes. Touches nothing.
     fn compare(&self, frozen: &Frozen) -> Result<FoundAll, Broken> {
         let mut differences = Vec::new();
-        let is: BTreeSet<_> = frozen.processes.keys().copied().collect();
+        let is: BTreeSet<_> = frozen.processes.keys().chain(&frozen.ended).copied().collect();
         let was: BTreeSet<_> = self.processes.keys().copied().collect();
-        differences.extend(was.difference(&is).map(|pid| Difference::ProcessGone(*pid)));
-        differences.extend(is.difference(&was).map(|pid| Difference::ProcessNew(*pid)));
-        if differences.is_empty() && self.parents != frozen.parents {
-            let (was, is) = (format!("{:?}", self.parents), format!("{:?}", frozen.parents));
-            differences.push(Difference::Property { pid: self.roots[0], what: "parents", was, is });
+        let lives = |pid: &Pid| frozen.processes.contains_key(pid) && !frozen.ended.contains(pid);
+        differences.extend(was.iter().filter(|pid| !lives(pid)).map(|pid| Difference::ProcessGone(*pid)));
+        for pid in &was {
+            let (was, is) = (self.parents.get(pid), frozen.parents.get(pid));
+            if differences.is_empty() && was != is {
+                let (was, is) = (format!("{was:?}"), format!("{is:?}"));
+                differences.push(Difference::Property { pid: *pid, what: "parent", was, is });
+            }
         }
         if !differences.is_empty() {
             return Err(Broken::Differs(differences));
         }
-        let objects = self.ipc.objects().map_err(Broken::Unreadable)?.into_iter();
-        differences.extend(objects.map(|(pid, is)| {
-            let (what, was) = ("objects of System V", "none".to_owned());
-            Difference::Property { pid, what, was, is }
-        }));
+        let objects = self.ipc.objects().map_err(Broken::Unreadable)?;
+        let shown = |objects: &[ipc::Object]| -> BTreeMap<String, Pid> {
+            objects.iter().map(|object| (object.shown.clone(), object.pid)).collect()
+        };
+        let (objects_were, objects_are) = (shown(&self.objects), shown(&objects));
+        for (one, others, is_new) in
+            [(&objects_are, &objects_were, true), (&objects_were, &objects_are, false)]
+        {
+            for (object, pid) in one.iter().filter(|(object, _)| !others.contains_key(*object)) {
+                let (there, none) = (object.clone(), "none".to_owned());
+                let (was, is) = if is_new { (none, there) } else { (there, none) };
+                differences.push(Difference::Property { pid: *pid, what: "objects of System V", was, is });
+            }
+        }
+        self.segments.compare(&mut differences).map_err(Broken::Unreadable)?;
         let mut found = BTreeMap::new();
         for (&pid, process) in &self.processes {
             let one =
@@ -278,17 +228,23 @@ impl Stand {
         if !differences.is_empty() {
             return Err(Broken::Differs(differences));
         }
-        Ok(FoundAll { processes: found, files })
+        let new = is.difference(&was).copied().collect();
+        Ok(FoundAll { processes: found, new, files })
     }
 
     fn restore(
         &mut self,
         frozen: &mut Frozen,
-        FoundAll { processes: mut found, files }: FoundAll,
+        FoundAll { processes: mut found, new, mut files }: FoundAll,
         watch: &mut Watch,
         rewound: &mut Rewound,
     ) -> Result<(), Broken> {
         let at = |step| move |source| Broken::Killed { step, source };
+        rewound.processes = new.len();
+        if watch.doing(Step::Processes) && !new.is_empty() {
+            self.end_processes(frozen, &new).map_err(at(Step::Processes))?;
+        }
+        watch.done(Step::Processes);
         for (pid, process) in &self.processes {
             let Some(one) = found.get_mut(pid) else { continue };
             rewound.threads += one.new_threads.len();
@@ -311,6 +267,13 @@ impl Stand {
             }
         }
         watch.done(Step::Descriptors);
+        for (pid, process) in &self.processes {
+            let Some(one) = found.get_mut(pid) else { continue };
+            if watch.doing(Step::Signals) {
+                process.restore_signals(&frozen.processes[pid], one).map_err(at(Step::Signals))?;
+            }
+        }
+        watch.done(Step::Signals);
         // After the last injected call: each writes to its thread's rseq area when the thread changed its processor.
         for (pid, process) in &self.processes {
             if watch.doing(Step::Memory) {
@@ -320,6 +283,12 @@ impl Stand {
             }
         }
         watch.done(Step::Memory);
+        if watch.doing(Step::SharedMemory) {
+            let (bytes, inodes) = self.segments.restore().map_err(at(Step::SharedMemory))?;
+            rewound.written.bytes += bytes;
+            files.iter_mut().for_each(|work| work.touch(&inodes));
+        }
+        watch.done(Step::SharedMemory);
         for thread in self.processes.values().flat_map(|process| &process.threads) {
             if watch.doing(Step::Registers) {
                 thread.restore().map_err(at(Step::Registers))?;
@@ -336,37 +305,45 @@ impl Stand {
         Ok(())
     }
 
+    /// Ends processes, has their parents collect them, and makes sure that nothing is left.
+    fn end_processes(&self, frozen: &mut Frozen, new: &BTreeSet<Pid>) -> io::Result<()> {
+        frozen.end(new)?;
+        // Those whose parents were ended as well have been given to another.
+        let parents: BTreeSet<_> = new.iter().filter_map(|pid| freeze::parent(*pid)).collect();
+        for process in parents.iter().filter_map(|parent| self.processes.get(parent)) {
+            process.collect_children()?;
+        }
+        if let Some((pid, child)) = self.strangers(frozen).next() {
+            return Err(io::Error::other(format!("process {pid} has child {child} still")));
+        }
+        let attached = |objects: &[ipc::Object]| objects.iter().map(|it| it.attached).collect::<Vec<_>>();
+        if attached(&self.ipc.objects()?) != attached(&self.objects) {
+            return Err(io::Error::other("shared memory is attached by others"));
+        }
+        Ok(())
+    }
+
+    /// Children that the baseline does not have.
+    fn strangers(&self, frozen: &Frozen) -> impl Iterator<Item = (Pid, Pid)> {
+        let own = frozen.threads().filter(|(pid, _)| self.processes.contains_key(pid));
+        let children =
+            own.flat_map(|(pid, tid)| freeze::children(pid, tid).into_iter().map(move |child| (pid, child)));
+        children.filter(|(pid, child)| self.parents.get(child) != Some(pid))
+    }
+
     /// Everything that is not as in the baseline, byte by byte.
     fn differing(&self, frozen: &Frozen) -> io::Result<Vec<Difference>> {
         let mut differences = Vec::new();
         for (&pid, process) in &self.processes {
             process.differing(&frozen.processes[&pid], &mut differences)?;
         }
+        differences.extend(self.strangers(frozen).map(|(_, child)| Difference::ProcessNew(child)));
+        self.segments.differing(&mut differences)?;
+        for (pid, name) in self.segments.outsiders(frozen)? {
+            let what = format!("process {pid}, none of those that are rewound, maps it");
+            differences.push(Difference::Segment { name, what });
+        }
         self.files.iter().try_for_each(|files| files.differing(&mut differences))?;
         Ok(differences)
-    }
-}
-
-/// Times the steps, and makes trouble where a test asks for it.
-struct Watch {
-    last: Instant,
-    steps: Vec<(Step, Duration)>,
-    trouble: Option<Trouble>,
-}
-
-impl Watch {
-    fn new(trouble: Option<Trouble>) -> Self {
-        Self { last: Instant::now(), steps: Vec::new(), trouble }
-    }
-
-    fn doing(&self, step: Step) -> bool {
-        self.trouble != Some(Trouble::Skip(step))
-    }
-
-    fn done(&mut self, step: Step) {
-        let now = Instant::now();
-        self.steps.push((step, now - self.last));
-        self.last = now;
-        assert!(self.trouble != Some(Trouble::DieAfter(step)), "dies on purpose after {step}");
     }
 }

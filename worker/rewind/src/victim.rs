@@ -3,8 +3,10 @@
 //! A victim dies with the thread that started it (`PR_SET_PDEATHSIG`), so that a failing test leaves none behind.
 
 use std::io::{BufRead, BufReader, Write};
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 use crate::{Pid, Target};
@@ -16,19 +18,24 @@ pub(crate) struct Victim {
     answers: BufReader<ChildStdout>,
 }
 
-fn compiled() -> &'static Path {
-    static COMPILED: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, binary) = COMPILED.get_or_init(|| {
+fn compiled(name: &str) -> PathBuf {
+    static COMPILED: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = COMPILED.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let binary = folder.path().join("busy");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/victims/busy.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-pthread", "-w", "-o"]).arg(&binary).args([source, "-lm"]);
-        assert!(cc.status().expect("a C compiler named cc").success());
-        (folder, binary)
+        for name in [BUSY, FAMILY] {
+            let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/victims")).join(name);
+            let mut cc = Command::new("cc");
+            cc.args(["-O1", "-pthread", "-w", "-o"]).arg(folder.path().join(name));
+            let done = cc.arg(source.with_extension("c")).arg("-lm").status();
+            assert!(done.expect("a C compiler named cc").success());
+        }
+        folder
     });
-    binary
+    folder.path().join(name)
 }
+
+const BUSY: &str = "busy";
+const FAMILY: &str = "family";
 
 impl Victim {
     /// With threads that do all sorts of things.
@@ -44,12 +51,19 @@ impl Victim {
     /// In a namespace of its own for System V's objects.
     pub(crate) fn apart() -> Self {
         let mut command = Command::new("unshare");
-        command.arg("--ipc").arg(compiled());
+        command.arg("--ipc").arg(compiled(BUSY));
+        Self::run(command)
+    }
+
+    /// With a child, and memory that both share; in a namespace of its own for System V's objects, where its segment is listed.
+    pub(crate) fn family() -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--ipc").arg(compiled(FAMILY)).arg("listed");
         Self::run(command)
     }
 
     fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(compiled());
+        let mut command = Command::new(compiled(BUSY));
         command.args(arguments);
         Self::run(command)
     }
@@ -87,7 +101,7 @@ impl Victim {
     }
 
     /// Asks for a number.
-    pub(crate) fn number(&mut self, request: &str) -> u16 {
+    pub(crate) fn number<N: FromStr<Err = ParseIntError>>(&mut self, request: &str) -> N {
         writeln!(self.requests, "{request}").unwrap();
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();

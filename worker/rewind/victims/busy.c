@@ -219,7 +219,11 @@ int main(int arguments, char **argument) {
             unsigned char parameters[256] = {0};
             if (syscall(SYS_io_uring_setup, 4, parameters) < 0) { puts("none"); continue; }
         } else if (!strncmp(line, "shared", 6)) {
-            mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+            char path[4096];
+            snprintf(path, sizeof path, "%s.shared", argument[0]);
+            int disk = open(path, O_RDWR | O_CREAT, 0600);
+            if (ftruncate(disk, PAGE)) abort();
+            if (mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, disk, 0) == MAP_FAILED || close(disk)) abort();
         } else if (!strncmp(line, "timer", 5)) {
             timer_t timer;
             struct sigevent none = {.sigev_notify = SIGEV_NONE};
