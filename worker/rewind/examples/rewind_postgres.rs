@@ -190,6 +190,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // The first process took another user, and so does not die with its starter.
+        if let Ok(root) = self.root() {
+            let _ = done(Command::new("kill").args(["-9", &root.to_string()]));
+        }
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
     }

@@ -288,7 +288,7 @@ impl Segment {
             return Ok(None);
         }
         // By its times its tree would think that a test had written to it.
-        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT.into() };
+        let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let times = Timestamps { last_access: omitted, last_modification: self.modified };
         rustix::fs::futimens(&self.file, &times)?;
         Ok(Some(written))
