@@ -8,6 +8,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use andon::connect::Connection;
+use andon_proto::run_event::Event;
 use andon_proto::{GetRunRequest, Run, RunEvent, WatchRunRequest};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
@@ -38,7 +39,21 @@ pub(crate) enum Followed {
 
 /// Follows the run, prints the summary, and answers with the exit code.
 pub(crate) async fn to_the_end(connection: &Connection, run: u64) -> Result<(Exit, Option<Run>), CliError> {
-    match follow(connection, run).await? {
+    conclude(run, follow(connection, run).await?)
+}
+
+/// What there is to say of a run that somebody has stopped looking at, with the exit code.
+pub(crate) async fn as_it_stands(connection: &Connection, run: u64) -> Result<(Exit, Option<Run>), CliError> {
+    let followed = if exit::is_over(head(connection, run).await?.state()) {
+        Followed::Over(Box::new(whole_run(connection, run).await?))
+    } else {
+        Followed::Detached
+    };
+    conclude(run, followed)
+}
+
+fn conclude(run: u64, followed: Followed) -> Result<(Exit, Option<Run>), CliError> {
+    match followed {
         Followed::Over(run) => {
             out::print(&format!("\n{}", summary::summary(&run, out::paint())))?;
             Ok((exit::of_run(&run).unwrap_or(Exit::Incomplete), Some(*run)))
@@ -55,6 +70,16 @@ pub(crate) async fn to_the_end(connection: &Connection, run: u64) -> Result<(Exi
 /// A run with all its tests.
 pub(crate) async fn whole_run(connection: &Connection, run: u64) -> Result<Run, CliError> {
     Ok(connection.farm().get_run(GetRunRequest { run, with_tests: true }).await?.into_inner())
+}
+
+/// A run without its tests.
+pub(crate) async fn head(connection: &Connection, run: u64) -> Result<Run, CliError> {
+    Ok(connection.farm().get_run(GetRunRequest { run, with_tests: false }).await?.into_inner())
+}
+
+/// Whether this is the last event of a run.
+pub(crate) fn ends(event: &RunEvent) -> bool {
+    matches!(&event.event, Some(Event::Run(run)) if exit::is_over(run.state()))
 }
 
 async fn follow(connection: &Connection, run: u64) -> Result<Followed, CliError> {

@@ -27,6 +27,7 @@ mod process;
 mod recognise;
 mod registry;
 mod run;
+mod screen;
 mod servers;
 pub(crate) mod shares;
 mod show;

@@ -54,7 +54,8 @@ pub(crate) fn stderr_colour() -> bool {
     io::stderr().is_terminal() && wants_colour()
 }
 
-fn wants_colour() -> bool {
+/// Whether the person wants colours where they can be.
+pub(crate) fn wants_colour() -> bool {
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

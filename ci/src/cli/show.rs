@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::error::CliError;
 use super::farm::FarmArgs;
-use super::{clock, follow, out};
+use super::{clock, follow, out, screen};
 use crate::report::exit::Exit;
 use crate::report::junit::Form;
 use crate::report::{json, junit, listing, summary, words};
@@ -71,12 +71,16 @@ pub(crate) struct CancelArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  andon watch           the latest run\n  andon watch 12; echo $?\n\nEnds with the run's \
-                        exit code. Ctrl-C ends the watching (130), not the run."
+    after_help = "Examples:\n  andon watch           the latest run\n  andon watch 12; echo $?\n  andon watch --plain\n\nOn a \
+                  terminal it fills the screen and stays until `q`; `?` shows the keys. Ends with the run's exit code; left before the \
+                  run's end, with 130: the run goes on."
 )]
 pub(crate) struct WatchArgs {
     /// Number of the run [default: the latest]
     run: Option<u64>,
+    /// Lines instead of a whole screen, as where stdout is no terminal
+    #[arg(long)]
+    plain: bool,
     /// Write JUnit XML to this file when the run is over
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -139,7 +143,12 @@ pub(crate) async fn cancel(args: CancelArgs, farm: &FarmArgs) -> Result<Exit, Cl
 pub(crate) async fn watch(args: WatchArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     let connection = farm.connect().await?;
     let run = run_or_latest(&connection, args.run, "").await?;
-    let (exit, run) = follow::to_the_end(&connection, run).await?;
+    let (exit, run) = if !args.plain && screen::is_possible() {
+        let shown_last = Box::pin(screen::show(&connection, run)).await?;
+        follow::as_it_stands(&connection, shown_last).await?
+    } else {
+        follow::to_the_end(&connection, run).await?
+    };
     if let (Some(file), Some(run)) = (&args.junit, &run) {
         write_junit(run, Form::Usual, file)?;
     }
