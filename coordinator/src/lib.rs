@@ -138,8 +138,13 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
             TcpListener::bind(address).await.map_err(|source| CoordinatorError::Listen(address, source))?;
         let stop = stop.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let state = web::State { views: views::Views::of(&farm), meters: Arc::clone(&farm.meters) };
-        let pages = web::router(state, web::Guard::of(address, &config.client_token));
+        let state = web::State {
+            views: views::Views::of(&farm),
+            meters: Arc::clone(&farm.meters),
+            access: web::Access::new(&config.client_token, address.ip().is_loopback(), farm.clock),
+            stop: farm.stop.clone(),
+        };
+        let pages = web::router(state);
         let both = rpc::server(services.clone(), Some(pages));
         servers.spawn(both.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
         tracing::info!(%address, "listening");

@@ -15,7 +15,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("andon-rewind", &[]),
     ("andon-snapshot", &[]),
     ("andon-worker", &["andon-proto", "andon-rewind", "andon-snapshot"]),
-    ("andon", &["andon-coordinator", "andon-proto", "andon-worker"]),
+    ("andon", &["andon-coordinator", "andon-figures", "andon-proto", "andon-worker"]),
     ("andon-tests", &["andon", "andon-coordinator", "andon-proto", "andon-worker"]),
 ];
 
@@ -24,6 +24,7 @@ const BELONGS_TO: &[(&str, &[&str])] = &[
     ("bollard", &["andon-worker"]),
     ("git2", &["andon"]),
     ("sqlx", &["andon-coordinator"]),
+    ("askama", &["andon-coordinator"]),
     ("tokio", &["andon-coordinator", "andon-worker", "andon", "andon-tests"]),
     ("tonic", &["andon-proto", "andon-coordinator", "andon-worker", "andon", "andon-tests"]),
     ("clap", &["andon"]),

@@ -31,6 +31,7 @@ mod screen;
 mod servers;
 pub(crate) mod shares;
 mod show;
+mod stats;
 mod up;
 mod verify;
 mod what;
@@ -95,6 +96,8 @@ enum Command {
     Drift(drift::DriftArgs),
     /// A run: verdicts, figures, failures
     Show(show::ShowArgs),
+    /// How a project's line flows, or one test over its runs: lead time, flakes, cost, what made it slower
+    Stats(stats::StatsArgs),
     /// Write a run to a file, to rerun it elsewhere
     Export(export::ExportArgs),
     /// Runs, the latest first
@@ -192,6 +195,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Drift(args) => drift::drift(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
+        Command::Stats(args) => stats::stats(args, farm).await,
         Command::Export(args) => export::export(args, farm).await,
         Command::List(args) => show::list(args, farm).await,
         Command::Hook(command) => hook::hook(command, farm).await,

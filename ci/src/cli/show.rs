@@ -13,7 +13,7 @@ use super::farm::FarmArgs;
 use super::{clock, follow, out, screen};
 use crate::report::exit::Exit;
 use crate::report::junit::Form;
-use crate::report::{json, junit, listing, summary, words};
+use crate::report::{json, junit, listing, summary, text, trace, words};
 
 /// Who asked for an experiment of `andon why`, after the person's name: such a run is never meant by "the latest".
 pub(crate) const BY_WHY: &str = " by andon why";
@@ -26,7 +26,7 @@ const LIST_MAX: u32 = 1_000;
 #[command(
     after_help = "Examples:\n  andon show            the latest run\n  andon show 12 --failed\n  andon show 12 \
                         --json | jq '.tests[] | select(.verdict == \"failed\") | .id'\n  andon show 12 --junit \
-                        report.xml"
+                        report.xml\n  andon show 12 --trace run.json   to be opened in https://ui.perfetto.dev"
 )]
 pub(crate) struct ShowArgs {
     /// Number of the run [default: the latest]
@@ -40,6 +40,9 @@ pub(crate) struct ShowArgs {
     /// JUnit XML without the tests' files, as validators by the schema of Jenkins' xunit plugin want it
     #[arg(long, requires = "junit")]
     strict: bool,
+    /// Write what each lane did when to this file, as a trace that Perfetto opens; `-` is stdout
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Only the tests that failed, timed out, or that the farm could not run, all of them
     #[arg(long)]
     failed: bool,
@@ -90,7 +93,7 @@ pub(crate) async fn show(args: ShowArgs, farm: &FarmArgs) -> Result<Exit, CliErr
     let connection = farm.connect().await?;
     let number = run_or_latest(&connection, args.run, "").await?;
     let run = follow::whole_run(&connection, number).await?;
-    if run.forgotten && (args.junit.is_some() || args.failed) {
+    if run.forgotten && (args.junit.is_some() || args.trace.is_some() || args.failed) {
         return Err(CliError::usage(format!(
             "the tests of run {number} were deleted: it ended too long ago"
         ))
@@ -101,6 +104,10 @@ pub(crate) async fn show(args: ShowArgs, farm: &FarmArgs) -> Result<Exit, CliErr
         Some(file) => write_junit(&run, if args.strict { Form::Strict } else { Form::Usual }, file)?,
         None => false,
     };
+    let trace_on_stdout = match &args.trace {
+        Some(file) => write_trace(&run, file)?,
+        None => false,
+    };
     if args.json {
         out::json(&json::run_whole(&run, keep))?;
     } else if args.failed {
@@ -108,7 +115,7 @@ pub(crate) async fn show(args: ShowArgs, farm: &FarmArgs) -> Result<Exit, CliErr
         for test in run.tests.iter().filter(|test| keep(test)) {
             out::print(&summary::listed(run.run, test, paint))?;
         }
-    } else if !junit_on_stdout {
+    } else if !junit_on_stdout && !trace_on_stdout {
         out::print(&summary::summary(&run, out::paint()))?;
     }
     Ok(Exit::Passed)
@@ -196,6 +203,22 @@ pub(crate) fn write_junit(run: &Run, form: Form, file: &Path) -> Result<bool, Cl
     };
     write().map_err(|error| {
         CliError::usage(format!("cannot write the JUnit report {}", file.display())).because(&error)
+    })?;
+    Ok(false)
+}
+
+/// Writes the trace; `-` is stdout, which is answered with true.
+fn write_trace(run: &Run, file: &Path) -> Result<bool, CliError> {
+    let trace = trace::of(run);
+    if trace.left_out() > 0 {
+        out::note(&format!("{} events found no room in the trace", words::thousands(trace.left_out())));
+    }
+    if file == Path::new("-") {
+        out::line(&trace.to_json())?;
+        return Ok(true);
+    }
+    std::fs::write(file, trace.to_json()).map_err(|error| {
+        CliError::usage(format!("cannot write the trace {}", file.display())).because(&error)
     })?;
     Ok(false)
 }

@@ -1,7 +1,8 @@
-//! The words and units that every rendering shares: states, verdicts, outcomes, durations, sizes.
+//! The words that every rendering shares: states, verdicts, outcomes; how numbers are said is in `andon_figures::words`.
 //!
 //! The lowercase words are part of the `--json` interface.
 
+pub(crate) use andon_figures::words::{ago, bytes, micros, millis, plural, seconds, short, tally, thousands};
 use andon_proto::{Counts, Outcome, RunState, Trigger, Verdict};
 
 /// A run's state, as `--json` writes it.
@@ -81,85 +82,7 @@ pub(crate) fn counts(counts: &Counts) -> String {
         (counts.not_run, "not run"),
         (counts.open, "open"),
     ];
-    let said: Vec<String> = named
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| format!("{} {name}", thousands(u64::from(*count))))
-        .collect();
-    if said.is_empty() { "no tests".to_owned() } else { said.join(", ") }
-}
-
-/// `12,345`.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut said = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            said.push(',');
-        }
-        said.push(digit);
-    }
-    said
-}
-
-/// `1 test`, `2 tests`.
-pub(crate) fn plural(count: u64, one: &str) -> String {
-    let number = thousands(count);
-    if count == 1 { format!("{number} {one}") } else { format!("{number} {one}s") }
-}
-
-/// A duration in milliseconds, with the precision that a person uses at its size.
-pub(crate) fn millis(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{}m {:02}s", ms / 60_000, ms % 60_000 / 1_000),
-        _ => format!("{}h {:02}m", ms / 3_600_000, ms % 3_600_000 / 60_000),
-    }
-}
-
-/// A duration in whole seconds, for an estimate.
-pub(crate) fn seconds(s: u64) -> String {
-    if s < 60 { format!("{s} s") } else { millis(s.saturating_mul(1_000)) }
-}
-
-/// A duration in microseconds: below 10 ms with a decimal.
-pub(crate) fn micros(us: u64) -> String {
-    match us {
-        0..10_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
-        _ => millis(us / 1_000),
-    }
-}
-
-/// `1.4 MB`, in powers of ten.
-pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if bytes < 1_000 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut tenths = bytes / 100;
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1_000;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
-/// How long ago, in the largest whole unit.
-pub(crate) fn ago(now_unix_ms: u64, then_unix_ms: u64) -> String {
-    let seconds = now_unix_ms.saturating_sub(then_unix_ms) / 1_000;
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3_600 => format!("{} min ago", seconds / 60),
-        3_600..86_400 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} d ago", seconds / 86_400),
-    }
-}
-
-/// The first 12 digits of a commit or a key.
-pub(crate) fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
+    tally(&named.map(|(count, name)| (u64::from(count), name)), "no tests")
 }
 
 #[cfg(test)]
@@ -167,44 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_said_as_people_say_them() {
-        assert_eq!(thousands(0), "0");
-        assert_eq!(thousands(999), "999");
-        assert_eq!(thousands(1_234_567), "1,234,567");
-        assert_eq!(plural(1, "test"), "1 test");
-        assert_eq!(plural(0, "test"), "0 tests");
-        assert_eq!(millis(999), "999 ms");
-        assert_eq!(millis(61_400), "1m 01s");
-        assert_eq!(millis(1_450), "1.4 s");
-        assert_eq!(millis(7_260_000), "2h 01m");
-        assert_eq!(seconds(59), "59 s");
-        assert_eq!(seconds(61), "1m 01s");
-        assert_eq!(micros(1_250), "1.2 ms");
-        assert_eq!(micros(612_345), "612 ms");
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1_000), "1.0 kB");
-        assert_eq!(bytes(999_999), "999.9 kB");
-        assert_eq!(bytes(1_450_000), "1.4 MB");
-        assert_eq!(bytes(u64::MAX), "18446.7 PB");
-    }
-
-    #[test]
     fn counts_name_only_what_there_is() {
         assert_eq!(counts(&Counts::default()), "no tests");
         let some = Counts { total: 1204, passed: 1203, failed: 1, ..Counts::default() };
         assert_eq!(counts(&some), "1,203 passed, 1 failed");
-    }
-
-    #[test]
-    fn a_clock_behind_the_farm_does_not_underflow() {
-        assert_eq!(ago(5, 10_000), "0 s ago");
-        assert_eq!(ago(200_000, 10_000), "3 min ago");
-    }
-
-    #[test]
-    fn short_survives_ids_that_are_not_ascii() {
-        assert_eq!(short("0123456789abcdef"), "0123456789ab");
-        assert_eq!(short("aé"), "aé");
-        assert_eq!(short("01234567890éx"), "01234567890éx");
     }
 }

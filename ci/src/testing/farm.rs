@@ -225,6 +225,9 @@ impl Farm for Face {
     ) -> Answer<wire::VerifyBaselineResponse> {
         unused()
     }
+    async fn get_figures(&self, _: Request<wire::GetFiguresRequest>) -> Answer<wire::GetFiguresResponse> {
+        unused()
+    }
     async fn add_image(&self, _: Request<wire::SharedImage>) -> Answer<wire::AddImageResponse> {
         unused()
     }

@@ -196,7 +196,7 @@ async fn session(name: String, url: String, token: String, rules: Shared) {
             () = rules.1.notified() => {}
             _ = heartbeat.tick() => {
                 let held = held.iter().map(|(lease, _)| *lease).collect();
-                send(Said::Heartbeat(wire::Heartbeat { held })).await;
+                send(Said::Heartbeat(wire::Heartbeat { held, ..wire::Heartbeat::default() })).await;
             }
         }
     }

@@ -11,6 +11,9 @@
 //!   a seed ──> made ──> runs with a known truth, on which the above are scored (examples/score)
 //! ```
 //!
+//! How what comes out is written for people is here as well, so that pages and terminals agree: `text` makes names and logs from outside
+//! harmless, `words` says numbers.
+//!
 //! It knows nothing of ours, no clock, no store, no IO, no tokio: time and seeds come in as arguments, and the same arguments give the
 //! same figures. Times are UTC in milliseconds since 1970, durations say their unit in their name.
 //!
@@ -25,7 +28,9 @@ pub mod quarantine;
 pub mod rate;
 pub mod shift;
 pub mod sketch;
+pub mod text;
 pub mod trace;
+pub mod words;
 
 pub use rate::{Interval, Rate};
 pub use sketch::Sketch;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::Outcome;
+use crate::text::is_unsafe;
 
 /// So many events at most, those that name things included.
 pub const EVENTS_MAX: usize = 200_000;
@@ -240,13 +241,9 @@ fn colour_of(outcome: Outcome) -> &'static str {
 
 /// A name that shows as what it is: no control characters, none that turn the direction of text, not too long.
 fn clean(name: &str) -> String {
-    let is_odd = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
     let mut cleaned = String::with_capacity(name.len().min(NAME_MAX));
     for c in name.chars() {
-        let shown = if is_odd(c) { char::REPLACEMENT_CHARACTER } else { c };
+        let shown = if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c };
         if cleaned.len() + shown.len_utf8() > NAME_MAX - '…'.len_utf8() {
             cleaned.push('…');
             break;

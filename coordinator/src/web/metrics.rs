@@ -182,6 +182,11 @@ impl Meters {
     }
 }
 
+/// The encoder writes values as they are.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
 }
@@ -216,7 +221,7 @@ fn gauges(now: &Overview) -> Registry {
     let free: Family<Vec<(&'static str, String)>, Gauge> = Family::default();
     let all: Family<Vec<(&'static str, String)>, Gauge> = Family::default();
     for worker in now.workers.iter().take(WORKERS_MAX) {
-        let labels = vec![("worker", worker.name.clone())];
+        let labels = vec![("worker", escaped(&worker.name))];
         if let (Some(free_bytes), Some(bytes)) = (worker.disk_free_bytes, worker.disk_bytes) {
             free.get_or_create(&labels).set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
             all.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));

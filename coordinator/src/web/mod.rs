@@ -1,14 +1,18 @@
-//! HTTP beside gRPC on the coordinator's TCP address: JSON API and metrics. It looks by [`crate::views`] and cannot reach the driver.
+//! HTTP beside gRPC on the coordinator's TCP address: dashboard, JSON API and metrics. It looks by [`crate::views`] and cannot reach the driver.
 //!
 //! ```text
-//!   TCP ──> gRPC (/andon.…)              tokens of its own, rpc/mod.rs
-//!      └──> guard (Host, token) ──> /api/v1    api.rs: views as JSON, OpenAPI
-//!                               ──> /metrics   metrics.rs
+//!   TCP ──> gRPC (/andon.…)                              tokens of its own, rpc/mod.rs
+//!      └──> session::guard (this machine, token, cookie) ──> /api/v1    api.rs: views as JSON, OpenAPI
+//!                                                        ──> /metrics   metrics.rs
+//!                                                        ──> /…         pages/, their files (assets.rs), live parts (live.rs)
 //! ```
 
 mod api;
-mod guard;
+mod assets;
+mod live;
 pub(crate) mod metrics;
+mod pages;
+mod session;
 
 use std::sync::Arc;
 
@@ -17,10 +21,11 @@ use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio_util::sync::CancellationToken;
 
 use crate::views::Views;
-pub(crate) use guard::Guard;
 use metrics::Meters;
+pub(crate) use session::Access;
 
 /// What every handler is given. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,12 +34,17 @@ pub(crate) struct State {
     pub(crate) views: Views,
     /// What was counted since the start.
     pub(crate) meters: Arc<Meters>,
+    /// Who may look.
+    pub(crate) access: Access,
+    /// Cancelled when the coordinator stops: whoever follows a page is let go.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Everything that is answered over plain HTTP, behind the guard.
-pub(crate) fn router(state: State, guard: Guard) -> Router {
-    let all = Router::new().merge(api::router()).route("/metrics", get(metrics::answer));
-    all.with_state(state).layer(from_fn_with_state(guard, guard::check))
+pub(crate) fn router(state: State) -> Router {
+    let access = state.access.clone();
+    let all = Router::new().merge(api::router()).route("/metrics", get(metrics::answer)).merge(pages::router());
+    all.with_state(state).layer(from_fn_with_state(access, session::guard))
 }
 
 /// For addresses that nobody knows: gRPC says so in its own way.
@@ -44,5 +54,8 @@ pub(crate) async fn unknown(request: axum::extract::Request) -> Response {
         let (parts, ()) = tonic::Status::unimplemented("").into_http::<()>().into_parts();
         return Response::from_parts(parts, axum::body::Body::empty());
     }
-    (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
+    if request.uri().path().starts_with("/api/") {
+        return (StatusCode::NOT_FOUND, "there is nothing here\n").into_response();
+    }
+    pages::nothing().await
 }

@@ -1,4 +1,4 @@
-//! Text from outside, made harmless for a terminal.
+//! Text from outside, made harmless for whoever reads it: on a terminal, on a page.
 //!
 //! Test names, failure messages, branch names and logs are written by whoever can push. Shown raw they could move
 //! the cursor, set the window's title or clipboard (OSC), hide or reorder what a person reads (bidirectional
@@ -9,15 +9,17 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Longest line that is shown of a message; the whole is in the log and in `--json`.
-pub(crate) const LINE_CHARS_MAX: usize = 300;
+pub const LINE_CHARS_MAX: usize = 300;
 
 /// One line: every control character, line breaks and tabs included, becomes a visible escape.
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn one_line(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
 /// Several lines: line feeds and tabs stay, a carriage return before a line feed goes, all else is escaped.
-pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
     if text.contains("\r\n") {
         return Cow::Owned(escape(&text.replace("\r\n", "\n"), |c| matches!(c, '\n' | '\t')).into_owned());
     }
@@ -25,7 +27,8 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
 }
 
 /// One line, cut to `chars_max` characters with an ellipsis.
-pub(crate) fn cut(text: &str, chars_max: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, chars_max: usize) -> String {
     let line = one_line(text);
     if line.chars().count() <= chars_max {
         return line.into_owned();
@@ -36,7 +39,8 @@ pub(crate) fn cut(text: &str, chars_max: usize) -> String {
 }
 
 /// The first lines of a failure message that say something, each harmless and cut.
-pub(crate) fn head(message: &str, lines_max: usize) -> Vec<String> {
+#[must_use]
+pub fn head(message: &str, lines_max: usize) -> Vec<String> {
     message
         .lines()
         .map(str::trim_end)
@@ -46,8 +50,38 @@ pub(crate) fn head(message: &str, lines_max: usize) -> Vec<String> {
         .collect()
 }
 
+/// Without the sequences that set colours and weights (`ESC [ … m`): they are in most logs and say nothing that is lost. Whatever else
+/// begins with an escape stays, to be shown as what it is.
+#[must_use]
+pub fn without_colours(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = "\x1b[";
+    if !text.contains(BEGIN) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(BEGIN) {
+        let (before, sequence) = rest.split_at(at);
+        plain.push_str(before);
+        let numbers = &sequence[BEGIN.len()..];
+        let end = numbers.find(|c: char| !matches!(c, '0'..='9' | ';' | ':'));
+        match end.filter(|end| numbers[*end..].starts_with('m')) {
+            Some(end) => rest = &numbers[end + 1..],
+            None => {
+                plain.push_str(BEGIN);
+                rest = numbers;
+            }
+        }
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
 /// A word of a command as it is pasted into a shell: quoted where the shell would read it otherwise.
-pub(crate) fn shell_word(word: &str) -> String {
+/// # Panics
+/// Never: a string takes every write.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
@@ -97,7 +131,8 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// Controls (C0, DEL, C1), line and paragraph separators, direction and zero-width characters, tags, noncharacters.
-fn is_unsafe(c: char) -> bool {
+#[must_use]
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
@@ -124,6 +159,13 @@ mod tests {
         assert_eq!(one_line("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(one_line("\x1b]52;c;ZXZpbA==\x1b\\"), "\\x1b]52;c;ZXZpbA==\\x1b\\");
         assert_eq!(one_line("\x7f"), "\\x7f");
+    }
+
+    #[test]
+    fn colours_go_and_what_moves_a_cursor_stays_visible() {
+        assert_eq!(without_colours("\x1b[1;31mred\x1b[0m \x1b[m."), "red .");
+        assert_eq!(without_colours("a\x1b[2Jb\x1b[31"), "a\x1b[2Jb\x1b[31");
+        assert!(matches!(without_colours("plain"), Cow::Borrowed("plain")));
     }
 
     #[test]

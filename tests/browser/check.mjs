@@ -1,0 +1,143 @@
+// The dashboard in a real browser: `node check.mjs URL [--pictures FOLDER]`.
+//
+// For each page: nothing of WCAG 2 A and AA that axe finds serious, in light and in dark; nothing that the Content-Security-Policy
+// had to refuse; nothing wider than a phone. Then what only a browser can show: charts that zoom, parts that follow a run, the keyboard.
+// Prints a line for each failure and ends with 1 where there is one.
+
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { existsSync } from "node:fs";
+import { chromium } from "playwright-core";
+
+const [address, option, folder] = process.argv.slice(2);
+if (!address) throw new Error("write: node check.mjs URL [--pictures FOLDER]");
+const pictures = option === "--pictures" ? folder : null;
+const executablePath = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
+if (!executablePath) throw new Error("no chromium here: apt-get install chromium");
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const DESK = { width: 1280, height: 860 };
+const PHONE = { width: 360, height: 740 };
+const failures = [];
+const fail = (text) => {
+  failures.push(text);
+  console.log(`FAILED ${text}`);
+};
+
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-quic"] });
+
+// What the policy refuses and what scripts throw is told in the console.
+const open = async (options) => {
+  // axe is put into pages, which their policy forbids to everybody else.
+  const context = await browser.newContext({ bypassCSP: false, reducedMotion: "reduce", ...options });
+  const page = await context.newPage();
+  page.on("console", (message) => {
+    // That one page is missing is what is looked at there.
+    if (message.type() === "error" && !page.url().endsWith("/nowhere")) fail(`${page.url()}: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => fail(`${page.url()}: ${error.message}`));
+  return page;
+};
+
+const go = async (page, path) => {
+  const response = await page.goto(address + path, { waitUntil: "load" });
+  return response.status();
+};
+
+const judge = async (page, name) => {
+  // Through the debugger, which stands outside of the page's policy.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() =>
+    globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
+  );
+  for (const { id, impact, help, nodes } of violations) {
+    const text = `${name}: axe ${impact} ${id}: ${help}: ${nodes.slice(0, 3).map((node) => node.target.join(" ")).join(", ")}`;
+    if (impact === "serious" || impact === "critical") fail(text);
+    else console.log(`note ${text}`);
+  }
+};
+
+// Addresses of pages that hold something: found by their links, as a person would.
+const first = await open({ viewport: DESK });
+await go(first, "/projects/shop");
+const link = async (selector) => {
+  const found = await first.locator(selector).first().getAttribute("href");
+  if (!found) throw new Error(`no link ${selector} on ${first.url()}`);
+  return found;
+};
+const red = (await link('tr[data-mark~="failed"] td a[href$="#failures"]')).replace("#failures", "");
+const baseline = await link('td a[href^="/baselines/"]');
+await go(first, red);
+const log = await link('a[href$="/log#why"]');
+const test = await link(".failure h3 a");
+await go(first, test);
+const history = await link('a[href$="/history"]');
+await go(first, "/workers");
+const worker = await link('th a[href^="/workers/"]').catch(() => "/workers");
+const pages = {
+  overview: "/", runs: "/runs", projects: "/projects", project: "/projects/shop", run: red, tests: `${red}/tests`, test, history, log,
+  baselines: "/baselines", baseline, workers: "/workers", worker, missing: "/nowhere",
+};
+
+for (const colorScheme of ["light", "dark"]) {
+  const page = await open({ viewport: DESK, colorScheme });
+  for (const [name, path] of Object.entries(pages)) {
+    const status = await go(page, path);
+    if (status !== (name === "missing" ? 404 : 200)) fail(`${name}: ${status}`);
+    await judge(page, `${name}, ${colorScheme}`);
+    if (pictures && (colorScheme === "light" || ["overview", "project"].includes(name))) {
+      await page.screenshot({ path: `${pictures}/${name}-${colorScheme}.png`, fullPage: process.env.FULL === "1" });
+    }
+  }
+  await page.context().close();
+}
+
+const phone = await open({ viewport: PHONE, isMobile: true, hasTouch: true });
+for (const [name, path] of Object.entries(pages)) {
+  await go(phone, path);
+  const wide = await phone.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  if (wide > 0) fail(`${name}: ${wide} px wider than a phone`);
+  if (pictures && ["overview", "run", "project"].includes(name)) await phone.screenshot({ path: `${pictures}/${name}-phone.png` });
+}
+
+// The chart is there, zooms, and says which commit is pointed at.
+await go(first, "/projects/shop");
+const labels = () => first.locator(".u-legend").innerText();
+await first.locator(".chart canvas").waitFor();
+const box = await first.locator(".u-over").boundingBox();
+await first.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+if (!/run \d+/.test(await labels())) fail("the chart does not say what is pointed at");
+const shot = async () => (await first.locator(".chart .plot").screenshot()).toString("base64");
+await first.mouse.move(0, 0);
+const before = await shot();
+await first.locator('button[data-act="in"]').click();
+await first.mouse.move(0, 0);
+if ((await shot()) === before) fail("the chart does not zoom");
+await first.locator("#series").selectOption({ index: 2 });
+if (!/Wall|Lead|Queue/.test(await labels())) fail("the chart shows no other series");
+
+// The keyboard: the first stop skips to the content.
+await go(first, "/");
+await first.keyboard.press("Tab");
+if ((await first.evaluate(() => document.activeElement.className)) !== "skip") fail("the first stop of the keyboard is not the skip link");
+
+// The first page follows the farm where one runs.
+const running = first.locator('#part-active a[href^="/runs/"]').first();
+await first.locator("#live.on").waitFor({ timeout: 10_000 }).catch(() => fail("the first page does not go live"));
+if (await running.count()) {
+  await go(first, await running.getAttribute("href"));
+  const said = () => first.locator("#part-progress").innerText();
+  const was = await said();
+  await first.waitForFunction((was) => document.getElementById("part-progress").innerText !== was, was, { timeout: 15_000 })
+    .catch(() => fail("the page of a run does not follow it"));
+}
+
+// Without scripts there is a page all the same.
+const plain = await open({ viewport: DESK, javaScriptEnabled: false });
+await go(plain, "/projects/shop");
+if (!(await plain.locator("#runs tbody tr").count())) fail("without scripts a project has no runs");
+if (await plain.locator(".chart:visible").count()) fail("without scripts an empty chart is shown");
+
+await browser.close();
+console.log(`${Object.keys(pages).length} pages in light, dark and at ${PHONE.width} px: ${failures.length} failures`);
+process.exit(failures.length ? 1 : 0);
