@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
+use crate::looking::Looking;
 use crate::plan::plan_of;
 use crate::printed::Budgets;
 use crate::restore::{self, Histories};
@@ -87,6 +88,7 @@ pub(crate) struct Farm {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) verifying: Arc<Verifying>,
+    pub(crate) looking: Arc<Looking>,
     pub(crate) clock: Clock,
     pub(crate) times: wire::Welcome,
     /// Cancelled when the coordinator stops; long streams end then.
@@ -114,6 +116,7 @@ impl Farm {
             sessions: Arc::default(),
             watchers: Arc::default(),
             verifying: Arc::default(),
+            looking: Arc::default(),
             clock,
             times,
             stop,

@@ -7,6 +7,7 @@ mod clock;
 mod drift;
 mod driver;
 mod lead;
+mod looking;
 mod plan;
 mod printed;
 mod restore;

@@ -5,8 +5,10 @@
 
 mod artifacts;
 mod asked;
+mod attach;
 mod boxes;
 mod clock;
+mod diff;
 mod doctor;
 mod drift;
 mod engine;
@@ -19,6 +21,7 @@ mod hook;
 mod image;
 mod init;
 mod lists;
+mod look;
 mod out;
 mod plan;
 mod process;
@@ -91,6 +94,10 @@ enum Command {
     Artifacts(artifacts::ArtifactsArgs),
     /// What tests changed of their stack, and whose changes grow
     Drift(drift::DriftArgs),
+    /// A shell beside the stack as a failed test left it, and its ports
+    Attach(attach::AttachArgs),
+    /// Which files a failed test changed of its stack
+    Diff(diff::DiffArgs),
     /// A run: verdicts, figures, failures
     Show(show::ShowArgs),
     /// Write a run to a file, to rerun it elsewhere
@@ -191,6 +198,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Logs(args) => show::logs(args, farm).await,
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Drift(args) => drift::drift(args, farm).await,
+        Command::Attach(args) => attach::attach(args, farm).await,
+        Command::Diff(args) => diff::diff(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
         Command::Export(args) => export::export(args, farm).await,
         Command::List(args) => show::list(args, farm).await,

@@ -153,6 +153,7 @@ impl Blobs for Face {
 #[tonic::async_trait]
 impl Farm for Face {
     type WatchRunStream = ReceiverStream<Result<wire::RunEvent, Status>>;
+    type LookStream = ReceiverStream<Result<wire::LookOut, Status>>;
 
     async fn submit_run(&self, request: Request<wire::SubmitRunRequest>) -> Answer<wire::SubmitRunResponse> {
         let request = request.into_inner();
@@ -223,6 +224,9 @@ impl Farm for Face {
         &self,
         _: Request<wire::VerifyBaselineRequest>,
     ) -> Answer<wire::VerifyBaselineResponse> {
+        unused()
+    }
+    async fn look(&self, _: Request<Streaming<wire::LookIn>>) -> Answer<Self::LookStream> {
         unused()
     }
     async fn add_image(&self, _: Request<wire::SharedImage>) -> Answer<wire::AddImageResponse> {

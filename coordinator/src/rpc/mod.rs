@@ -6,6 +6,7 @@ pub(crate) mod convert;
 mod farm;
 pub(crate) mod inexact;
 mod log_text;
+mod look;
 mod planned;
 mod work;
 
