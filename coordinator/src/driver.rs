@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
+use crate::looking::Looking;
 use crate::plan::plan_of;
 use crate::printed::Budgets;
 use crate::restore::{self, Histories};
@@ -90,6 +91,7 @@ pub(crate) struct Farm {
     pub(crate) verifying: Arc<Verifying>,
     /// Counts what has become durable.
     pub(crate) meters: Arc<Meters>,
+    pub(crate) looking: Arc<Looking>,
     pub(crate) clock: Clock,
     pub(crate) times: wire::Welcome,
     /// Cancelled when the coordinator stops; long streams end then.
@@ -118,6 +120,7 @@ impl Farm {
             watchers: Arc::default(),
             verifying: Arc::default(),
             meters: Arc::default(),
+            looking: Arc::default(),
             clock,
             times,
             stop,

@@ -4,6 +4,8 @@
 mod asked;
 #[path = "session/exact.rs"]
 mod exact;
+#[path = "session/look.rs"]
+mod look;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use andon_proto::work_failed::Class;
 use andon_proto::{
-    BaselineManifest, BaselineReady, Discovered, Image, RunSpec, TestCase, Verified, WorkFailed,
+    BaselineManifest, BaselineReady, Discovered, Image, LookEnded, LookOpen, RunSpec, TestCase, Verified,
+    WorkFailed, look_in, look_out,
 };
 use andon_snapshot::{Changes, Pool};
 use async_trait::async_trait;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::SharedEngine;
 use crate::host::Pressure;
-use crate::lane::{self, Lane, UnitWork, Workshop};
+use crate::lane::{self, KeepRule, Lane, Looks, UnitWork, Workshop};
 use crate::registry::Registry;
 use crate::runner::UnitNews;
 
@@ -301,6 +302,16 @@ pub struct Hands {
     workshop: Arc<Workshop>,
     lanes: Vec<Mutex<Lane>>,
     verifying: Mutex<()>,
+    looks: Looks,
+}
+
+/// Whoever looks into a kept stack, as far as the worker sees them.
+#[derive(Debug)]
+pub struct LookLine {
+    /// What they send; ends where they are gone.
+    pub hear: mpsc::Receiver<look_in::Body>,
+    /// Where everything goes that they are to see. Waits where they do not read.
+    pub say: mpsc::Sender<look_out::Body>,
 }
 
 impl Hands {
@@ -309,7 +320,7 @@ impl Hands {
         let count = options.lanes;
         let workshop = Arc::new(Workshop::open(options).await?);
         let lanes = (0..count).map(|_| Mutex::new(Lane::new(Arc::clone(&workshop)))).collect();
-        Ok(Self { workshop, lanes, verifying: Mutex::new(()) })
+        Ok(Self { workshop, lanes, verifying: Mutex::new(()), looks: Looks::default() })
     }
 
     /// How lanes are put back: the forced driver, or what probing found. Until the first stack stood, the one that is
@@ -378,7 +389,8 @@ impl Hands {
         let mut own = self.lane(lane).await?;
         own.let_go_of_damaged().await?;
         let place = self.workshop.place(lane, run, spec, suite, baseline_key, &notices).await?;
-        own.execute(UnitWork { run, place, arrived, tests }, news, &cancel).await
+        let (project, keep) = (spec.project.clone(), KeepRule::of(spec.policy.as_ref()));
+        own.execute(UnitWork { run, place, arrived, tests, project, keep }, news, &cancel).await
     }
 
     /// Puts the lane back after `discover` or `execute`, verifies it, and measures what had been dirtied. Call it before
@@ -413,6 +425,11 @@ impl Hands {
             }
         }
         Verified { baselines, lanes, ..Verified::default() }
+    }
+
+    /// Lets somebody look into what a failed test left, beside the lanes, until they are gone. Answers with how that ended.
+    pub async fn look(&self, open: LookOpen, line: LookLine) -> LookEnded {
+        Box::pin(self.looks.serve(&self.workshop, open, line)).await
     }
 
     /// Removes every container and network of the lanes. Baselines stay in the pool.

@@ -48,7 +48,7 @@ struct Line<'a> {
 
 /// What a worker tells of a unit; see `Footprint` in farm.proto.
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct Changes {
+pub(super) struct Changes {
     trees: Vec<Tree>,
 }
 
@@ -147,7 +147,7 @@ fn of_run(tests: &[TestDrift], growing: bool, json: bool) -> Result<Exit, CliErr
     Ok(Exit::Passed)
 }
 
-fn of_test(changes: &Changes) -> Vec<String> {
+pub(super) fn of_test(changes: &Changes) -> Vec<String> {
     let mut lines = Vec::new();
     for tree in &changes.trees {
         let Sum { files, bytes } = tree.footprint;

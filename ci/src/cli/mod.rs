@@ -5,8 +5,10 @@
 
 mod artifacts;
 mod asked;
+mod attach;
 mod boxes;
 mod clock;
+mod diff;
 mod doctor;
 mod drift;
 mod engine;
@@ -20,6 +22,7 @@ mod image;
 mod init;
 mod lists;
 mod logs;
+mod look;
 mod out;
 mod pages;
 mod plan;
@@ -94,6 +97,10 @@ enum Command {
     Artifacts(artifacts::ArtifactsArgs),
     /// What tests changed of their stack, and whose changes grow
     Drift(drift::DriftArgs),
+    /// A shell beside the stack as a failed test left it, and its ports
+    Attach(attach::AttachArgs),
+    /// Which files a failed test changed of its stack
+    Diff(diff::DiffArgs),
     /// A run: verdicts, figures, failures
     Show(show::ShowArgs),
     /// How a project's line flows, or one test over its runs: lead time, flakes, cost, what made it slower
@@ -194,6 +201,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         Command::Logs(args) => logs::logs(args, farm).await,
         Command::Artifacts(args) => artifacts::artifacts(args, farm).await,
         Command::Drift(args) => drift::drift(args, farm).await,
+        Command::Attach(args) => attach::attach(args, farm).await,
+        Command::Diff(args) => diff::diff(args, farm).await,
         Command::Show(args) => show::show(args, farm).await,
         Command::Stats(args) => stats::stats(args, farm).await,
         Command::Export(args) => export::export(args, farm).await,

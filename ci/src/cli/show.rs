@@ -13,7 +13,7 @@ use super::farm::FarmArgs;
 use super::{clock, follow, out, screen};
 use crate::report::exit::Exit;
 use crate::report::junit::Form;
-use crate::report::{json, junit, listing, summary, text, trace, words};
+use crate::report::{json, junit, listing, summary, trace, words};
 
 /// Who asked for an experiment of `andon why`, after the person's name: such a run is never meant by "the latest".
 pub(crate) const BY_WHY: &str = " by andon why";

@@ -10,8 +10,8 @@ use super::quick::{ENGINES, Engine};
 use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
-    FILE_BYTES_MAX, Image, Located, Note, Place, Policy, RETRIES_MAX, Rebase, RepoPath, SUITES_MAX, Suite,
-    TIMEOUT_MAX, Triggers, all_problems, baseline, check, quoted, runner,
+    FILE_BYTES_MAX, Image, KEEP_FOR_MAX, KEEP_MAX, Keep, Located, Note, Place, Policy, RETRIES_MAX, Rebase,
+    RepoPath, SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check, quoted, runner,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
@@ -27,7 +27,20 @@ pub(super) const HOMES: [(&str, &[&str]); 9] = [
             "process", "env", "workdir", "docker", "limits", "egress", "reports",
         ],
     ),
-    ("[policy]", &["max_failures", "fail_fast", "retry_budget", "supersede", "hedge", "merge"]),
+    (
+        "[policy]",
+        &[
+            "max_failures",
+            "fail_fast",
+            "retry_budget",
+            "supersede",
+            "hedge",
+            "merge",
+            "keep",
+            "keep_max",
+            "keep_for",
+        ],
+    ),
     ("[triggers]", &["branches"]),
     ("[limits]", &["memory", "cpus", "pids", "disk"]),
     ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers", "limits"]),
@@ -40,6 +53,8 @@ const REBASES: [(&str, Rebase); 5] = [
     ("batch", Rebase::Batch),
     ("never", Rebase::Never),
 ];
+
+const KEEPS: [(&str, Keep); 2] = [("none", Keep::None), ("failed", Keep::Failed)];
 
 /// Reads and checks an `andon.toml`. `file` is its path in the repository, for messages.
 ///
@@ -280,6 +295,9 @@ fn policy(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Policy {
     let max_failures = table.number(findings, "max_failures", 1..=1_000_000);
     let retry_budget = table.number(findings, "retry_budget", 0..=1_000_000);
     let usual = Policy::default();
+    let keep = table.choice(findings, "keep", &KEEPS).unwrap_or(usual.keep);
+    let keep_max = table.number(findings, "keep_max", 1..=KEEP_MAX).unwrap_or(usual.keep_max);
+    let keep_for = table.duration(findings, "keep_for", KEEP_FOR_MAX).unwrap_or(usual.keep_for);
     let mut switch = |key, usual: bool| table.bool(findings, key).unwrap_or(usual);
     let policy = Policy {
         max_failures,
@@ -288,6 +306,9 @@ fn policy(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Policy {
         supersede: switch("supersede", usual.supersede),
         hedge: switch("hedge", usual.hedge),
         merge: switch("merge", usual.merge),
+        keep,
+        keep_max,
+        keep_for,
     };
     table.finish(findings, &HOMES);
     policy

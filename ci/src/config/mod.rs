@@ -46,6 +46,14 @@ pub const RETRIES_MAX: u32 = 10;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time limit of the seed commands where none is given.
 pub const DEFAULT_SEED_TIMEOUT: Duration = Duration::from_secs(600);
+/// So many stacks of a project's failed tests are kept on a worker where it keeps them and does not say how many.
+pub const KEEP_DEFAULT: u32 = 3;
+/// The most.
+pub const KEEP_MAX: u32 = 16;
+/// For so long where it does not say.
+pub const KEEP_FOR_DEFAULT: Duration = Duration::from_secs(30 * 60);
+/// The longest.
+pub const KEEP_FOR_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Where the source is mounted in a suite's container where the suite does not say.
 pub const DEFAULT_WORKDIR: &str = "/src";
 /// The branches whose pushes start a run where `[triggers]` does not say.
@@ -236,6 +244,21 @@ pub struct Policy {
     pub hedge: bool,
     /// Tests that run right now for another run of the same are not run a second time.
     pub merge: bool,
+    /// Whose stacks workers keep to look into.
+    pub keep: Keep,
+    /// So many at a time on each worker.
+    pub keep_max: u32,
+    /// For so long.
+    pub keep_for: Duration,
+}
+
+/// Whose stacks are kept as their tests left them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nobody's.
+    None,
+    /// Failed tests'.
+    Failed,
 }
 
 impl Default for Policy {
@@ -247,6 +270,9 @@ impl Default for Policy {
             supersede: true,
             hedge: true,
             merge: true,
+            keep: Keep::None,
+            keep_max: KEEP_DEFAULT,
+            keep_for: KEEP_FOR_DEFAULT,
         }
     }
 }

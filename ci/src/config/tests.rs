@@ -98,6 +98,9 @@ fn every_key_has_its_effect() {
         timeout = "1h"
         [policy]
         fail_fast = true
+        keep = "failed"
+        keep_max = 5
+        keep_for = "2h"
         [triggers]
         branches = ["trunk", "release/*"]
         "#,
@@ -119,6 +122,8 @@ fn every_key_has_its_effect() {
     assert!(py.docker && !config.suites[1].docker);
     assert_eq!(config.suites[1].rebase, Rebase::Never);
     assert!(config.policy.fail_fast);
+    let kept = (config.policy.keep, config.policy.keep_max, config.policy.keep_for);
+    assert_eq!(kept, (Keep::Failed, 5, Duration::from_secs(7200)));
     assert!(config.triggers.wants("trunk") && config.triggers.wants("release/1"));
     assert!(!config.triggers.wants("release/1/fix") && !config.triggers.wants("main"));
 }

@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Interrupted,
     /// Whoever read the output went away.
     BrokenPipe,
+    /// A command that was run for the person ended so.
+    Command(u8),
 }
 
 impl Exit {
@@ -44,6 +46,7 @@ impl Exit {
             Self::Incomplete => 106,
             Self::Interrupted => 130,
             Self::BrokenPipe => 141,
+            Self::Command(code) => code,
         }
     }
 }

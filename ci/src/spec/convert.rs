@@ -6,7 +6,7 @@ use andon_proto as wire;
 
 use crate::config::compose::{Compose, Condition, Healthcheck, Mount, MountSource, Service};
 use crate::config::quick::Engine;
-use crate::config::{Build, Config, Image, Limits, Policy, Preset, Process, Rebase, Runner, Suite};
+use crate::config::{Build, Config, Image, Keep, Limits, Policy, Preset, Process, Rebase, Runner, Suite};
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -170,5 +170,8 @@ pub(super) fn policy(policy: &Policy) -> wire::Policy {
         supersede: policy.supersede,
         hedge: policy.hedge,
         merge: policy.merge,
+        keep_failed: policy.keep == Keep::Failed,
+        keep_max: policy.keep_max,
+        keep_for_ms: ms(policy.keep_for),
     }
 }

@@ -153,6 +153,7 @@ impl Blobs for Face {
 #[tonic::async_trait]
 impl Farm for Face {
     type WatchRunStream = ReceiverStream<Result<wire::RunEvent, Status>>;
+    type LookStream = ReceiverStream<Result<wire::LookOut, Status>>;
 
     async fn submit_run(&self, request: Request<wire::SubmitRunRequest>) -> Answer<wire::SubmitRunResponse> {
         let request = request.into_inner();
@@ -226,6 +227,9 @@ impl Farm for Face {
         unused()
     }
     async fn get_figures(&self, _: Request<wire::GetFiguresRequest>) -> Answer<wire::GetFiguresResponse> {
+        unused()
+    }
+    async fn look(&self, _: Request<Streaming<wire::LookIn>>) -> Answer<Self::LookStream> {
         unused()
     }
     async fn add_image(&self, _: Request<wire::SharedImage>) -> Answer<wire::AddImageResponse> {

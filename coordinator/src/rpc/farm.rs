@@ -11,9 +11,9 @@ use futures::Stream;
 use prost::Message;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{blobs, choice, convert, figures, inexact, internal, log_text, planned};
+use super::{blobs, choice, convert, figures, inexact, internal, log_text, look, planned};
 use crate::blobs::Digest;
 use crate::drift;
 use crate::driver::{Command, Farm};
@@ -336,6 +336,20 @@ impl FarmApi for FarmService {
         request: Request<wire::GetFiguresRequest>,
     ) -> Result<Response<wire::GetFiguresResponse>, Status> {
         figures::answer(&self.farm, request.into_inner()).await.map(Response::new)
+    }
+
+    type LookStream = look::Answers<wire::LookOut>;
+
+    async fn look(
+        &self,
+        request: Request<Streaming<wire::LookIn>>,
+    ) -> Result<Response<Self::LookStream>, Status> {
+        let mut incoming = request.into_inner();
+        let open = look::opened(&mut incoming).await?;
+        let run = self.whole_row(open.run).await?.run;
+        let tests = self.farm.store.tests(run).await.map_err(|error| internal(&error))?;
+        let attempt = look::failed_attempt(tests, &open)?;
+        Ok(look::look(&self.farm, incoming, open, attempt))
     }
 
     async fn add_image(

@@ -7,6 +7,7 @@ mod farm;
 mod figures;
 pub(crate) mod inexact;
 pub(crate) mod log_text;
+mod look;
 mod planned;
 mod work;
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{convert, inexact};
+use super::{convert, inexact, look};
 use crate::driver::{Command, Farm, Words};
 use crate::sessions::{OUTBOX, SessionId};
 
@@ -86,6 +86,15 @@ impl Work for WorkService {
         let stop = self.farm.stop.clone();
         let messages = ReceiverStream::new(messages).map(Ok).take_until(stop.cancelled_owned());
         Ok(Response::new(Box::pin(messages)))
+    }
+
+    type ShowStream = look::Answers<wire::LookIn>;
+
+    async fn show(
+        &self,
+        request: Request<Streaming<wire::LookOut>>,
+    ) -> Result<Response<Self::ShowStream>, Status> {
+        look::show(&self.farm, request.into_inner()).await
     }
 
     async fn find_baseline(

@@ -38,6 +38,11 @@ impl Staging {
         Ok(staging)
     }
 
+    /// The trees that are in it by now.
+    pub fn trees(&self) -> &[String] {
+        &self.trees
+    }
+
     /// Takes a tree from anywhere: modes, owners, times, attributes, links, whiteouts, holes. Sockets are left out.
     /// Nothing may write to it meanwhile; a tree that changes, or that the pool's file system cannot keep, is an error.
     pub fn capture(&mut self, tree: &str, from: &Path) -> Result<(), PoolError> {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use andon_proto::{BaselineReady, Discovered, Verified};
+use andon_proto::{BaselineReady, Discovered, LookEnded, LookOpen, Verified};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::hands::{Hands, Settled, Unfit, WorkFailure};
+use crate::hands::{Hands, LookLine, Settled, Unfit, WorkFailure};
 use crate::link::{Crew, Job, Unit};
 use crate::runner::UnitNews;
 
@@ -52,6 +52,10 @@ impl Crew for Hands {
 
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
         Hands::settle(self, lane).await
+    }
+
+    async fn look(&self, open: LookOpen, line: LookLine) -> LookEnded {
+        Hands::look(self, open, line).await
     }
 
     async fn verify(&self, key: &str, limit: Duration) -> Verified {

@@ -17,5 +17,6 @@ pub(crate) use build::{Build, Outcome};
 pub(crate) use key::steps_of;
 pub use key::{Chain, FORMAT};
 pub(crate) use leg::{BUILD_LANE, SeedKit, Seeder, rig_failure};
+pub(crate) use room::is_short_of_room;
 pub(crate) use shelf::{Found, Shelf, Shelved, farm_fault};
 pub(crate) use source::{Source, Sources, TREE as SOURCE_TREE};

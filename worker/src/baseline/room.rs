@@ -79,6 +79,16 @@ fn is_short(space: Space, wish: Wish) -> bool {
         || space.inodes_free.is_some_and(|free| free < INODES_MIN)
 }
 
+/// Whether anything has to go before so many more bytes are written.
+pub(crate) fn is_short_of_room(space: &andon_snapshot::Space, need: u64) -> bool {
+    let space = Space {
+        free_bytes: space.free_bytes,
+        total_bytes: space.total_bytes,
+        inodes_free: space.inodes_free,
+    };
+    is_short(space, Wish { need, unused: None, making: false })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ClientError;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
     EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
 };
@@ -18,8 +18,8 @@ use super::client::{DockerEngine, check_name, classify};
 use super::error::{BuildError, BuildFailure, EngineError};
 use super::output::{HeadTail, OutputSink, OutputStream};
 use super::types::{
-    BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, EngineVersion, ExecSpec,
-    ImageInfo, LogsSpec, NetworkSpec, NetworkSummary, Removal,
+    AttachSpec, Attached, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary,
+    EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkSpec, NetworkSummary, Removal,
 };
 use super::{Engine, convert, limits};
 
@@ -95,6 +95,38 @@ impl DockerEngine {
         let (_input, read) = tokio::join!(write_all, read_all);
         read?;
         self.exit_code_of(&exec).await
+    }
+
+    async fn attach_now(&self, id: &str, spec: &AttachSpec) -> Result<Attached, ClientError> {
+        let options = CreateExecOptions::<String> {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(spec.terminal.is_some()),
+            env: Some(convert::join_env(&spec.env)),
+            cmd: Some(spec.argv.clone()),
+            ..CreateExecOptions::default()
+        };
+        let exec = self.client().create_exec(id, options).await?.id;
+        let how = StartExecOptions { tty: spec.terminal.is_some(), ..StartExecOptions::default() };
+        let StartExecResults::Attached { output, input } = self.client().start_exec(&exec, Some(how)).await?
+        else {
+            return Err(std::io::Error::other("the exec was detached").into());
+        };
+        let (what, address) =
+            (format!("read what a command in container {id} writes"), self.address().to_owned());
+        let output = output.filter_map(move |chunk| {
+            let part = match chunk {
+                Ok(LogOutput::StdErr { message }) => Some(Ok((OutputStream::Stderr, message))),
+                Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                    Some(Ok((OutputStream::Stdout, message)))
+                }
+                Ok(LogOutput::StdIn { .. }) => None,
+                Err(error) => Some(Err(classify(&what, &address, error))),
+            };
+            std::future::ready(part)
+        });
+        Ok(Attached { exec, input, output: output.boxed() })
     }
 
     async fn exit_code_of(&self, exec: &str) -> Result<i64, ClientError> {
@@ -413,6 +445,26 @@ impl Engine for DockerEngine {
         let what = format!("run {} in container {id}", spec.argv.first().map_or("nothing", String::as_str));
         check_name(&what, id)?;
         self.call(&what, spec.limit, Box::pin(self.exec_to_end(id, spec, output))).await
+    }
+
+    async fn attach(&self, id: &str, spec: &AttachSpec) -> Result<Attached, EngineError> {
+        let what = format!("run {} in container {id}", spec.argv.first().map_or("nothing", String::as_str));
+        check_name(&what, id)?;
+        let attached = self.call(&what, limits::CALL, Box::pin(self.attach_now(id, spec))).await?;
+        if let Some((rows, columns)) = spec.terminal {
+            // A command that has ended already has no terminal any more.
+            let _ = self.resize_attached(&attached.exec, rows, columns).await;
+        }
+        Ok(attached)
+    }
+
+    async fn resize_attached(&self, exec: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+        let size = ResizeExecOptions { height: rows, width: columns };
+        self.call("resize a terminal", limits::CALL, self.client().resize_exec(exec, size)).await
+    }
+
+    async fn attached_exit(&self, exec: &str) -> Result<i64, EngineError> {
+        self.call("ask for an exit code", limits::CALL, self.exit_code_of(exec)).await
     }
 
     async fn logs(

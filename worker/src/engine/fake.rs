@@ -63,6 +63,8 @@ struct State {
     on_start: Option<OnStart>,
     layers_in: Option<PathBuf>,
     stop_codes: BTreeMap<String, i64>,
+    /// Exit codes of attached commands.
+    attached: Vec<i64>,
 }
 
 /// The engine. Containers are known by their names; an id is the name.

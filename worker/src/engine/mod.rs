@@ -28,9 +28,9 @@ pub(crate) use error::is_out_of_addresses;
 pub use error::{BuildError, BuildFailure, EngineError};
 pub use output::{Captured, Discard, HeadTail, OutputSink, OutputStream};
 pub use types::{
-    Bind, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, EngineVersion, ExecSpec,
-    ImageHealthcheck, ImageInfo, Limits, LogsSpec, MountPoint, NetworkMode, NetworkSpec, NetworkSummary,
-    Privileges, Propagation, Removal, Status, Tmpfs, VolumeMount,
+    AttachSpec, Attached, Bind, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary,
+    EngineVersion, ExecSpec, ImageHealthcheck, ImageInfo, Limits, LogsSpec, MountPoint, NetworkMode,
+    NetworkSpec, NetworkSummary, Privileges, Propagation, Removal, Status, Tmpfs, VolumeMount,
 };
 
 /// An engine that is shared by all tasks of an agent.
@@ -131,6 +131,12 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
         spec: &ExecSpec,
         output: &mut (dyn OutputSink + '_),
     ) -> Result<i64, EngineError>;
+    /// Starts a command in a running container and answers at once, with its input and output.
+    async fn attach(&self, id: &str, spec: &AttachSpec) -> Result<Attached, EngineError>;
+    /// Gives the terminal of such a command another size.
+    async fn resize_attached(&self, exec: &str, rows: u16, columns: u16) -> Result<(), EngineError>;
+    /// The exit code of such a command, once its output has ended.
+    async fn attached_exit(&self, exec: &str) -> Result<i64, EngineError>;
     /// What the container wrote, in order.
     async fn logs(
         &self,

@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
+use futures::stream::BoxStream;
+use tokio::io::AsyncWrite;
+
+use super::error::EngineError;
+use super::output::OutputStream;
 
 /// Bytes that come in pieces: an image, a build context.
 pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
@@ -421,6 +426,27 @@ impl ExecSpec {
             limit,
         }
     }
+}
+
+/// A command in a container whose input and output are at hand while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachSpec {
+    /// Program and arguments; no shell in between.
+    pub argv: Vec<String>,
+    /// Added to the container's.
+    pub env: Vec<(String, String)>,
+    /// It has a terminal of so many rows and columns; without one it has pipes.
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// A command that runs so.
+pub struct Attached {
+    /// What the engine calls it.
+    pub exec: String,
+    /// Its standard input. Shut down, it has no more; it is to be held until the output ends.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What it writes, until it ends. With a terminal all of it is its standard output.
+    pub output: BoxStream<'static, Result<(OutputStream, Bytes), EngineError>>,
 }
 
 /// Which part of a container's log.

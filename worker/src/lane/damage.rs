@@ -3,7 +3,7 @@
 //! Must not know leases. Invariants: what is given up has no manifest any more, so that nothing new stands on it; it is fetched
 //! anew only when nothing stands on it.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use andon_snapshot::Baseline;
@@ -54,6 +54,9 @@ impl Workshop {
         self.given_up_keys().insert(key.to_owned());
         self.stacks.lock().await.remove(key);
         self.shelf.disown(key);
+        let (kept, key) = (Arc::clone(&self.kept), key.to_owned());
+        // A lane that cannot wait for it finds users of the baseline, and tries again.
+        let _ = blocking(move || kept.let_go_of(&key)).await;
     }
 
     /// Waits until nothing stands on a baseline that was given up.

@@ -18,6 +18,8 @@ mod congruence;
 mod damage;
 mod disk;
 mod door;
+mod kept;
+mod look;
 mod outfit;
 mod resolve;
 mod stand;
@@ -44,12 +46,15 @@ use crate::stack::StackFault;
 use berth::{Berth, Berths};
 use disk::{Keeper, Part, Parts};
 use door::{Door, SOCKET_FILE};
+use kept::{Expected, Label};
 use stand::{Ground, StandFault, User};
 use stands::Stands;
 use unit_box::{BoxPlan, UnitBox};
 use witness::{LaneWitness, Services};
 
 pub(crate) use congruence::{busy, not_looked_at, refused};
+pub(crate) use kept::KeepRule;
+pub(crate) use look::Looks;
 pub(crate) use workshop::{Place, Workshop};
 
 /// Rebuilds that may fail before the lane is given up.
@@ -85,6 +90,15 @@ pub(crate) struct Lane {
     services: Services,
     /// Its folders, for whoever measures them.
     parts: Parts,
+    /// What its tests leave is kept where one failed.
+    keeping: Option<Keeps>,
+}
+
+/// Of the unit that runs.
+#[derive(Debug)]
+struct Keeps {
+    expected: Arc<Expected>,
+    rebases: Rebases,
 }
 
 #[derive(Debug)]
@@ -100,6 +114,9 @@ pub(crate) struct UnitWork {
     pub(crate) place: Place,
     pub(crate) arrived: Instant,
     pub(crate) tests: Vec<TestCase>,
+    pub(crate) project: String,
+    /// `None` where nothing is kept.
+    pub(crate) keep: Option<KeepRule>,
 }
 
 impl Lane {
@@ -114,6 +131,7 @@ impl Lane {
             user: User::default(),
             services: Services::default(),
             parts: Parts::default(),
+            keeping: None,
         }
     }
 
@@ -135,8 +153,14 @@ impl Lane {
         news: mpsc::Sender<UnitNews>,
         cancel: &CancellationToken,
     ) -> Result<(), WorkFailure> {
-        let UnitWork { run, place, arrived, tests } = work;
+        let UnitWork { run, place, arrived, tests, project, keep } = work;
         let suite = place.box_plan.suite.clone();
+        self.keeping = None;
+        let attempts: Vec<u64> = tests.iter().map(|test| test.attempt).collect();
+        let expected = keep.filter(|_| place.ground.is_some()).map(|rule| {
+            let label = Label { project, run, place: place.clone(), rule };
+            self.workshop.kept.expect(label, &attempts)
+        });
         self.user = User { run, suite: suite.name.clone() };
         let rebased_within = self.stand_on(place.ground).await?;
         let attempt = tests.first().map_or(0, |test| test.attempt);
@@ -149,6 +173,7 @@ impl Lane {
             Some(_) => Rebases::after(self.stands.last().took, self.stands.last().driver),
             None => Rebases::after(Duration::ZERO, ""),
         };
+        self.keeping = expected.map(|expected| Keeps { expected, rebases: rebases.clone() });
         let facts = UnitFacts { arrived, rebased_within, rebases: rebases.clone() };
         let mut reporter = Reporter::new(news.clone(), facts);
         let witness = LaneWitness { overrun: Arc::clone(&cell.overrun), ..self.witness() };
@@ -174,6 +199,15 @@ impl Lane {
             self.send_artifacts(&cell, &news).await;
         }
         Ok(())
+    }
+
+    /// Before the stack is put back: what a test left that failed is kept.
+    fn keep_what_failed(&mut self) {
+        if let Some(keeps) = &self.keeping
+            && let Some(keeping) = keeps.expected.keeping(keeps.rebases.outcomes())
+        {
+            self.stands.keep(keeping);
+        }
     }
 
     /// What whoever knocks may know.
@@ -409,6 +443,8 @@ impl Lane {
             Some(used) => used.close_outfit().await,
             None => Ok(()),
         };
+        self.keep_what_failed();
+        self.keeping = None;
         let turned = match (cleared, self.stands.ground()) {
             (Err(reason), _) => Err(vec![reason]),
             (Ok(()), Some(_)) => self.stands.turn(&doomed).await,
@@ -457,6 +493,7 @@ impl Lane {
 
     /// Takes the stack down.
     async fn lower(&mut self) -> Result<(), WorkFailure> {
+        self.keeping = None;
         if let Some(fresh) = self.waiting_box().await {
             fresh.remove().await?;
         }

@@ -11,6 +11,7 @@
 //! the first service started, and every service was healthy after.
 
 mod exact;
+mod keep;
 mod live;
 mod proof;
 
@@ -28,6 +29,7 @@ use self::live::{Live, Tried};
 pub(crate) use self::proof::{ProofFault, Proofs};
 use super::berth::Way;
 use super::disk::Part;
+use super::kept::{Begun, Keeping};
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
@@ -105,6 +107,8 @@ pub(crate) struct Stand {
     rebases: u32,
     /// Whose unit was on it last.
     user: User,
+    /// What the next rebase finds is kept.
+    keeping: Option<Keeping>,
     /// The moment to go back to, with the driver `rewind`.
     live: Option<Live>,
     /// How rewinds went.
@@ -124,13 +128,17 @@ pub(crate) struct Rebased {
     pub(crate) footprint: oneshot::Receiver<Changes>,
 }
 
-/// Finds out what a unit left, and deletes it, in the background.
-fn measure(trees: Vec<Retired>, layers: Changes) -> oneshot::Receiver<Changes> {
+/// Finds out what a unit left, and deletes it where it is not kept, in the background.
+fn measure(trees: Vec<Retired>, layers: Changes, mut keeping: Option<Begun>) -> oneshot::Receiver<Changes> {
     let (sender, receiver) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
         let measured = trees.into_iter().try_fold(layers, |mut all, tree| {
             add(&mut all, tree.changes(CHANGED_FILES_MAX)?);
-            tree.discard()?;
+            // The first are the stack's volumes; what services wrote into the source is not kept.
+            match keeping.take() {
+                Some(keeping) => keeping.keep(tree),
+                None => tree.discard()?,
+            }
             Ok::<_, PoolError>(all)
         });
         match measured {
@@ -203,6 +211,7 @@ impl Stand {
             restarts: 0,
             rebases: 0,
             user: User::default(),
+            keeping: None,
             live: None,
             rewinds: Tried::default(),
             pristine: None,
@@ -322,7 +331,10 @@ impl Stand {
     ) -> Result<Rebased, StandFault> {
         self.pristine = None;
         if driver == Driver::Rewind {
-            if let Some(rebased) = self.rewind(others, deep).await {
+            // What is kept has to be whole without the processes' memory.
+            if self.keeping.is_none()
+                && let Some(rebased) = self.rewind(others, deep).await
+            {
                 return Ok(rebased);
             }
             let rebased = self.restart(Driver::Restart, others, deep).await?;
@@ -347,12 +359,18 @@ impl Stand {
             driver != Driver::Recreate && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
         let engine = self.ground.engine.clone();
         let mut laps = Laps::start();
+        if self.keeping.is_some() {
+            kill_all(engine.as_ref(), others).await?;
+            self.ask_to_stop().await;
+            laps.lap("stopped");
+        }
         let doomed: Vec<String> = self.rig.containers.iter().chain(others).cloned().collect();
         kill_all(engine.as_ref(), &doomed).await?;
         let gone = Instant::now();
         laps.lap("killed");
         let layers = self.measure_layers().await?;
         laps.lap("layers measured");
+        let keeping = self.begin_keeping().await;
         if again {
             self.restarts += 1;
         } else {
@@ -362,7 +380,7 @@ impl Stand {
         let networks = self.rig.put_networks_back(engine.as_ref());
         let (trees, networks) = tokio::join!(self.put_trees_back(), networks);
         let trees = trees?;
-        let footprint = measure(trees, layers);
+        let footprint = measure(trees, layers, keeping);
         networks?;
         laps.lap("trees put back");
         if !again {

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 use super::berth::{Berths, Way};
 use super::clones::{CLONES_MAX, Needs, clones};
+use super::kept::Keeping;
 use super::stand::{Ground, Rebased, Stand, StandFault, User, network_of};
 use super::workshop::Workshop;
 use crate::hands::{Driver, chain};
@@ -125,6 +126,13 @@ impl Stands {
         }
     }
 
+    /// What the unit leaves on it is kept when it is put back.
+    pub(super) fn keep(&mut self, keeping: Keeping) {
+        if let Some(stand) = self.serving.as_mut() {
+            stand.keep(keeping);
+        }
+    }
+
     /// How the serving one came to serve.
     pub(super) fn last(&self) -> &Turned {
         &self.last
@@ -203,6 +211,9 @@ impl Stands {
     ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let began = Instant::now();
         if self.is_clean(doomed).await {
+            if let Some(stand) = self.serving.as_mut() {
+                stand.keep_untouched();
+            }
             self.used = false;
             self.last = Turned { took: began.elapsed(), driver: CLEAN };
             let (nothing, footprint) = oneshot::channel();

@@ -24,6 +24,7 @@ use crate::registry::Registry;
 use crate::runner::UnitNews;
 
 mod exact;
+mod kept;
 mod registry;
 mod standby;
 mod steps;

@@ -107,6 +107,7 @@ impl Lane {
         if let Some(used_box) = &self.used_box {
             used_box.clear_outfit().await?;
         }
+        self.keep_what_failed();
         let turned = self.stands.turn(&[]).await.map_err(|reasons| reasons.join("; "))?;
         if let (Some(way), Some(used_box)) = (self.stands.way(), self.used_box.as_mut()) {
             used_box.lead_to(&way).await.map_err(|failure| failure.reason)?;

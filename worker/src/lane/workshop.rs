@@ -14,6 +14,7 @@ use andon_snapshot::Baseline;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+use super::kept::KeptShelf;
 use super::outfit::Outfitter;
 use super::stand::{Ground, Proofs, Rewinding, Stand, Teller};
 use super::unit_box::{BoxPlan, BoxSeedKit, UnitBox};
@@ -49,6 +50,8 @@ pub(crate) struct Workshop {
     /// Used boxes being removed: nobody waits for them but the end.
     removals: TaskTracker,
     outfitter: Arc<Outfitter>,
+    /// What failed tests left.
+    pub(super) kept: Arc<KeptShelf>,
 }
 
 /// A baseline that is here, with what is made of it.
@@ -120,6 +123,7 @@ impl Workshop {
             images: Mutex::new(HashMap::new()),
             removals: TaskTracker::new(),
             outfitter,
+            kept: KeptShelf::new(options.pool.clone()),
             options,
         };
         workshop.tidy().await?;
@@ -140,7 +144,14 @@ impl Workshop {
 
     /// Keeps the pool in order.
     pub(crate) async fn tend(&self, unused: Option<Duration>) -> Result<(), WorkFailure> {
+        // What is kept to look into goes before any baseline does.
+        self.make_room_of_kept().await?;
         self.shelf.tend(unused).await.map(drop)
+    }
+
+    async fn make_room_of_kept(&self) -> Result<(), WorkFailure> {
+        let kept = Arc::clone(&self.kept);
+        blocking(move || kept.tend(0)).await?.map_err(|error| farm_fault(&error))
     }
 
     /// Removes a used box in the background. Its processes are dead, or die now.
@@ -157,6 +168,10 @@ impl Workshop {
     pub(crate) async fn close(&self) {
         self.removals.close();
         self.removals.wait().await;
+        let kept = Arc::clone(&self.kept);
+        if let Err(failure) = blocking(move || kept.clear()).await {
+            tracing::warn!(reason = failure.reason, "deleting what was kept");
+        }
         if let Err(error) = sweep(self.options.engine.as_ref(), None).await {
             tracing::warn!(%error, "removing what is left of the lanes");
         }
@@ -239,7 +254,10 @@ impl Workshop {
             Found::Gone => true,
             Found::Nowhere => false,
         };
+        let (kept, cleared) = (Arc::clone(&self.kept), key.clone());
+        blocking(move || kept.let_go_of(&cleared)).await?;
         self.shelf.clear(&key).await?;
+        self.make_room_of_kept().await?;
         self.shelf.make_room(0).await?;
         let kit = self.seed_kit(run, spec, &source, notices).await?;
         let services = services_of(stack, &resolved);

@@ -6,14 +6,16 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_proto::{Lease, Verified, VerifyBaseline, WorkFailed, assign};
+use andon_proto::{Lease, LookCall, Verified, VerifyBaseline, WorkFailed, assign};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::crew::{Crew, Job, Unit};
+use super::farm::FarmClient;
 use super::session::{Fruit, LaneEvent, PutBack};
+use super::show;
 use super::specs::Specs;
 use crate::hands::{Notices, Unfit, WorkFailure};
 use crate::runner::UnitNews;
@@ -108,6 +110,16 @@ impl Bench {
                 |panic: Box<dyn Any + Send>| Verified { refused: told(&*panic), ..Verified::default() };
             let verified = Verified { request: ask.request, ..verified.unwrap_or_else(refused) };
             let _ = answers.send(verified).await;
+        });
+    }
+
+    /// Shows somebody what a test left, beside the lanes' work.
+    pub(super) fn look(&mut self, call: LookCall, farm: FarmClient) {
+        let crew = self.crew.clone();
+        self.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(show::show(crew, farm, call)).catch_unwind().await {
+                tracing::error!(fault = told(&*panic), "showing somebody what a test left");
+            }
         });
     }
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use andon_proto::{BaselineReady, Discovered, RunSpec, TestCase, Verified};
+use andon_proto::{BaselineReady, Discovered, LookEnded, LookOpen, RunSpec, TestCase, Verified};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::hands::{Notices, Settled, Unfit, WorkFailure};
+use crate::hands::{LookLine, Notices, Settled, Unfit, WorkFailure};
 use crate::runner::UnitNews;
 
 /// What every piece of work is about.
@@ -65,6 +65,8 @@ pub trait Crew: Send + Sync + fmt::Debug + 'static {
     async fn distrust(&self, lane: u32);
     /// Puts a lane back, verifies it, and measures what had been dirtied.
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit>;
+    /// Lets somebody look into what a failed test left, until they are gone. It may be dropped before it returns.
+    async fn look(&self, open: LookOpen, line: LookLine) -> LookEnded;
     /// Compares what is here of a baseline (of all, for an empty key) with what was published, without being in a unit's way.
     async fn verify(&self, key: &str, limit: Duration) -> Verified;
 }

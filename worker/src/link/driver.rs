@@ -107,6 +107,7 @@ struct Driver {
     verified_in: mpsc::Sender<Verified>,
     coordinator: Coordinator,
     crew: Arc<dyn Crew>,
+    farm: FarmClient,
     line: Line,
     backoff: Backoff,
     /// True once a coordinator took this worker.
@@ -130,7 +131,7 @@ enum Wake {
 impl Driver {
     fn new(options: LinkOptions) -> Self {
         let LinkOptions { coordinator, worker, lanes, pool, farm, crew, health, inexact } = options;
-        let (bench, events) = Bench::new(lanes, crew.clone(), Arc::new(Specs::new(farm)));
+        let (bench, events) = Bench::new(lanes, crew.clone(), Arc::new(Specs::new(farm.clone())));
         let (verified_in, verified) = mpsc::channel(VERIFIED_MAX);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self {
@@ -143,6 +144,7 @@ impl Driver {
             verified_in,
             coordinator,
             crew,
+            farm,
             line: Line::Waiting(Instant::now()),
             backoff: Backoff::default(),
             accepted: false,
@@ -260,6 +262,7 @@ impl Driver {
                 Effect::Cancel { lane } => self.bench.cancel(lane),
                 Effect::Settle { lane } => self.bench.settle(lane, false),
                 Effect::Rebuild { lane } => self.bench.settle(lane, true),
+                Effect::Look(call) => self.bench.look(call, self.farm.clone()),
                 Effect::Verify(ask) => self.bench.verify(ask, self.verified_in.clone()),
                 Effect::HangUp { reason } => self.hang_up(reason),
                 Effect::Warn(line) => tracing::warn!("{line}"),

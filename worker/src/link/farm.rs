@@ -9,13 +9,16 @@ use std::time::Duration;
 use andon_proto::blobs_client::BlobsClient;
 use andon_proto::work_client::WorkClient;
 use andon_proto::{
-    BaselineManifest, FindBaselineRequest, FindImageRequest, GetBlobRequest, HasBlobsRequest, SharedImage,
+    BaselineManifest, FindBaselineRequest, FindImageRequest, GetBlobRequest, HasBlobsRequest, LookIn,
+    LookOut, SharedImage,
 };
 use async_trait::async_trait;
 use tokio::fs::File;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tonic::{Code, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
 use super::dial::{Coordinator, Line, MESSAGE_BYTES_MAX};
@@ -60,6 +63,11 @@ impl FarmClient {
                 Err(status) => patience.after(status).await?,
             }
         }
+    }
+
+    /// Opens the worker's end of a look. Not tried again: whoever looks waits for it now.
+    pub(super) async fn show(&self, out: mpsc::Receiver<LookOut>) -> Result<Streaming<LookIn>, Status> {
+        asked(self.work.clone().show(ReceiverStream::new(out))).await
     }
 
     /// A small blob's bytes, checked against the digest.

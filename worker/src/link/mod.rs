@@ -20,6 +20,7 @@ mod driver;
 mod farm;
 mod outbox;
 mod session;
+mod show;
 mod specs;
 #[cfg(test)]
 mod testing;

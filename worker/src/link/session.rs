@@ -35,8 +35,8 @@ use andon_proto::coordinator_message::Body as Word;
 use andon_proto::report::Body as Fact;
 use andon_proto::work_failed::Class;
 use andon_proto::{
-    Assign, Heartbeat, Hello, Inexact, LaneReady, Lease, UnitEnded, Verified, VerifyBaseline, WorkFailed,
-    WorkerMessage, assign, worker_message,
+    Assign, Heartbeat, Hello, Inexact, LaneReady, Lease, LookCall, UnitEnded, Verified, VerifyBaseline,
+    WorkFailed, WorkerMessage, assign, worker_message,
 };
 
 use andon_snapshot::Changes;
@@ -110,6 +110,8 @@ pub(crate) enum Effect {
     Rebuild { lane: u32 },
     /// Have the crew look, and say [`Input::Verified`].
     Verify(VerifyBaseline),
+    /// Show somebody what a test left.
+    Look(LookCall),
     /// Drop the connection and dial again.
     HangUp { reason: &'static str },
     /// One line for the operator.
@@ -356,6 +358,7 @@ impl Session {
                 }
             }
             Word::VerifyBaseline(ask) => out.push(Effect::Verify(ask)),
+            Word::LookCall(call) => out.push(Effect::Look(call)),
             Word::Assign(assign) => self.assigned(now, assign, out),
             Word::Revoke(revoke) => {
                 if let Some(lease) = revoke.lease {

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::crew::{Crew, Job, Unit};
 use super::dial::Coordinator;
-use crate::hands::{Settled, Unfit, WorkFailure};
+use crate::hands::{LookLine, Settled, Unfit, WorkFailure};
 use crate::runner::UnitNews;
 
 pub(super) const TOKEN: &str = "a-token-of-some-length";
@@ -106,6 +106,12 @@ impl Talk {
     }
 }
 
+/// The coordinator's side of a worker's `Show`.
+pub(super) struct Shown {
+    pub(super) hear: Streaming<LookOut>,
+    pub(super) say: mpsc::Sender<Result<LookIn, Status>>,
+}
+
 /// What the farm's services keep, and how they fail.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
@@ -126,6 +132,7 @@ pub(super) struct Shelf {
 #[derive(Clone)]
 struct Services {
     talks: mpsc::Sender<Talk>,
+    shown: mpsc::Sender<Shown>,
     shelf: Arc<Mutex<Shelf>>,
     cut: CancellationToken,
 }
@@ -163,6 +170,16 @@ impl Work for Services {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    type ShowStream = Answers<LookIn>;
+
+    async fn show(&self, request: Request<Streaming<LookOut>>) -> Result<Response<Self::ShowStream>, Status> {
+        guard(&request)?;
+        let (say, said) = mpsc::channel(16);
+        let shown = Shown { hear: request.into_inner(), say };
+        self.shown.send(shown).await.map_err(|_| Status::unavailable("nobody expects it"))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(said))))
     }
 
     async fn find_baseline(
@@ -247,6 +264,7 @@ impl Blobs for Services {
 pub(super) struct FakeCoordinator {
     folder: tempfile::TempDir,
     talks: mpsc::Receiver<Talk>,
+    shown: mpsc::Receiver<Shown>,
     services: Services,
     server: Option<tokio::task::JoinHandle<()>>,
 }
@@ -255,8 +273,10 @@ impl FakeCoordinator {
     pub(super) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (sender, talks) = mpsc::channel(16);
-        let services = Services { talks: sender, shelf: Arc::default(), cut: CancellationToken::new() };
-        let mut fake = Self { folder, talks, services, server: None };
+        let (shown_in, shown) = mpsc::channel(4);
+        let cut = CancellationToken::new();
+        let services = Services { talks: sender, shown: shown_in, shelf: Arc::default(), cut };
+        let mut fake = Self { folder, talks, shown, services, server: None };
         fake.up();
         fake
     }
@@ -309,6 +329,11 @@ impl FakeCoordinator {
         soon("a session", self.talks.recv()).await.unwrap()
     }
 
+    /// The next `Show`.
+    pub(super) async fn shown(&mut self) -> Shown {
+        soon("somebody who shows", self.shown.recv()).await.expect("the services are there")
+    }
+
     /// The next session, welcomed with leases that outlive every test.
     pub(super) async fn welcomed(&mut self) -> Talk {
         let talk = self.talk().await;
@@ -332,6 +357,7 @@ pub(super) enum Call {
     Distrust(u32, oneshot::Sender<()>),
     Settle(u32, oneshot::Sender<Result<Settled, Unfit>>),
     Verify(String, oneshot::Sender<Verified>),
+    Look(LookOpen, LookLine, oneshot::Sender<LookEnded>),
 }
 
 /// Free and all bytes that the crew tells.
@@ -405,6 +431,10 @@ impl Crew for FakeCrew {
 
     async fn settle(&self, lane: u32) -> Result<Settled, Unfit> {
         self.ask(|reply| Call::Settle(lane, reply)).await
+    }
+
+    async fn look(&self, open: LookOpen, line: LookLine) -> LookEnded {
+        self.ask(|reply| Call::Look(open, line, reply)).await
     }
 
     async fn verify(&self, key: &str, _: Duration) -> Verified {

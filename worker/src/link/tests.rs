@@ -19,6 +19,8 @@ use super::*;
 use crate::hands::{Farm, FarmError, Settled, Unfit};
 use crate::runner::UnitNews;
 
+mod look;
+
 struct Scene {
     farm: FakeCoordinator,
     calls: Calls,

@@ -22,6 +22,8 @@ struct State {
     driver: &'static str,
     /// Attempts that ended since the last rebase.
     ended: Vec<u64>,
+    /// The same, and whether each failed, until they are asked for.
+    outcomes: Vec<(u64, bool)>,
     /// All that rebases within the unit took, but for the one that goes on.
     rested: Duration,
     since: Option<Instant>,
@@ -76,6 +78,16 @@ impl Rebases {
         state.ended.push(attempt);
         let waited = std::mem::take(&mut state.waited);
         (u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), state.driver.to_owned())
+    }
+
+    /// How an attempt ended.
+    pub(crate) fn note(&self, attempt: u64, failed: bool) {
+        self.state().outcomes.push((attempt, failed));
+    }
+
+    /// The attempts that ended since this was asked last, in order, and whether each failed.
+    pub(crate) fn outcomes(&self) -> Vec<(u64, bool)> {
+        std::mem::take(&mut self.state().outcomes)
     }
 
     /// A limit from now on.

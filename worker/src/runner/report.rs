@@ -60,9 +60,11 @@ impl Reporter {
 
     /// Sends a result, unless the farm turns out to be at fault.
     pub async fn ended(&mut self, ended: Ended, witness: &dyn Witness) -> Result<(), WorkFailure> {
-        if matches!(ended.outcome, Outcome::Failed | Outcome::TimedOut) {
+        let failed = matches!(ended.outcome, Outcome::Failed | Outcome::TimedOut);
+        if failed {
             witness.check().await?;
         }
+        self.facts.rebases.note(ended.attempt, failed);
         let first = !std::mem::replace(&mut self.first_sent, true);
         let started = self.first_started.unwrap_or_else(Instant::now);
         let prepared = started.duration_since(self.facts.arrived).saturating_sub(self.facts.rebased_within);

@@ -23,6 +23,8 @@ const STAND_LABEL: &str = "dev.andon.stand";
 pub struct Rig {
     /// Ids, in the plan's order.
     pub containers: Vec<String>,
+    /// Of those in sandboxes, on the stack's own network.
+    pub addresses: Vec<Option<Ipv4Addr>>,
     /// In no order: of the services that can join one.
     sandboxes: Vec<Sandbox>,
     /// Where each front leads: the service's address on the stack's own network.
@@ -125,7 +127,8 @@ impl Rig {
             // To each other, too, services are what they are to tests.
             try_join_all(sandboxed.iter().flatten().map(|sandbox| sandbox.lead(&leads))).await?;
         }
-        Ok(Self { containers, sandboxes: sandboxed.into_iter().flatten().collect(), leads, alone })
+        let addresses = sandboxed.iter().map(|sandbox| sandbox.as_ref()?.address()).collect();
+        Ok(Self { containers, addresses, sandboxes: sandboxed.into_iter().flatten().collect(), leads, alone })
     }
 
     /// Each front that is to lead here, with where.

@@ -40,9 +40,9 @@ use self::process::Foreign;
 use self::runtime::{Runtime, RuntimeFault};
 use self::slot::{About, Made, Now, Slot, StartFault, io_fault};
 use super::{
-    BuildError, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, Engine, EngineError,
-    EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkSpec, NetworkSummary, OutputSink, Removal,
-    SharedEngine, Status, limits,
+    AttachSpec, Attached, BuildError, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary,
+    Engine, EngineError, EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkSpec, NetworkSummary,
+    OutputSink, Removal, SharedEngine, Status, limits,
 };
 pub(crate) use groups::remove as remove_group;
 
@@ -426,6 +426,23 @@ impl Engine for DirectEngine {
                 Err(EngineError::Conflict { what, message: "the container is not running".to_owned() })
             }
         }
+    }
+
+    async fn attach(&self, id: &str, spec: &AttachSpec) -> Result<Attached, EngineError> {
+        let started_here = self.ours(id).is_some_and(|slot| matches!(slot.now(), Now::Running(_)));
+        if started_here {
+            let (what, message) = (format!("run a command in container {id}"), "it runs without its daemon");
+            return Err(EngineError::Conflict { what, message: message.to_owned() });
+        }
+        self.inner.attach(id, spec).await
+    }
+
+    async fn resize_attached(&self, exec: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+        self.inner.resize_attached(exec, rows, columns).await
+    }
+
+    async fn attached_exit(&self, exec: &str) -> Result<i64, EngineError> {
+        self.inner.attached_exit(exec).await
     }
 
     async fn logs(

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::{Container, FakeEngine, Script, conflict, matches, not_found};
 use crate::engine::{
-    BuildError, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary, Engine, EngineError,
-    EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkMode, NetworkSpec, NetworkSummary, OutputSink,
-    OutputStream, Removal, Status,
+    AttachSpec, Attached, BuildError, BuildSpec, ByteStream, ContainerSpec, ContainerState, ContainerSummary,
+    Engine, EngineError, EngineVersion, ExecSpec, ImageInfo, LogsSpec, NetworkMode, NetworkSpec,
+    NetworkSummary, OutputSink, OutputStream, Removal, Status, limits,
 };
 
 fn state_of(id: &str, container: &Container, image_id: String) -> ContainerState {
@@ -308,6 +308,35 @@ impl Engine for FakeEngine {
         output.write(OutputStream::Stdout, script.stdout.as_bytes());
         output.write(OutputStream::Stderr, script.stderr.as_bytes());
         Ok(script.exit_code)
+    }
+
+    async fn attach(&self, id: &str, spec: &AttachSpec) -> Result<Attached, EngineError> {
+        let mut state = self.record(format!("attach {id} {}", spec.argv.join(" ")))?;
+        if state.container("run in container", id)?.status != Status::Running {
+            return Err(conflict(format!("run in container {id}"), "it is not running"));
+        }
+        let exec = ExecSpec { env: spec.env.clone(), ..ExecSpec::new(spec.argv.clone(), limits::CALL) };
+        let script = state.on_exec.as_mut().map(|script| script(id, &exec)).unwrap_or_default();
+        state.attached.push(script.exit_code);
+        let output = [(OutputStream::Stdout, script.stdout), (OutputStream::Stderr, script.stderr)];
+        let output = output.into_iter().filter(|(_, text)| !text.is_empty());
+        let output = output.map(|(stream, text)| Ok((stream, text.into_bytes().into())));
+        let output: Vec<Result<_, EngineError>> = output.collect();
+        Ok(Attached {
+            exec: (state.attached.len() - 1).to_string(),
+            input: Box::pin(tokio::io::sink()),
+            output: futures::stream::iter(output).boxed(),
+        })
+    }
+
+    async fn resize_attached(&self, exec: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+        self.record(format!("resize {exec} {rows}x{columns}")).map(drop)
+    }
+
+    async fn attached_exit(&self, exec: &str) -> Result<i64, EngineError> {
+        let state = self.record(format!("attached-exit {exec}"))?;
+        let code = exec.parse().ok().and_then(|at: usize| state.attached.get(at).copied());
+        code.ok_or_else(|| not_found(format!("exec {exec}")))
     }
 
     async fn logs(

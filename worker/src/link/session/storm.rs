@@ -147,7 +147,7 @@ impl World {
                 assert!(self.up, "there is nobody to hang up on");
                 self.up = false;
             }
-            Effect::Warn(_) | Effect::Verify(_) => {}
+            Effect::Warn(_) | Effect::Verify(_) | Effect::Look(_) => {}
         }
     }
 

@@ -107,6 +107,7 @@ fn name(effect: &Effect) -> String {
         Effect::Settle { lane } => format!("settle {lane}"),
         Effect::Rebuild { lane } => format!("rebuild {lane}"),
         Effect::Verify(ask) => format!("verify {}", ask.request),
+        Effect::Look(call) => format!("look {}", call.ticket),
         Effect::HangUp { .. } => "hang up".into(),
         Effect::Warn(_) => "warn".into(),
     }
