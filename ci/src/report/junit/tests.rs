@@ -30,8 +30,7 @@ fn every_verdict_has_its_element() {
                 <property name="andon.baseline" value="b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1"/>
                 <property name="andon.state" value="failed"/>
             </properties>
-            <testcase name="test_place[1-b]" classname="tests.test_orders.TestOrders" time="0.900" file="tests/test_orders.py">
-            </testcase>
+            <testcase name="test_place[1-b]" classname="tests.test_orders.TestOrders" time="0.900" file="tests/test_orders.py"/>
             <testcase name="test_cancel" classname="tests.test_orders.TestOrders" time="0.310" file="tests/test_orders.py">
                 <failure message="AssertionError: assert 2 == 3" type="failed">AssertionError: assert 2 == 3
       stock was 2</failure>
