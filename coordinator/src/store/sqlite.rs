@@ -53,8 +53,9 @@ mod tests {
 
     use super::*;
 
-    /// Tables that are small, or rows that the question itself brings.
-    const SCANNED: [&str; 3] = ["v VIRTUAL TABLE", "json_each VIRTUAL TABLE", "known"];
+    /// Rows that the question itself brings, and an index that holds what is asked for and nothing else.
+    const SCANNED: [&str; 4] =
+        ["v VIRTUAL TABLE", "json_each VIRTUAL TABLE", "known", "runs USING INDEX runs_to_enter"];
 
     #[tokio::test]
     async fn what_is_looked_at_comes_from_an_index() {

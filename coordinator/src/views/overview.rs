@@ -127,7 +127,7 @@ impl Views {
             now_unix_ms,
             busy: busy.collect(),
             rebases: days.into_iter().map(rebase_day).collect(),
-            inexact: inexact.collect(),
+            inexact_stands: inexact.collect(),
         })
     }
 

@@ -157,7 +157,7 @@ pub(crate) struct Worker {
     /// A day and driver each, the oldest first.
     pub(crate) rebases: Vec<RebaseDay>,
     /// The latest first.
-    pub(crate) inexact: Vec<InexactLine>,
+    pub(crate) inexact_stands: Vec<InexactLine>,
 }
 
 /// A lane that has work.
