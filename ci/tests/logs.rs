@@ -50,8 +50,11 @@ fn held() -> (Coordinator, HandWorker) {
     let project = support::repository(PROJECT);
     let worker = HandWorker::join(&farm.state(), &["slow"]);
     worker.hold(true);
-    let run =
-        farm.command(&["run", "--detach", "--project", "p", "--repo"]).arg(project.path()).output().unwrap();
+    let run = farm
+        .command(&["run", "--detach", "--project", "p", "--repo"])
+        .arg(project.path())
+        .output()
+        .expect("andon can be run");
     assert_eq!(run.status.code(), Some(0), "{}", complained(&run));
     let asked = Instant::now();
     while worker.first_start().is_none() {

@@ -118,10 +118,10 @@ fn shifts(shifts: &[Value]) -> String {
             tenth(&shift["before_ms"]),
             tenth(&shift["after_ms"]),
             shift["confidence"].as_f64().unwrap_or(0.0) * 100.0,
-            match shift["cause"].as_str() {
-                Some(cause @ ("code" | "baseline" | "farm")) => cause,
-                _ => "code, the baseline or the farm: unclear",
-            },
+            shift["cause"]
+                .as_str()
+                .filter(|cause| ["code", "baseline", "farm"].contains(cause))
+                .unwrap_or("code, the baseline or the farm: unclear"),
         ));
     }
     if said.is_empty() { said } else { format!("\nchanges\n{said}") }

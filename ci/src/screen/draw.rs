@@ -114,8 +114,7 @@ fn pace(screen: &Screen, styles: Styles) -> Line<'static> {
     }
     let (decided, total) = screen.progress.position();
     let mut spans = Vec::new();
-    if total > 0 {
-        let full = decided.min(total) * u64::from(BAR_CELLS) / total;
+    if let Some(full) = (decided.min(total) * u64::from(BAR_CELLS)).checked_div(total) {
         let full = usize::try_from(full).unwrap_or(0);
         let empty = usize::from(BAR_CELLS).saturating_sub(full);
         spans.push(Span::raw(format!("{}{} ", "█".repeat(full), "░".repeat(empty))));

@@ -229,11 +229,11 @@ impl Screen {
         match &mut event.event {
             Some(Event::Run(run)) => {
                 for test in std::mem::take(&mut run.tests) {
-                    self.verdict(test);
+                    self.verdict(&test);
                 }
                 self.run = Some(run.clone());
             }
-            Some(Event::Verdict(test)) => self.verdict(test.clone()),
+            Some(Event::Verdict(test)) => self.verdict(test),
             Some(Event::Notice(notice)) => self.notice = text::cut(notice, LINE_CHARS_MAX),
             Some(Event::Counts(_)) | None => {}
         }
@@ -246,11 +246,11 @@ impl Screen {
         effects
     }
 
-    fn verdict(&mut self, test: Test) {
+    fn verdict(&mut self, test: &Test) {
         let told = Told {
             verdict: test.verdict(),
             name: text::cut(&ids::full(&test.suite, &test.id), LINE_CHARS_MAX),
-            why: attempts::speaking(&test)
+            why: attempts::speaking(test)
                 .and_then(|attempt| text::head(&attempt.message, 1).pop())
                 .unwrap_or_default(),
             wanted: (test.id.len() <= ID_BYTES_MAX)

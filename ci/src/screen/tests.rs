@@ -293,7 +293,7 @@ fn hostile_names_and_logs_are_inert_at_every_size() {
     event(&mut screen, Event::Notice(huge.clone()));
     event(&mut screen, Event::Run(run));
     screen.step(Input::Key(Key::Down));
-    let of = Wanted { run: 12, test: format!("\u{202e}s/\u{1b}]0;t\u{7}1\u{2066}") };
+    let of = Wanted { run: 12, test: "\u{202e}s/\u{1b}]0;t\u{7}1\u{2066}".to_owned() };
     screen.step(Input::Log(of, Ok([huge.as_bytes(), b"\xff\xfe\n"].concat())));
     for focus in [None, Some(Key::Enter), Some(Key::Back), Some(Key::Next), Some(Key::Help)] {
         focus.map(|key| screen.step(Input::Key(key)));

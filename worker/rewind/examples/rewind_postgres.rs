@@ -259,7 +259,7 @@ fn main() -> Outcome<()> {
                 (test, Some(unfinished(&server, test)?))
             }
         };
-        let deep = (round / (TESTS.len() + UNFINISHED.len())) % COMPARED_EVERY == 0;
+        let deep = (round / (TESTS.len() + UNFINISHED.len())).is_multiple_of(COMPARED_EVERY);
         let rewound = baseline.rewind(if deep { Check::Bytes } else { Check::Identity }, Unlike::Kill)?;
         let asked = Instant::now();
         server.ask("select 1")?;
