@@ -129,7 +129,11 @@ pub(crate) async fn up(args: UpArgs, farm: &FarmArgs) -> Result<Exit, CliError> 
         let names = boxes.start_missing(&wanted).await?;
         wait_for_workers(&connection, &boxes, &names).await?;
     }
-    out::line(&format!("the farm is up; its state is in {}", state.path().display()))?;
+    out::line(&format!(
+        "the farm is up: look at it on http://{}; its state is in {}",
+        file.listen,
+        state.path().display()
+    ))?;
     out::line("next: `andon run` in a project, `andon worker list`, `andon down`")?;
     Ok(Exit::Passed)
 }
