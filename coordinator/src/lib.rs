@@ -153,7 +153,9 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
         let listener = bind_socket(path)?;
         let stop = stop.clone();
         let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        servers.spawn(rpc::server(services, None).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+        servers.spawn(
+            rpc::server(services, None).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()),
+        );
         tracing::info!(socket = %path.display(), "listening");
     }
     let overdue = async {

@@ -68,7 +68,7 @@ mod tests {
                 let scanned = step.strip_prefix("SCAN ");
 
                 let is_small = |table: &str| SCANNED.iter().any(|small| table.starts_with(small));
-                assert!(scanned.is_none_or(|table| is_small(table)), "{step}\n{sql}");
+                assert!(scanned.is_none_or(is_small), "{step}\n{sql}");
             }
         }
     }

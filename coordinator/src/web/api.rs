@@ -194,7 +194,7 @@ fn of<T: JsonSchema>(
     query: &'static [Parameter],
     route: MethodRouter<State>,
 ) -> Endpoint {
-    Endpoint { path, summary, query, schema: Some(|generator| generator.subschema_for::<T>()), route }
+    Endpoint { path, summary, query, schema: Some(SchemaGenerator::subschema_for::<T>), route }
 }
 
 fn endpoints() -> Vec<Endpoint> {

@@ -43,7 +43,8 @@ pub(crate) struct State {
 /// Everything that is answered over plain HTTP, behind the guard.
 pub(crate) fn router(state: State) -> Router {
     let access = state.access.clone();
-    let all = Router::new().merge(api::router()).route("/metrics", get(metrics::answer)).merge(pages::router());
+    let all =
+        Router::new().merge(api::router()).route("/metrics", get(metrics::answer)).merge(pages::router());
     all.with_state(state).layer(from_fn_with_state(access, session::guard))
 }
 
