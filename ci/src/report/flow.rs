@@ -110,6 +110,7 @@ fn shifts(shifts: &[Value]) -> String {
             format!("{:.2}× as fast", 1.0 / ratio)
         };
         let commit = shift["commit"].as_str().unwrap_or_default();
+        let cause = shift["cause"].as_str().filter(|cause| matches!(*cause, "code" | "baseline" | "farm"));
         said.push_str(&format!(
             "  {}: {way} from {} (run {}) on, {} to {} ms, {:.1} % sure, by the {}\n",
             name(&shift["name"]),
@@ -118,10 +119,7 @@ fn shifts(shifts: &[Value]) -> String {
             tenth(&shift["before_ms"]),
             tenth(&shift["after_ms"]),
             shift["confidence"].as_f64().unwrap_or(0.0) * 100.0,
-            shift["cause"]
-                .as_str()
-                .filter(|cause| ["code", "baseline", "farm"].contains(cause))
-                .unwrap_or("code, the baseline or the farm: unclear"),
+            cause.unwrap_or("code, the baseline or the farm: unclear"),
         ));
     }
     if said.is_empty() { said } else { format!("\nchanges\n{said}") }

@@ -1,11 +1,13 @@
 //! What the farm has: baselines with where they come from, workers with their lanes.
 
+use andon_figures::text;
 use askama::Template;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
 
-use super::{Frame, Page, filters, page};
-use crate::views;
+use super::say::NAME_CHARS_MAX;
+use super::{Failure, Frame, Page, filters, page};
+use crate::views::{self, ViewError};
 use crate::web::State;
 
 #[derive(Template)]
@@ -63,5 +65,13 @@ pub(super) async fn worker(
     name: Result<Path<String>, PathRejection>,
 ) -> Page {
     let Path(name) = name?;
-    page(&Worker { frame: frame.within("workers"), view: state.views.worker(&name).await? })
+    let view = state.views.worker(&name).await.map_err(|error| match error {
+        // Attempts name workers for years; who they are is known while they are connected.
+        ViewError::NotFound(_) => Failure::not_found(format!(
+            "No worker called {} has connected since the coordinator started.",
+            text::cut(&name, NAME_CHARS_MAX)
+        )),
+        error => error.into(),
+    })?;
+    page(&Worker { frame: frame.within("workers"), view })
 }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 
-use super::{Frame, Page, filters, page};
+use super::{Frame, Page, filters, page, say};
 use crate::views::{self, DAYS_DEFAULT, DAYS_MAX, ProjectAsk};
 use crate::web::State;
 
@@ -37,7 +37,8 @@ pub(super) async fn project(
     let (Path(name), Query(mut ask)) = (name?, ask?);
     // A form without a choice sends an empty one.
     ask.git_ref = ask.git_ref.filter(|git_ref| !git_ref.is_empty());
-    let view = state.views.project(&name, &ask).await?;
+    let mut view = state.views.project(&name, &ask).await?;
+    view.refs.retain(|git_ref| say::is_choice(git_ref));
     let days = ask.days.unwrap_or(DAYS_DEFAULT).min(DAYS_MAX);
     page(&Project { frame: frame.within("projects"), view, days, asked_ref: ask.git_ref.unwrap_or_default() })
 }

@@ -8,6 +8,8 @@ use crate::views::{LineState, ProjectRun, RateView, WorkerLine};
 
 /// Names longer than this are cut; `macros.html` does it.
 pub(crate) const NAME_CHARS_MAX: usize = 140;
+/// No form and no address carries a longer name.
+const CHOICE_BYTES_MAX: usize = 300;
 /// Lanes of a worker that are drawn.
 const LANES_MAX: u32 = 256;
 /// What a share bar is wide, in its own units.
@@ -49,6 +51,11 @@ pub(crate) fn word(word: &str) -> String {
 /// True where a name is cut, so that its title has the rest.
 pub(crate) fn is_long(name: &str) -> bool {
     name.chars().nth(NAME_CHARS_MAX).is_some()
+}
+
+/// True for a name that a form or an address can carry.
+pub(crate) fn is_choice(name: &str) -> bool {
+    name.len() <= CHOICE_BYTES_MAX
 }
 
 /// The line in one sentence.
