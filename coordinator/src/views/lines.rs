@@ -7,6 +7,12 @@ use super::{AttemptLine, Day, Figures, RateView, RunLine, Spread, TestLine, word
 use crate::store::ledger::{DAY_MS, Tally};
 use crate::store::{AttemptRow, RunRow, TestRow};
 
+/// Whether runs, newest first, have another baseline from this one on. Those that ended before they had one say nothing.
+pub(crate) fn is_other_baseline(keys: &[&str], at: usize) -> bool {
+    let earlier = keys[at + 1..].iter().find(|key| !key.is_empty());
+    !keys[at].is_empty() && earlier.is_some_and(|earlier| *earlier != keys[at])
+}
+
 pub(super) fn run(row: RunRow) -> RunLine {
     let over = matches!(row.state, RunState::Ended(_));
     let some = |ms: u64| (ms > 0).then_some(ms);
@@ -116,4 +122,17 @@ pub(super) fn day(day: u64, tally: &Tally) -> Day {
 /// Two digits after the point are enough for a person.
 pub(super) fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_ended_before_it_had_a_baseline_is_no_change_of_it() {
+        let newest_first = ["b", "", "b", "", "a", ""];
+        let others: Vec<usize> =
+            (0..newest_first.len()).filter(|at| is_other_baseline(&newest_first, *at)).collect();
+        assert_eq!(others, [2]);
+    }
 }

@@ -42,6 +42,7 @@ use crate::sessions::Sessions;
 use crate::store::{Store, StoreError};
 use crate::watch::{Change, Watchers};
 
+pub(crate) use lines::is_other_baseline;
 pub(crate) use run::Log;
 pub(crate) use shapes::*;
 pub(crate) use words::{outcome_word, state as state_word, verdict_word};

@@ -83,11 +83,9 @@ fn page(rows: Vec<RunRow>, entered: &[EnteredRun], limit: u32) -> Page<ProjectRu
     let by_run: BTreeMap<RunId, &EnteredRun> = entered.iter().map(|run| (run.run, run)).collect();
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.run.0)).flatten();
     let keys: Vec<String> = rows.iter().map(|row| row.baseline_key.clone()).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let items = rows.into_iter().enumerate().map(|(at, row)| {
-        // Newest first: the run before is the next one that has a baseline.
-        let earlier = keys[at + 1..].iter().find(|key| !key.is_empty());
-        let baseline_changed =
-            !row.baseline_key.is_empty() && earlier.is_some_and(|earlier| *earlier != row.baseline_key);
+        let baseline_changed = lines::is_other_baseline(&keys, at);
         let known = by_run.get(&row.run);
         let judged = known.filter(|run| matches!(run.ending, flow::End::Green | flow::End::Red));
         ProjectRun {

@@ -70,9 +70,9 @@ pub(super) async fn by_place(
 fn shown(frame: Frame, view: views::Test, here: &str) -> Page {
     let older = view.history.next.map(|next| format!("{here}{next}"));
     let items = &view.history.items;
+    let keys: Vec<&str> = items.iter().map(|past| past.baseline_key.as_str()).collect();
     let row = |(at, past): (usize, &PastRun)| {
-        // Newest first: the one before it in time comes after it.
-        let is_other = items.get(at + 1).is_some_and(|before| before.baseline_key != past.baseline_key);
+        let is_other = views::is_other_baseline(&keys, at);
         let counts = [
             (u64::from(past.failed), "failed"),
             (u64::from(past.passed), "passed"),
