@@ -51,7 +51,8 @@ fn held() -> (Coordinator, HandWorker) {
     let worker = HandWorker::join(&farm.state(), &["slow"]);
     worker.hold(true);
     let run = farm
-        .command(&["run", "--detach", "--project", "p", "--repo"])
+        .command(&["run", "--detach", "--project", "p"])
+        .arg("--repo")
         .arg(project.path())
         .output()
         .expect("andon can be run");

@@ -249,7 +249,7 @@ mod tests {
     /// The command of a line of examples: without what is said beside it, and without what the shell does with it.
     fn example(line: &str) -> Option<Vec<String>> {
         let line = line.trim().split("  ").next()?;
-        let cut = ["; ", " | ", " > "].iter().filter_map(|mark| line.find(mark)).min();
+        let cut = ["; ", " | ", " > ", " < "].iter().filter_map(|mark| line.find(mark)).min();
         let words = shlex::split(&line[..cut.unwrap_or(line.len())])?;
         let command = words.iter().position(|word| word == "andon")?;
         let variables = words[..command].iter().all(|word| word.contains('='));

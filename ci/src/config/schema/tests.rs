@@ -118,6 +118,10 @@ fn words_to_choose_from_are_the_same() {
         (of(&suite["runner"]), format!("[[suite]]\nrunner = \"{STRANGE}\"\n")),
         (of(&suite["rebase"]), format!("[[suite]]\nrebase = \"{STRANGE}\"\n")),
         (of(&suite["process"]), format!("[[suite]]\nprocess = \"{STRANGE}\"\n")),
+        (
+            of(&schema["definitions"]["policy"]["properties"]["keep"]),
+            format!("[policy]\nkeep = \"{STRANGE}\"\n"),
+        ),
         (of(&schema["definitions"]["engine"]), format!("[[baseline.proof]]\nengine = \"{STRANGE}\"\n")),
         (of(&schema["definitions"]["engine"]), format!("[stack]\nquick = {{ db = \"{STRANGE}\" }}\n")),
     ] {
@@ -149,7 +153,7 @@ fn whole_numbers_have_the_same_bounds() {
             looked_at += 1;
         }
     }
-    assert_eq!(looked_at, 5, "max_failures, retry_budget, retries, and pids twice");
+    assert_eq!(looked_at, 6, "max_failures, retry_budget, keep_max, retries, and pids twice");
 }
 
 #[test]
