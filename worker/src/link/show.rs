@@ -19,6 +19,9 @@ const AHEAD_MAX: usize = 8;
 /// The longest look.
 const LOOK_LIMIT: Duration = Duration::from_secs(8 * 3600);
 
+/// How long the last word of a look may be on its way.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(30);
+
 /// Until it is over.
 pub(super) async fn show(crew: Arc<dyn Crew>, farm: FarmClient, call: LookCall) {
     let LookCall { ticket, open: Some(open) } = call else { return };
@@ -49,15 +52,21 @@ pub(super) async fn show(crew: Arc<dyn Crew>, farm: FarmClient, call: LookCall) 
         let refused = format!("a look lasts at most {LOOK_LIMIT:?}");
         ended.unwrap_or_else(|_| LookEnded { refused, ..LookEnded::default() })
     };
-    let hearing = hear_on(incoming, heard);
-    let both = async { tokio::join!(looking, passing).0 };
-    let mut both = std::pin::pin!(both);
-    let ended = tokio::select! {
-        ended = &mut both => ended,
-        // What it says from now on nobody hears, but it has to end by itself.
-        () = hearing => both.await,
+    let mut hearing = std::pin::pin!(hear_on(incoming, heard));
+    let (ended, are_gone) = {
+        let mut both = std::pin::pin!(async { tokio::join!(looking, passing).0 });
+        tokio::select! {
+            ended = &mut both => (ended, false),
+            // What it says from now on nobody hears, but it has to end by itself.
+            () = &mut hearing => (both.await, true),
+        }
     };
     let _ = out.send(message(look_out::Body::Ended(ended))).await;
+    drop(out);
+    // Not to listen any more resets the stream, and what was said last would be lost with it: the coordinator ends it, once it has that.
+    if !are_gone && tokio::time::timeout(FAREWELL_LIMIT, hearing).await.is_err() {
+        tracing::info!("nobody takes note of how a look ended");
+    }
 }
 
 /// Until whoever looks is gone.
