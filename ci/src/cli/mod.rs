@@ -117,7 +117,7 @@ enum Command {
     Baseline(lists::BaselineCommand),
     /// A worker agent (in its box), or the list of workers
     #[command(
-        after_help = "Examples:\n  andon worker list\n  ANDON_JOIN_TOKEN=… andon worker --join http://farm:7077 \
+        after_help = "Examples:\n  andon worker list\n  ANDON_JOIN_TOKEN=… andon worker --coordinator http://farm:7077 \
                             --lanes 2"
     )]
     Worker(WorkerArgs),
