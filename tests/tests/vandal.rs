@@ -99,11 +99,13 @@ fn recreate_leaves_nothing_of_what_vandals_did() {
 
 /// Much of what vandals do cannot be taken back without a restart: that has to be found out each time, and done.
 #[test]
-fn rewind_leaves_nothing_of_what_vandals_did_and_restarts_what_it_cannot_take_back() {
+fn rewind_leaves_nothing_of_what_vandals_did_and_leaves_to_others_what_it_cannot_take_back() {
     for (kind, by) in no_leak("rewind", &["database", "redis"], REWIND) {
         let rewound = by.iter().filter(|name| *name == "rewind").count();
         assert!(rewound * 4 >= REWIND, "{kind}: {rewound} of {REWIND}: {by:?}");
-        assert!(by.iter().all(|name| ["rewind", "restart", "clean"].contains(&name.as_str())), "{by:?}");
+        // A lane whose stack cannot be rewound time and again goes over to a stack that stands by.
+        let ways = ["rewind", "restart", "standby", "clean"];
+        assert!(by.iter().all(|name| ways.contains(&name.as_str())), "{by:?}");
     }
 }
 
