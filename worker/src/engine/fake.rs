@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use super::{BuildFailure, ContainerSpec, EngineError, ExecSpec, ImageInfo, NetworkSpec, Status};
+use super::{
+    BuildFailure, ContainerSpec, EngineError, ExecSpec, ImageInfo, MountPoint, NetworkSpec, Status,
+    VolumeMount,
+};
 
 /// What a scripted command prints and how it ends.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +48,7 @@ struct Container {
     oom_killed: bool,
     upper_dir: Option<PathBuf>,
     network_files: Vec<PathBuf>,
+    mounts: Vec<MountPoint>,
     log: Script,
     networks: Vec<String>,
 }
@@ -150,7 +154,7 @@ impl FakeEngine {
         self.changed.notify_waiters();
     }
 
-    /// From now on every container gets a writable layer: a folder of its name in this one.
+    /// From now on every container gets a writable layer: a folder of its name in this one. Its volumes are beside it.
     pub fn keep_layers_in(&self, folder: PathBuf) {
         self.state().layers_in = Some(folder);
     }
@@ -196,6 +200,16 @@ fn network_files(folder: &Path, name: &str) -> Vec<PathBuf> {
         std::fs::write(file, format!("{name}\n")).expect("a test's file can be written");
     }
     files.to_vec()
+}
+
+/// Each an empty folder, as those of an image that has nothing at their paths.
+fn volumes(folder: &Path, mounts: &[VolumeMount]) -> Vec<MountPoint> {
+    let volume = |(at, mount): (usize, &VolumeMount)| {
+        let source = folder.join(at.to_string());
+        std::fs::create_dir_all(&source).expect("a test's folder can be made");
+        MountPoint { volume: mount.name.clone(), source, target: mount.target.clone() }
+    };
+    mounts.iter().enumerate().map(volume).collect()
 }
 
 fn not_found(what: String) -> EngineError {

@@ -31,7 +31,7 @@ fn state_of(id: &str, container: &Container, image_id: String) -> ContainerState
         network_files: container.network_files.clone(),
         network_namespace: None,
         addresses: container.networks.iter().enumerate().map(address).collect(),
-        mounts: Vec::new(),
+        mounts: container.mounts.clone(),
         labels: container.spec.labels.clone(),
     }
 }
@@ -184,6 +184,10 @@ impl Engine for FakeEngine {
             Some(folder) => super::network_files(&folder.join(format!("{}.network", spec.name)), &spec.name),
             None => Vec::new(),
         };
+        let mounts = match &state.layers_in {
+            Some(folder) => super::volumes(&folder.join(format!("{}.volumes", spec.name)), &spec.volumes),
+            None => Vec::new(),
+        };
         let container = Container {
             spec: spec.clone(),
             status: Status::Created,
@@ -191,6 +195,7 @@ impl Engine for FakeEngine {
             oom_killed: false,
             upper_dir,
             network_files,
+            mounts,
             log: Script::default(),
             networks,
         };
