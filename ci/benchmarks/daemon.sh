@@ -15,14 +15,14 @@ finish() {
 
 step 'This machine'
 prepare_machine
-(cd "$ANDON_ROOT" && cargo build --locked -p andon-worker --example nested) || die 'the tool does not build'
+(cd "$ANDON_ROOT" && cargo build --locked --profile "$ANDON_PROFILE" -p andon-worker --example nested) || die 'the tool does not build'
 trap finish EXIT
 trap 'exit 130' INT TERM
 
 rounds=10
 if [[ -n $quick ]]; then rounds=3; fi
 mkdir -p "$bench/tool"
-strip -o "$bench/tool/nested" "$ANDON_TARGET/debug/examples/nested"
+strip -o "$bench/tool/nested" "$ANDON_BUILT/examples/nested"
 docker save -o "$bench/tool/image.tar" "$SAMPLE_DB_IMAGE"
 
 # A box has what `andon up` would give it: everything that the host has.

@@ -5,7 +5,13 @@
 # shellcheck source=images.sh
 source "$(dirname "${BASH_SOURCE[0]}")/images.sh"
 
-ANDON=$ANDON_TARGET/debug/andon
+# How it is compiled: quickly, as for the tests and the demo, or as people run it, which is what `ci/bench` measures.
+ANDON_PROFILE=${ANDON_PROFILE:-dev}
+ANDON_BUILT=$ANDON_TARGET/${ANDON_PROFILE/#dev/debug}
+ANDON=$ANDON_BUILT/andon
+# What cargo is asked for. `ci/test` asks for all at once: a second build with other targets would have other features of
+# what both need, and compile much of it again.
+ANDON_TARGETS=(-p andon --bin andon)
 
 # build_andon: the one binary that is client, coordinator, gateway and worker.
 build_andon() {
@@ -13,17 +19,23 @@ build_andon() {
   ensure_rust
   start=$(now)
   say 'building andon (cargo; the first time takes some minutes)'
-  (cd "$ANDON_ROOT" && cargo build --locked -p andon --bin andon) || die 'andon does not build'
+  (cd "$ANDON_ROOT" && cargo build --locked --profile "$ANDON_PROFILE" "${ANDON_TARGETS[@]}") || die 'andon does not build'
   say "andon built ($(since "$start"))"
 }
 
-# Everything that has to be there before a farm can run a sample.
+# Everything that has to be there before a farm can run a sample. The compiler does not wait for packages and images, nor
+# they for it.
 prepare_machine() {
+  local build
   ensure_commands git=git python3=python3 strip=binutils
+  ensure_rust
+  build_andon &
+  build=$!
   ensure_docker
-  build_andon
-  ensure_worker_image "$ANDON"
+  ensure_base trixie || die "no base image $BASE_IMAGE"
   ensure_mysql
+  wait "$build" || exit 1
+  ensure_worker_image "$ANDON"
 }
 
 # farm_up STATE WORKERS LANES [FLAG…]: an older farm of the same state folder goes first, with all that it had.

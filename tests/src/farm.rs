@@ -9,7 +9,11 @@ use tempfile::TempDir;
 
 use crate::{eventually, ok, run, stage};
 
-/// A running farm. One at a time on a machine: the others wait for the lock.
+/// So many farms at a time on a machine: one works while the other waits for its servers. The test runner's own limit
+/// (`.config/nextest.toml`) is the same; these locks hold for any other that starts the tests.
+const FARMS_MAX: usize = 2;
+
+/// A running farm.
 pub struct Farm {
     state: PathBuf,
     _folder: TempDir,
@@ -26,9 +30,7 @@ impl Farm {
     /// The same with its runs in a PostgreSQL database.
     #[must_use]
     pub fn up_with_store(workers: u32, lanes: u32, more: &[&str], store: Option<&str>) -> Self {
-        let turn =
-            File::create(std::env::temp_dir().join("andon-tests.lock")).expect("a lock file can be made");
-        turn.lock().expect("the lock can be waited for");
+        let turn = turn();
         let folder = tempfile::tempdir().expect("a folder for the state");
         let farm = Self { state: folder.path().join("state"), _folder: folder, _turn: turn };
         let image = stage("ANDON_TEST_WORKER_IMAGE");
@@ -147,6 +149,20 @@ impl Farm {
         ok(Command::new("kill").args(["-9", &process["pid"].to_string()]));
         ok(self.andon().args(["up", "--workers", "0"]));
     }
+}
+
+/// One of the places: a free one, else the one that this process waits for.
+fn turn() -> File {
+    let place = |at: usize| {
+        let path = std::env::temp_dir().join(format!("andon-tests.{at}.lock"));
+        File::create(path).expect("a lock file can be made")
+    };
+    let free = (0..FARMS_MAX).map(place).find(|file| file.try_lock().is_ok());
+    free.unwrap_or_else(|| {
+        let file = place(std::process::id() as usize % FARMS_MAX);
+        file.lock().expect("the lock can be waited for");
+        file
+    })
 }
 
 impl Drop for Farm {

@@ -2,7 +2,7 @@
 //! `andon show --json`. Only what a user has: the binary, Docker, git.
 //!
 //! `ci/test` sets the stage (Docker Engine, images, the binary) and says so in the environment; without it these tests fail
-//! and say what to run. They need whole machines, so one file lock lets one of them run at a time.
+//! and say what to run. They need much of a machine, so file locks let two farms live at a time.
 
 pub mod farm;
 pub mod project;

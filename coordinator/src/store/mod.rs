@@ -11,6 +11,7 @@ mod leading;
 pub mod ledger;
 mod location;
 pub mod memory;
+mod migrations;
 mod outputs;
 pub mod postgres;
 mod round;

@@ -16,6 +16,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection as Connection, PgPool as Pool, postgres::PgRow as Row};
 
+use super::migrations::{migrator, steps};
 use super::outputs::Outputs;
 use super::{Result, StoreError};
 
@@ -48,7 +49,7 @@ impl Postgres {
             .acquire_timeout(CONNECT_LIMIT)
             .connect_with(options)
             .await?;
-        sqlx::migrate!("migrations/postgres").run(&pool).await?;
+        migrator(&steps!("postgres")).run(&pool).await?;
         let epoch: i64 =
             sqlx::query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'epoch' RETURNING value")
                 .fetch_one(&mut guard)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{SqliteConnection as Connection, SqlitePool as Pool, sqlite::SqliteRow as Row};
 
+use super::migrations::{migrator, steps};
 use super::outputs::Outputs;
 use super::{Result, StoreError};
 
@@ -36,7 +37,7 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new().max_connections(READERS_MAX + 1).connect_with(options).await?;
-        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
+        migrator(&steps!("sqlite")).run(&pool).await?;
         let outputs = Outputs::open(&path.with_file_name("outputs")).map_err(StoreError::Outputs)?;
         Ok(Self { pool, epoch: 0, outputs })
     }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use andon_core::ids::{LaneIx, RunId, WorkerId};
 use andon_core::inexact::{INEXACT_KEPT_MAX, INEXACT_KEPT_MS, Inexact, InexactPart};
-use sqlx::FromRow;
+use sqlx::{FromRow, Row as _};
 
 use super::super::super::round::without_nul;
 use super::super::super::{InexactFilter, InexactRow, Result};
-use super::super::{Connection, Pool};
+use super::super::{Connection, Pool, Row};
 use super::read::natural;
 use super::write::number;
 
@@ -29,7 +29,6 @@ const SELECT: &str = "
     WHERE ($1 = '' OR worker = $1) AND ($2 = '' OR baseline_key = $2)
     ORDER BY heard_ms DESC, number DESC, worker LIMIT $3";
 
-#[derive(FromRow)]
 struct Raw {
     worker: String,
     id: String,
@@ -44,6 +43,25 @@ struct Raw {
     /// [(place, what, difference)]
     parts: String,
     left_out: i64,
+}
+
+impl FromRow<'_, Row> for Raw {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            worker: row.try_get("worker")?,
+            id: row.try_get("id")?,
+            number: row.try_get("number")?,
+            found_ms: row.try_get("found_ms")?,
+            lane: row.try_get("lane")?,
+            run: row.try_get("run")?,
+            suite: row.try_get("suite")?,
+            baseline_key: row.try_get("baseline_key")?,
+            driver: row.try_get("driver")?,
+            deep: row.try_get("deep")?,
+            parts: row.try_get("parts")?,
+            left_out: row.try_get("left_out")?,
+        })
+    }
 }
 
 impl Raw {

@@ -23,7 +23,6 @@ pub(super) fn small(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
-#[derive(FromRow)]
 pub(super) struct RawRun {
     run: i64,
     project: String,
@@ -44,6 +43,31 @@ pub(super) struct RawRun {
     forgotten: i64,
     /// Empty while the run has not ended.
     counts: String,
+}
+
+impl FromRow<'_, Row> for RawRun {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            run: row.try_get("run")?,
+            project: row.try_get("project")?,
+            repository: row.try_get("repository")?,
+            commit_id: row.try_get("commit_id")?,
+            git_ref: row.try_get("git_ref")?,
+            trigger_kind: row.try_get("trigger_kind")?,
+            requested_by: row.try_get("requested_by")?,
+            spec_digest: row.try_get("spec_digest")?,
+            dedup_key: row.try_get("dedup_key")?,
+            rerun_of: row.try_get("rerun_of")?,
+            state: row.try_get("state")?,
+            reason: row.try_get("reason")?,
+            baseline_key: row.try_get("baseline_key")?,
+            created_ms: row.try_get("created_ms")?,
+            started_ms: row.try_get("started_ms")?,
+            ended_ms: row.try_get("ended_ms")?,
+            forgotten: row.try_get("forgotten")?,
+            counts: row.try_get("counts")?,
+        })
+    }
 }
 
 impl RawRun {
