@@ -13,9 +13,10 @@ ANDON=$ANDON_BUILT/andon
 # what both need, and compile much of it again.
 ANDON_TARGETS=(-p andon --bin andon)
 
-# build_andon: the one binary that is client, coordinator, gateway and worker.
+# build_andon: the one binary that is client, coordinator, gateway and worker; unless ANDON_IS_BUILT says that it is there.
 build_andon() {
   local start
+  if [[ -n ${ANDON_IS_BUILT:-} ]]; then return 0; fi
   ensure_rust
   start=$(now)
   say 'building andon (cargo; the first time takes some minutes)'
