@@ -8,6 +8,7 @@ mod drift;
 mod driver;
 mod lead;
 mod looking;
+mod owning;
 mod plan;
 mod printed;
 mod restore;
@@ -125,7 +126,8 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     let services = rpc::services(&farm, &config.client_token, &config.join_token);
 
     tokio::spawn({
-        let (entering, stop) = (views::entering::run(Arc::clone(&farm.store)), stop.clone());
+        let (entering, stop) =
+            (views::entering::run(Arc::clone(&farm.store), farm.owning.clone()), stop.clone());
         async move { stop.run_until_cancelled(entering).await }
     });
     if let Some((store, keep)) = forgetting {

@@ -125,6 +125,13 @@ fn attempt(run: RunId, number: u64, outcome: Outcome, message: &str) -> Record {
 async fn fill(folder: &Path) {
     let store = Sqlite::open(&folder.join("farm.db")).await.expect("the store opens");
     let run = RunId(1);
+    let rules = wire::OwnersRules::Github.into();
+    let owners = wire::CodeOwners { path: "CODEOWNERS".into(), rules, text: "* @acme/shop\n".into() };
+    let spec = wire::RunSpec { owners: Some(owners), ..wire::RunSpec::default() }.encode_to_vec();
+    let spec_digest = blake3::hash(&spec).to_hex().to_string();
+    let blobs = folder.join("blobs").join(&spec_digest[..2]);
+    std::fs::create_dir_all(&blobs).expect("a folder for the blob");
+    std::fs::write(blobs.join(&spec_digest), spec).expect("the blob is written");
     let header = RunHeader {
         project: "shop".into(),
         repository: HOSTILE.into(),
@@ -132,7 +139,7 @@ async fn fill(folder: &Path) {
         git_ref: "refs/heads/main".into(),
         trigger: Trigger::Push,
         requested_by: HOSTILE.into(),
-        spec_digest: "d1".into(),
+        spec_digest,
         dedup_key: None,
         rerun_of: None,
     };
@@ -214,6 +221,7 @@ fn asked(path: &str) -> String {
         .replace("{commit}", "c0ffee00")
         .replace("{project}", "shop")
         .replace("{key}", "key")
+        .replace("{owner}", "%40acme%2Fshop")
         .replace("{worker}", "w1");
     if path.ends_with("/{project}/test") { format!("{filled}?suite=it&id=a.py::one") } else { filled }
 }
@@ -267,6 +275,16 @@ async fn http_and_grpc_share_an_address_and_every_path_answers_as_its_document_s
     assert_eq!(run["failures"][1]["class"], "flaky");
     let test = farm.json("/api/v1/projects/shop/test?suite=it&id=a.py::one").await;
     assert_eq!((&test["standing"], &test["history"]["items"][0]["run"]), (&"steady".into(), &1.into()));
+    assert_eq!(test["owners"][0], "@acme/shop");
+    let owner = farm.json("/api/v1/projects/shop/owners/%40acme%2Fshop?days=366").await;
+    assert_eq!((&owner["tests"], &owner["runs"]["items"][0]["state"]), (&1.into(), &"passed".into()));
+    assert_eq!(owner["slow_tests"][0]["id"], "a.py::one");
+    let request = wire::GetRunRequest { run: 1, with_tests: true };
+    let told = client.get_run(with(CLIENT, request)).await.expect("it is told").into_inner();
+    assert_eq!((&*told.tests[0].owners, told.tests[1].owners.len()), (&["@acme/shop".to_owned()][..], 0));
+    let request = wire::GetFiguresRequest { project: "shop".into(), owners: true, ..Default::default() };
+    let told = client.get_figures(with(CLIENT, request)).await.expect("it is told").into_inner().json;
+    assert!(told.contains("\"owner\":\"@acme/shop\""), "{told}");
     let baseline = farm.json("/api/v1/baselines/key").await;
     assert_eq!(baseline["ancestors"][0]["line"]["key"], "parent");
     assert_eq!(baseline["runs"][0]["run"], 1);

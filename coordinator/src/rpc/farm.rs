@@ -173,7 +173,9 @@ impl FarmApi for FarmService {
         let mut run = convert::run(row);
         if request.with_tests {
             let tests = self.farm.store.tests(id).await.map_err(|error| internal(&error))?;
-            run.tests = tests.into_iter().map(convert::test).collect();
+            let owners = self.farm.owning.of(&run.spec_digest).await;
+            let owners = owners.of_tests(tests.iter().map(|test| test.id.as_str()));
+            run.tests = tests.into_iter().zip(owners).map(|(row, of)| convert::test(row, of)).collect();
         }
         Ok(Response::new(run))
     }
@@ -477,8 +479,16 @@ async fn tell_verdict(
     events: &Events,
 ) -> Option<bool> {
     let told = async {
-        let verdict = farm.store.test(run, test).await?.map(|row| Event::Verdict(convert::test(row)));
-        let counts = farm.store.run(run).await?.map(|row| Event::Counts(convert::counts(row.counts)));
+        let row = farm.store.run(run).await?;
+        let owners = match &row {
+            Some(row) => Some(farm.owning.of(&row.header.spec_digest).await),
+            None => None,
+        };
+        let verdict = farm.store.test(run, test).await?.map(|row| {
+            let owners = owners.map(|owners| owners.of_test(&row.id)).unwrap_or_default();
+            Event::Verdict(convert::test(row, owners))
+        });
+        let counts = row.map(|row| Event::Counts(convert::counts(row.counts)));
         for event in verdict.into_iter().chain(counts) {
             if !tell(events, event).await {
                 return Ok(None);

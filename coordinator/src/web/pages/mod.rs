@@ -7,6 +7,7 @@
 //!   /runs, /runs/N, …/tests, …/log        failures first, lanes over time                  run.rs, timeline.rs
 //!   /runs/N/tests/T, …/attempts/A/log#why one test in one run; the line that explains it   run.rs, log.rs
 //!   /runs/N/tests/T/history, /projects/P/test?suite=&id=   one test over its runs          test.rs
+//!   /projects/P/owners, …/owners/O        whose tests fail, flake and take long             owner.rs
 //!   /commits/SHA, /find?q=                where a run number or a commit leads             find.rs
 //!   /baselines…, /workers…                                                                 farm.rs
 //!   /live, /runs/N/live                   the parts of a page again, as they change        ../live.rs
@@ -21,6 +22,7 @@ mod find;
 mod inert;
 mod line;
 pub(crate) mod log;
+mod owner;
 mod project;
 mod run;
 pub(crate) mod say;
@@ -59,6 +61,8 @@ pub(crate) fn router() -> Router<State> {
         .route("/projects", get(project::projects))
         .route("/projects/{project}", get(project::project))
         .route("/projects/{project}/test", get(test::by_name))
+        .route("/projects/{project}/owners", get(owner::owners))
+        .route("/projects/{project}/owners/{owner}", get(owner::owner))
         .route("/runs", get(run::runs))
         .route("/runs/{run}", get(run::run))
         .route("/runs/{run}/live", get(live::run))

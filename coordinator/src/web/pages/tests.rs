@@ -1,6 +1,7 @@
 //! Every page over a history that was made, by real requests to the real router, without a network.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use andon_core::Config;
@@ -16,6 +17,7 @@ use tower::ServiceExt;
 
 use crate::blobs::Blobs;
 use crate::driver::Farm;
+use crate::owning::Owning;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::views::{Views, entering};
@@ -33,8 +35,16 @@ async fn stored(records: Vec<Vec<Record>>) -> Arc<Memory> {
     let store = Arc::new(Memory::default());
     // At once: this store copies itself for each transaction.
     store.apply(&records.concat()).await.expect("the records are taken");
-    while entering::step(&*store).await.expect("runs are entered") > 0 {}
+    let folder = tempfile::tempdir().expect("a folder");
+    let owning = Owning::new(blobs(folder.path()));
+    while entering::step(&*store, &owning).await.expect("runs are entered") > 0 {}
     store
+}
+
+/// With the specifications of the made history.
+fn blobs(state: &Path) -> Blobs {
+    made::put_blobs(state).expect("blobs are written");
+    Blobs::open(state.join("blobs")).expect("a folder for blobs")
 }
 
 /// The made history. No test changes it, so that one is enough for all.
@@ -59,7 +69,7 @@ struct Answer {
 impl Dashboard {
     async fn over(store: Arc<Memory>, is_loopback: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(folder.path().join("blobs")).expect("a folder for blobs");
+        let blobs = blobs(folder.path());
         let stop = CancellationToken::new();
         let farm = Farm::start(store, blobs, Config::default(), stop.clone()).await.expect("the farm starts");
         let state = State {
@@ -170,7 +180,15 @@ async fn no_link_of_any_page_leads_nowhere_and_every_page_is_strict() {
             queue.extend(links(&answer.text));
         }
     }
-    let families = ["/projects/shop", "/runs/", "/workers", "/baselines/", "/commits/", "/assets/"];
+    let families = [
+        "/projects/shop",
+        "/projects/shop/owners/%40acme%2Fcheckout",
+        "/runs/",
+        "/workers",
+        "/baselines/",
+        "/commits/",
+        "/assets/",
+    ];
     for family in families {
         assert!(seen.iter().any(|path| path.starts_with(family)), "nothing leads to {family}");
     }
@@ -232,6 +250,39 @@ async fn pages_say_what_they_are_about_without_any_script() {
     ] {
         assert!(baseline.contains(said), "the baseline's page does not say {said}");
     }
+}
+
+#[tokio::test]
+async fn failures_flakes_and_slow_tests_are_told_with_their_owners_and_owners_have_a_page() {
+    let dashboard = Dashboard::made().await;
+    let run = dashboard.page("/runs/72").await;
+    let failure = run.split("id=\"test-3\"").nth(1).and_then(|rest| rest.split("</article>").next());
+    let failure = failure.expect("test 3 failed there");
+    for owner in ["@acme/checkout", "@mira"] {
+        assert!(failure.contains(&format!(">{owner}</a>")), "{owner}: {failure}");
+    }
+    assert!(!failure.contains("@acme/shop"), "a later line of CODEOWNERS says otherwise: {failure}");
+    let link = links(failure).into_iter().find(|link| link.contains("/owners/")).expect("a link");
+    assert_eq!(link, "/projects/shop/owners/%40acme%2Fcheckout");
+
+    let list = dashboard.page("/projects/shop/owners").await;
+    for owner in ["@acme/checkout", "@acme/shop", "@acme/warehouse", "@mira", "payments@acme.example"] {
+        assert!(list.contains(&format!(">{owner}</a>")), "{owner}: {list}");
+    }
+    let section = |page: &str, id: &str| {
+        let of = page.split(&format!("<section id=\"{id}\"")).nth(1).expect("the section is there");
+        of.split("</section>").next().expect("it ends").to_owned()
+    };
+    let checkout = dashboard.page(&link).await;
+    assert!(section(&checkout, "slow").contains("test_payments.py"), "{checkout}");
+    assert!(!section(&checkout, "slow").contains("test_stock.py"), "not theirs");
+    let warehouse = dashboard.page("/projects/shop/owners/%40acme%2Fwarehouse?ref=main&days=366").await;
+    assert!(section(&warehouse, "flaky").contains("test_stock.py"), "{warehouse}");
+    let history = "/projects/shop/test?suite=integration&id=tests/integration/test_stock.py::TestStock::test_adds_up[0]";
+    assert!(dashboard.page(history).await.contains("Owned by "));
+    let nobody = dashboard.get("/projects/shop/owners/%40nobody").await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+    assert_eq!(dashboard.get("/projects/none/owners").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -348,9 +399,10 @@ fn hostile(name: &str) -> Vec<Vec<Record>> {
     ]]
 }
 
-const OF_A_RUN: [&str; 8] = [
+const OF_A_RUN: [&str; 9] = [
     "/",
     "/projects/hostile",
+    "/projects/hostile/owners",
     "/runs/1",
     "/runs/1/tests",
     "/runs/1/tests/0",
