@@ -13,6 +13,7 @@ mod plan;
 mod printed;
 mod restore;
 mod retention;
+mod roles;
 mod round;
 mod rpc;
 mod sessions;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use andon_core::Config as CoreConfig;
 pub use lead::WhereLed;
+pub use roles::Role;
 
 /// Where a coordinator keeps its state and how it is reached.
 #[derive(Debug, Clone)]
@@ -47,8 +49,10 @@ pub struct CoordinatorConfig {
     pub listen: Option<SocketAddr>,
     /// Unix socket, made (and a stale one replaced) with mode 0600.
     pub socket: Option<PathBuf>,
-    /// What clients show: CLI, hook, gateway.
+    /// What clients show that may do everything: CLI, hook, gateway.
     pub client_token: String,
+    /// What others show, who may less.
+    pub role_tokens: Vec<(Role, String)>,
     /// What workers show.
     pub join_token: String,
     /// Lease times.
@@ -109,7 +113,8 @@ pub fn new_token() -> String {
 /// # Errors
 /// Where it cannot start, or a server breaks.
 pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result<(), CoordinatorError> {
-    for (name, token) in [("client", &config.client_token), ("join", &config.join_token)] {
+    let of_roles = config.role_tokens.iter().map(|(role, token)| (role.word(), token));
+    for (name, token) in of_roles.chain([("client", &config.client_token), ("join", &config.join_token)]) {
         if token.len() < MIN_TOKEN {
             return Err(CoordinatorError::WeakToken(name));
         }
@@ -123,7 +128,9 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
         .map_err(|source| io("open", config.state_dir.join("blobs"), source))?;
     let forgetting = config.keep_runs.map(|keep| (Arc::clone(&store), keep));
     let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
-    let services = rpc::services(&farm, &config.client_token, &config.join_token);
+    let of_roles = config.role_tokens.iter().map(|(role, token)| (*role, token.as_str()));
+    let tokens = roles::Tokens::new(of_roles.chain([(Role::Admin, config.client_token.as_str())]));
+    let services = rpc::services(&farm, &tokens, &config.join_token);
 
     tokio::spawn({
         let (entering, stop) =
@@ -144,7 +151,8 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
         let state = web::State {
             views: views::Views::of(&farm),
             meters: Arc::clone(&farm.meters),
-            access: web::Access::new(&config.client_token, address.ip().is_loopback(), farm.clock),
+            access: web::Access::new(tokens, address.ip().is_loopback(), farm.clock),
+            reruns: rpc::Reruns::new(farm.clone()),
             stop: farm.stop.clone(),
         };
         let pages = web::router(state);

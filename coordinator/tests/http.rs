@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use andon_coordinator::store::{Store, sqlite::Sqlite};
-use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed, serve};
+use andon_coordinator::{CoordinatorConfig, CoreConfig, Role, WhereLed, serve};
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
 use andon_proto as wire;
@@ -21,6 +21,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 const CLIENT: &str = "client-token-of-the-tests";
+const VIEWER: &str = "viewer-token-of-the-tests";
+const DEVELOPER: &str = "developer-token-of-the-tests";
 const JOIN: &str = "join-token-of-the-tests-too";
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -44,6 +46,7 @@ impl Coordinator {
             listen: Some(address),
             socket: None,
             client_token: CLIENT.into(),
+            role_tokens: vec![(Role::Viewer, VIEWER.into()), (Role::Developer, DEVELOPER.into())],
             join_token: JOIN.into(),
             core: CoreConfig::default(),
             keep_runs: None,
@@ -325,5 +328,37 @@ async fn what_is_not_there_or_makes_no_sense_is_refused_in_json_and_other_names_
     assert_eq!(rebound.expect("an answer").status(), 401);
     let posted = client().post(farm.url("/api/v1/overview")).send().await.expect("an answer");
     assert_eq!(posted.status(), 405, "there is nothing to change here");
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_viewer_looks_a_developer_runs_and_an_admin_shares_images() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fill(folder.path()).await;
+    let farm = Coordinator::start(folder.path()).await;
+    let channel = farm.channel().await;
+    let codes = async |token: &str| {
+        let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+        let mut blobs = wire::blobs_client::BlobsClient::new(channel.clone());
+        let list = farm.list_runs(with(token, wire::ListRunsRequest::default())).await.err();
+        let again = wire::RerunRequest { run: 77, failed: true, ..wire::RerunRequest::default() };
+        let rerun = farm.rerun(with(token, again)).await.err();
+        let cancel = wire::CancelRunRequest { run: 77, ..wire::CancelRunRequest::default() };
+        let cancel = farm.cancel_run(with(token, cancel)).await.err();
+        let submit = farm.submit_run(with(token, wire::SubmitRunRequest::default())).await.err();
+        let has = blobs.has(with(token, wire::HasBlobsRequest::default())).await.err();
+        let image = farm.add_image(with(token, wire::SharedImage::default())).await.err();
+        [list, rerun, cancel, submit, has, image].map(|error| error.map_or(Code::Ok, |status| status.code()))
+    };
+    use Code::{InvalidArgument, NotFound, Ok, PermissionDenied as Denied, Unauthenticated as Nobody};
+    assert_eq!(codes(VIEWER).await, [Ok, Denied, Denied, Denied, Denied, Denied]);
+    assert_eq!(codes(DEVELOPER).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, Denied]);
+    assert_eq!(codes(CLIENT).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, InvalidArgument]);
+    assert_eq!(codes("somebody-else-s-token").await, [Nobody; 6]);
+    assert_eq!(codes(JOIN).await, [Nobody, Nobody, Nobody, Nobody, Ok, Nobody]);
+    let mut client = wire::farm_client::FarmClient::new(channel.clone());
+    let refused = client.submit_run(with(VIEWER, wire::SubmitRunRequest::default())).await;
+    let refused = refused.expect_err("a viewer looks");
+    assert_eq!(refused.message(), "the token is a viewer's: this takes a developer's");
     farm.stop().await;
 }

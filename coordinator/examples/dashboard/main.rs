@@ -60,6 +60,7 @@ async fn main() -> Result<(), Failure> {
         listen: Some(options.listen),
         socket: None,
         client_token: CLIENT.into(),
+        role_tokens: Vec::new(),
         join_token: JOIN.into(),
         core: CoreConfig::default(),
         keep_runs: None,
