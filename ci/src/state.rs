@@ -39,8 +39,14 @@ pub(crate) struct FarmFile {
     pub(crate) farm: String,
     /// Where the coordinator listens for TCP: `127.0.0.1:7077`.
     pub(crate) listen: String,
-    /// What clients show.
+    /// What clients show that may do everything.
     pub(crate) client_token: String,
+    /// What those show who only look; absent until a coordinator that knows roles was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) viewer_token: Option<String>,
+    /// What those show who have runs made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) developer_token: Option<String>,
     /// What workers show.
     pub(crate) join_token: String,
     /// What the gateway polls: `NAME=URL[#branch]`.
@@ -255,6 +261,8 @@ mod tests {
             farm: "a1b2c3d4".to_owned(),
             listen: "127.0.0.1:7077".to_owned(),
             client_token: "c".repeat(64),
+            viewer_token: None,
+            developer_token: Some("d".repeat(64)),
             join_token: "j".repeat(64),
             watch: vec![],
             credentials: Whose::None,

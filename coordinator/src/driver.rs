@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blobs::{Blobs, Digest};
 use crate::clock::Clock;
 use crate::looking::Looking;
+use crate::owning::Owning;
 use crate::plan::plan_of;
 use crate::printed::Budgets;
 use crate::restore::{self, Histories};
@@ -92,6 +93,7 @@ pub(crate) struct Farm {
     /// Counts what has become durable.
     pub(crate) meters: Arc<Meters>,
     pub(crate) looking: Arc<Looking>,
+    pub(crate) owning: Owning,
     pub(crate) clock: Clock,
     pub(crate) times: wire::Welcome,
     /// Cancelled when the coordinator stops; long streams end then.
@@ -115,6 +117,7 @@ impl Farm {
         let times = wire::Welcome { lease_ttl_ms, heartbeat_ms: (lease_ttl_ms / 5).max(1) };
         let farm = Self {
             store,
+            owning: Owning::new(blobs.clone()),
             blobs,
             sessions: Arc::default(),
             watchers: Arc::default(),

@@ -8,10 +8,12 @@ mod drift;
 mod driver;
 mod lead;
 mod looking;
+mod owning;
 mod plan;
 mod printed;
 mod restore;
 mod retention;
+mod roles;
 mod round;
 mod rpc;
 mod sessions;
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use andon_core::Config as CoreConfig;
 pub use lead::WhereLed;
+pub use roles::Role;
 
 /// Where a coordinator keeps its state and how it is reached.
 #[derive(Debug, Clone)]
@@ -46,8 +49,10 @@ pub struct CoordinatorConfig {
     pub listen: Option<SocketAddr>,
     /// Unix socket, made (and a stale one replaced) with mode 0600.
     pub socket: Option<PathBuf>,
-    /// What clients show: CLI, hook, gateway.
+    /// What clients show that may do everything: CLI, hook, gateway.
     pub client_token: String,
+    /// What others show, who may less.
+    pub role_tokens: Vec<(Role, String)>,
     /// What workers show.
     pub join_token: String,
     /// Lease times.
@@ -108,7 +113,8 @@ pub fn new_token() -> String {
 /// # Errors
 /// Where it cannot start, or a server breaks.
 pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result<(), CoordinatorError> {
-    for (name, token) in [("client", &config.client_token), ("join", &config.join_token)] {
+    let of_roles = config.role_tokens.iter().map(|(role, token)| (role.word(), token));
+    for (name, token) in of_roles.chain([("client", &config.client_token), ("join", &config.join_token)]) {
         if token.len() < MIN_TOKEN {
             return Err(CoordinatorError::WeakToken(name));
         }
@@ -122,10 +128,13 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
         .map_err(|source| io("open", config.state_dir.join("blobs"), source))?;
     let forgetting = config.keep_runs.map(|keep| (Arc::clone(&store), keep));
     let farm = driver::Farm::start(store, blobs, config.core, stop.clone()).await?;
-    let services = rpc::services(&farm, &config.client_token, &config.join_token);
+    let of_roles = config.role_tokens.iter().map(|(role, token)| (*role, token.as_str()));
+    let tokens = roles::Tokens::new(of_roles.chain([(Role::Admin, config.client_token.as_str())]));
+    let services = rpc::services(&farm, &tokens, &config.join_token);
 
     tokio::spawn({
-        let (entering, stop) = (views::entering::run(Arc::clone(&farm.store)), stop.clone());
+        let (entering, stop) =
+            (views::entering::run(Arc::clone(&farm.store), farm.owning.clone()), stop.clone());
         async move { stop.run_until_cancelled(entering).await }
     });
     if let Some((store, keep)) = forgetting {
@@ -142,7 +151,8 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
         let state = web::State {
             views: views::Views::of(&farm),
             meters: Arc::clone(&farm.meters),
-            access: web::Access::new(&config.client_token, address.ip().is_loopback(), farm.clock),
+            access: web::Access::new(tokens, address.ip().is_loopback(), farm.clock),
+            reruns: rpc::Reruns::new(farm.clone()),
             stop: farm.stop.clone(),
         };
         let pages = web::router(state);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use andon_coordinator::store::{Store, sqlite::Sqlite};
-use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed, serve};
+use andon_coordinator::{CoordinatorConfig, CoreConfig, Role, WhereLed, serve};
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
 use andon_proto as wire;
@@ -21,6 +21,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 const CLIENT: &str = "client-token-of-the-tests";
+const VIEWER: &str = "viewer-token-of-the-tests";
+const DEVELOPER: &str = "developer-token-of-the-tests";
 const JOIN: &str = "join-token-of-the-tests-too";
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -44,6 +46,7 @@ impl Coordinator {
             listen: Some(address),
             socket: None,
             client_token: CLIENT.into(),
+            role_tokens: vec![(Role::Viewer, VIEWER.into()), (Role::Developer, DEVELOPER.into())],
             join_token: JOIN.into(),
             core: CoreConfig::default(),
             keep_runs: None,
@@ -125,6 +128,13 @@ fn attempt(run: RunId, number: u64, outcome: Outcome, message: &str) -> Record {
 async fn fill(folder: &Path) {
     let store = Sqlite::open(&folder.join("farm.db")).await.expect("the store opens");
     let run = RunId(1);
+    let rules = wire::OwnersRules::Github.into();
+    let owners = wire::CodeOwners { path: "CODEOWNERS".into(), rules, text: "* @acme/shop\n".into() };
+    let spec = wire::RunSpec { owners: Some(owners), ..wire::RunSpec::default() }.encode_to_vec();
+    let spec_digest = blake3::hash(&spec).to_hex().to_string();
+    let blobs = folder.join("blobs").join(&spec_digest[..2]);
+    std::fs::create_dir_all(&blobs).expect("a folder for the blob");
+    std::fs::write(blobs.join(&spec_digest), spec).expect("the blob is written");
     let header = RunHeader {
         project: "shop".into(),
         repository: HOSTILE.into(),
@@ -132,7 +142,7 @@ async fn fill(folder: &Path) {
         git_ref: "refs/heads/main".into(),
         trigger: Trigger::Push,
         requested_by: HOSTILE.into(),
-        spec_digest: "d1".into(),
+        spec_digest,
         dedup_key: None,
         rerun_of: None,
     };
@@ -214,6 +224,7 @@ fn asked(path: &str) -> String {
         .replace("{commit}", "c0ffee00")
         .replace("{project}", "shop")
         .replace("{key}", "key")
+        .replace("{owner}", "%40acme%2Fshop")
         .replace("{worker}", "w1");
     if path.ends_with("/{project}/test") { format!("{filled}?suite=it&id=a.py::one") } else { filled }
 }
@@ -267,6 +278,16 @@ async fn http_and_grpc_share_an_address_and_every_path_answers_as_its_document_s
     assert_eq!(run["failures"][1]["class"], "flaky");
     let test = farm.json("/api/v1/projects/shop/test?suite=it&id=a.py::one").await;
     assert_eq!((&test["standing"], &test["history"]["items"][0]["run"]), (&"steady".into(), &1.into()));
+    assert_eq!(test["owners"][0], "@acme/shop");
+    let owner = farm.json("/api/v1/projects/shop/owners/%40acme%2Fshop?days=366").await;
+    assert_eq!((&owner["tests"], &owner["runs"]["items"][0]["state"]), (&1.into(), &"passed".into()));
+    assert_eq!(owner["slow_tests"][0]["id"], "a.py::one");
+    let request = wire::GetRunRequest { run: 1, with_tests: true };
+    let told = client.get_run(with(CLIENT, request)).await.expect("it is told").into_inner();
+    assert_eq!((&*told.tests[0].owners, told.tests[1].owners.len()), (&["@acme/shop".to_owned()][..], 0));
+    let request = wire::GetFiguresRequest { project: "shop".into(), owners: true, ..Default::default() };
+    let told = client.get_figures(with(CLIENT, request)).await.expect("it is told").into_inner().json;
+    assert!(told.contains("\"owner\":\"@acme/shop\""), "{told}");
     let baseline = farm.json("/api/v1/baselines/key").await;
     assert_eq!(baseline["ancestors"][0]["line"]["key"], "parent");
     assert_eq!(baseline["runs"][0]["run"], 1);
@@ -307,5 +328,37 @@ async fn what_is_not_there_or_makes_no_sense_is_refused_in_json_and_other_names_
     assert_eq!(rebound.expect("an answer").status(), 401);
     let posted = client().post(farm.url("/api/v1/overview")).send().await.expect("an answer");
     assert_eq!(posted.status(), 405, "there is nothing to change here");
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_viewer_looks_a_developer_runs_and_an_admin_shares_images() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fill(folder.path()).await;
+    let farm = Coordinator::start(folder.path()).await;
+    let channel = farm.channel().await;
+    let codes = async |token: &str| {
+        let mut farm = wire::farm_client::FarmClient::new(channel.clone());
+        let mut blobs = wire::blobs_client::BlobsClient::new(channel.clone());
+        let list = farm.list_runs(with(token, wire::ListRunsRequest::default())).await.err();
+        let again = wire::RerunRequest { run: 77, failed: true, ..wire::RerunRequest::default() };
+        let rerun = farm.rerun(with(token, again)).await.err();
+        let cancel = wire::CancelRunRequest { run: 77, ..wire::CancelRunRequest::default() };
+        let cancel = farm.cancel_run(with(token, cancel)).await.err();
+        let submit = farm.submit_run(with(token, wire::SubmitRunRequest::default())).await.err();
+        let has = blobs.has(with(token, wire::HasBlobsRequest::default())).await.err();
+        let image = farm.add_image(with(token, wire::SharedImage::default())).await.err();
+        [list, rerun, cancel, submit, has, image].map(|error| error.map_or(Code::Ok, |status| status.code()))
+    };
+    use Code::{InvalidArgument, NotFound, Ok, PermissionDenied as Denied, Unauthenticated as Nobody};
+    assert_eq!(codes(VIEWER).await, [Ok, Denied, Denied, Denied, Denied, Denied]);
+    assert_eq!(codes(DEVELOPER).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, Denied]);
+    assert_eq!(codes(CLIENT).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, InvalidArgument]);
+    assert_eq!(codes("somebody-else-s-token").await, [Nobody; 6]);
+    assert_eq!(codes(JOIN).await, [Nobody, Nobody, Nobody, Nobody, Ok, Nobody]);
+    let mut client = wire::farm_client::FarmClient::new(channel.clone());
+    let refused = client.submit_run(with(VIEWER, wire::SubmitRunRequest::default())).await;
+    let refused = refused.expect_err("a viewer looks");
+    assert_eq!(refused.message(), "the token is a viewer's: this takes a developer's");
     farm.stop().await;
 }

@@ -50,6 +50,7 @@ impl Coordinator {
             listen: None,
             socket: Some(socket.clone()),
             client_token: CLIENT.into(),
+            role_tokens: Vec::new(),
             join_token: JOIN.into(),
             core: CoreConfig::default(),
             keep_runs: None,

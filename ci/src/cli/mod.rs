@@ -35,6 +35,7 @@ mod servers;
 pub(crate) mod shares;
 mod show;
 mod stats;
+mod token;
 mod up;
 mod verify;
 mod what;
@@ -124,6 +125,8 @@ enum Command {
     /// Images that workers get without a registry
     #[command(subcommand, after_help = "Example:\n  andon image add mysql:9")]
     Image(image::ImageCommand),
+    /// A token of this machine's farm, for whoever gets a role
+    Token(token::TokenArgs),
     /// Run a coordinator in the foreground
     Coordinator(servers::CoordinatorArgs),
     /// Poll repositories, hear webhooks, submit runs and tell forges, in the foreground
@@ -214,6 +217,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, CliError> {
         }
         Command::Worker(WorkerArgs { command: None, agent }) => servers::worker(agent, farm).await,
         Command::Image(command) => image::image(command, farm).await,
+        Command::Token(args) => token::token(&args, farm),
         Command::Coordinator(args) => servers::coordinator(args, farm).await,
         Command::Gateway(args) => gateway::gateway(args, farm).await,
         Command::Approve(args) => gateway::approve(&args, farm),

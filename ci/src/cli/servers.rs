@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use andon_coordinator::{CoordinatorConfig, CoreConfig, WhereLed};
+use andon_coordinator::{CoordinatorConfig, CoreConfig, Role, WhereLed};
 use andon_worker::agent::{DATA_DIR_DEFAULT, PoolKind, PoolOptions, WorkerConfig};
 use clap::{ArgAction, Args};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,10 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
         store: file.store,
         socket: Some(state.socket()?),
         client_token: file.client_token,
+        role_tokens: [(Role::Viewer, file.viewer_token), (Role::Developer, file.developer_token)]
+            .into_iter()
+            .filter_map(|(role, token)| Some((role, token?)))
+            .collect(),
         join_token: file.join_token,
         core: CoreConfig {
             quotas: file.shares.quotas,
@@ -139,6 +143,8 @@ pub(crate) fn ensure_farm(state: &StateDir, told: &Told) -> Result<FarmFile, Cli
             farm,
             listen: LISTEN_DEFAULT.to_owned(),
             client_token: andon_coordinator::new_token(),
+            viewer_token: None,
+            developer_token: None,
             join_token: andon_coordinator::new_token(),
             watch: Vec::new(),
             credentials: Whose::None,
@@ -147,6 +153,9 @@ pub(crate) fn ensure_farm(state: &StateDir, told: &Told) -> Result<FarmFile, Cli
             keep_runs_days: KEEP_DAYS_DEFAULT,
         }
     });
+    for token in [&mut file.viewer_token, &mut file.developer_token] {
+        token.get_or_insert_with(andon_coordinator::new_token);
+    }
     if let Some(whose) = told.credentials {
         file.credentials = whose;
     }

@@ -8,18 +8,25 @@ use super::error::CliError;
 use super::farm::FarmArgs;
 use super::{clock, out, show};
 use crate::report::exit::Exit;
-use crate::report::flow;
+use crate::report::{flow, owners};
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  andon stats                      the latest run's project, all branches\n  andon stats --project \
-                  shop --ref main --days 90\n  andon stats integration tests/test_cart.py::test_add\n  andon stats --json | jq \
+                  shop --ref main --days 90\n  andon stats integration tests/test_cart.py::test_add\n  andon stats --owners\n  andon stats --owner \
+                  @shop/checkout --ref main\n  andon stats --json | jq \
                   '.suites[] | {suite, p50: .figures.test_ms.p50}'"
 )]
 pub(crate) struct StatsArgs {
     /// One test instead of the project: its suite, then its id
     #[arg(value_names = ["SUITE", "TEST"], num_args = 2)]
     test: Vec<String>,
+    /// What an owner's tests amount to: `@user`, `@org/team` or an address, as CODEOWNERS has it
+    #[arg(long, value_name = "OWNER", conflicts_with_all = ["test", "owners"])]
+    owner: Option<String>,
+    /// All owners of the project's tests
+    #[arg(long, conflicts_with = "test")]
+    owners: bool,
     /// Of this project [default: the latest run's]
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
@@ -55,18 +62,24 @@ pub(crate) async fn stats(args: StatsArgs, farm: &FarmArgs) -> Result<Exit, CliE
         limit: args.limit,
         suite: words.next().unwrap_or_default(),
         test: words.next().unwrap_or_default(),
+        owner: args.owner.unwrap_or_default(),
+        owners: args.owners,
     };
-    let is_test = !request.test.is_empty();
+    let now_unix_ms = clock::unix_ms();
+    let said: fn(&Value, u64) -> String = match &request {
+        request if !request.test.is_empty() => flow::test,
+        request if !request.owner.is_empty() => owners::owner,
+        request if request.owners => |figures, _| owners::owners(figures),
+        _ => flow::project,
+    };
     let answer = connection.farm().get_figures(request).await?.into_inner();
     let figures: Value = serde_json::from_str(&answer.json).map_err(|error| {
         CliError::infrastructure("the coordinator's figures cannot be read").because(&error)
     })?;
     if args.json {
         out::json(&figures)?;
-    } else if is_test {
-        out::print(&flow::test(&figures, clock::unix_ms()))?;
     } else {
-        out::print(&flow::project(&figures, clock::unix_ms()))?;
+        out::print(&said(&figures, now_unix_ms))?;
     }
     Ok(Exit::Passed)
 }

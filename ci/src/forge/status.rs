@@ -2,6 +2,7 @@
 //!
 //! A context is stable: `andon/<suite>`, whatever run it is about, so that branch protection can name it.
 
+use andon_figures::owners;
 use andon_proto as wire;
 use serde::{Deserialize, Serialize};
 
@@ -219,7 +220,7 @@ pub fn superseded_by(reason: &str) -> Option<&str> {
 /// Where a failure is, if its message says so of the file that the test is in: `tests/test_a.py::test_b` with
 /// `tests/test_a.py:12: AssertionError`.
 fn annotation(test: &wire::Test) -> Option<Annotation> {
-    let path = test.id.split("::").next().filter(|path| is_path(path))?;
+    let path = owners::file_of(&test.id)?;
     let attempt = test.attempts.iter().rev().find(|attempt| !attempt.message.is_empty())?;
     let after = attempt.message.rmatch_indices(path).find_map(|(at, _)| {
         let rest = attempt.message[at + path.len()..].strip_prefix(':')?;
@@ -233,15 +234,6 @@ fn annotation(test: &wire::Test) -> Option<Annotation> {
         test: cut(&test.id, NAME_LEN_MAX),
         message: message.to_owned(),
     })
-}
-
-/// A path beneath the root, and one of a file.
-fn is_path(path: &str) -> bool {
-    let parts = || path.split('/');
-    path.len() < 1024
-        && path.contains('.')
-        && !path.chars().any(|c| c.is_control() || c.is_whitespace())
-        && parts().all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 #[cfg(test)]

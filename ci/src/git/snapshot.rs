@@ -121,6 +121,11 @@ impl<'r> Snapshot<'r> {
         if path == "." { Some(Kind::Folder) } else { self.entries.get(path).map(|entry| entry.kind) }
     }
 
+    /// The bytes of a file or of a symlink's target; 0 where there is none.
+    pub fn size(&self, path: &str) -> u64 {
+        self.entries.get(path).map_or(0, |entry| entry.size)
+    }
+
     /// The content of a file; `None` where there is none of this name.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, GitError> {
         match self.entries.get(path) {

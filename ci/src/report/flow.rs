@@ -8,7 +8,7 @@ use super::text::cut;
 use super::words;
 
 /// Longest name in a column.
-const NAME_CHARS_MAX: usize = 48;
+pub(super) const NAME_CHARS_MAX: usize = 48;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Nothing was measured there.
 const GAP: char = ' ';
@@ -30,12 +30,26 @@ pub(crate) fn sparkline(values: &[Option<f64>]) -> String {
 
 /// A project: flow, trends, suites, changes, commits.
 pub(crate) fn project(of: &Value, now_unix_ms: u64) -> String {
-    let mut said = String::new();
     let flow = &of["flow"];
     let line = flow["ref"].as_str().unwrap_or("all branches");
     let runs = words::plural(flow["runs"].as_u64().unwrap_or(0), "run");
-    said.push_str(&format!("{} · {} · {runs}\n\n", name(&of["project"]), cut(line, NAME_CHARS_MAX)));
+    let mut said = format!("{} · {} · {runs}\n\n", name(&of["project"]), cut(line, NAME_CHARS_MAX));
+    let mut facts = line_facts(flow, now_unix_ms);
+    let days = list(&of["days"]);
+    facts.push(("tests a day", trend(days, "/tests", |tests| words::thousands(tests as u64))));
+    facts.push(("test p50", trend(days, "/test_ms/p50", |ms| words::millis(ms as u64))));
+    facts.push(("queue p90", trend(days, "/queue_ms/p90", |ms| words::millis(ms as u64))));
+    facts.push(("rebase p50", trend(days, "/rebase_us/p50", |us| words::micros(us as u64))));
+    said.push_str(&listed(&facts));
 
+    said.push_str(&suites(list(&of["suites"])));
+    said.push_str(&shifts(list(&of["shifts"])));
+    said.push_str(&commits(list(&of["runs"]["items"])));
+    said
+}
+
+/// How a line flows: a fact a line.
+pub(super) fn line_facts(flow: &Value, now_unix_ms: u64) -> Vec<(&'static str, String)> {
     let lead = format!("p50 {}  p90 {}", millis(&flow["lead_p50_ms"]), millis(&flow["lead_p90_ms"]));
     let mut facts = vec![
         ("lead time", lead),
@@ -51,19 +65,12 @@ pub(crate) fn project(of: &Value, now_unix_ms: u64) -> String {
             format!("since {}, by {}", words::ago(now_unix_ms, since), cut(words::short(commit), 12)),
         ));
     }
-    let days = list(&of["days"]);
-    facts.push(("tests a day", trend(days, "/tests", |tests| words::thousands(tests as u64))));
-    facts.push(("test p50", trend(days, "/test_ms/p50", |ms| words::millis(ms as u64))));
-    facts.push(("queue p90", trend(days, "/queue_ms/p90", |ms| words::millis(ms as u64))));
-    facts.push(("rebase p50", trend(days, "/rebase_us/p50", |us| words::micros(us as u64))));
-    for (what, fact) in facts {
-        said.push_str(&format!("{what:<16} {fact}\n"));
-    }
+    facts
+}
 
-    said.push_str(&suites(list(&of["suites"])));
-    said.push_str(&shifts(list(&of["shifts"])));
-    said.push_str(&commits(list(&of["runs"]["items"])));
-    said
+/// Facts, each on a line of its own.
+pub(super) fn listed(facts: &[(&str, String)]) -> String {
+    facts.iter().map(|(what, fact)| format!("{what:<16} {fact}\n")).collect()
 }
 
 fn suites(suites: &[Value]) -> String {
@@ -170,9 +177,7 @@ pub(crate) fn test(of: &Value, now_unix_ms: u64) -> String {
             ));
         }
     }
-    for (what, fact) in facts {
-        said.push_str(&format!("{what:<16} {fact}\n"));
-    }
+    said.push_str(&listed(&facts));
     said.push_str(&shifts(list(&of["shifts"])));
     let row = |run: &Value| {
         let commit = run["commit"].as_str().unwrap_or_default();
@@ -193,7 +198,7 @@ fn tried(run: &Value) -> u64 {
     ["passed", "failed", "infrastructure"].iter().filter_map(|part| run[*part].as_u64()).sum()
 }
 
-fn list(of: &Value) -> &[Value] {
+pub(super) fn list(of: &Value) -> &[Value] {
     of.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -207,15 +212,15 @@ fn trend(of: &[Value], at: &str, words: fn(f64) -> String) -> String {
     format!("{}  {}", sparkline(&values), last.map(words).unwrap_or_default())
 }
 
-fn name(of: &Value) -> String {
+pub(super) fn name(of: &Value) -> String {
     cut(of.as_str().unwrap_or_default(), NAME_CHARS_MAX)
 }
 
-fn count(of: &Value) -> String {
+pub(super) fn count(of: &Value) -> String {
     of.as_u64().map(words::thousands).unwrap_or_default()
 }
 
-fn millis(of: &Value) -> String {
+pub(super) fn millis(of: &Value) -> String {
     of.as_u64().map_or_else(|| "–".to_owned(), words::millis)
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct TestJson {
     pub(crate) suite: String,
     pub(crate) id: String,
     pub(crate) verdict: &'static str,
+    /// Who owns its file, by CODEOWNERS at the run's commit.
+    pub(crate) owners: Vec<String>,
     pub(crate) attempts: Vec<AttemptJson>,
 }
 
@@ -269,6 +271,7 @@ fn test(test: &Test) -> TestJson {
         suite: test.suite.clone(),
         id: test.id.clone(),
         verdict: words::verdict(test.verdict()),
+        owners: test.owners.clone(),
         attempts: test.attempts.iter().map(attempt).collect(),
     }
 }
@@ -398,6 +401,7 @@ mod tests {
         let mut run = sample::mixed();
         run.tests.truncate(1);
         run.tests[0].attempts[0].dirt_known = false;
+        run.tests[0].owners.push("@shop/orders".to_owned());
         let json = serde_json::to_string_pretty(&run_whole(&run, |_| true)).unwrap();
         insta::assert_snapshot!(json, @r#"
         {
@@ -460,6 +464,9 @@ mod tests {
               "suite": "integration",
               "id": "tests/test_orders.py::TestOrders::test_place[1-b]",
               "verdict": "passed",
+              "owners": [
+                "@shop/orders"
+              ],
               "attempts": [
                 {
                   "attempt": 1,

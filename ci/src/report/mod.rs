@@ -13,6 +13,7 @@ pub(crate) mod inspection;
 pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod listing;
+pub(crate) mod owners;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod stats;

@@ -24,7 +24,13 @@ pub(crate) fn attempt(number: u64, lane: u32, outcome: Outcome, run_ms: u64, mes
 
 /// A test of the suite `integration`.
 pub(crate) fn test(id: &str, verdict: Verdict, attempts: Vec<Attempt>) -> Test {
-    Test { suite: "integration".to_owned(), id: id.to_owned(), verdict: verdict.into(), attempts }
+    Test {
+        suite: "integration".to_owned(),
+        id: id.to_owned(),
+        verdict: verdict.into(),
+        attempts,
+        owners: Vec::new(),
+    }
 }
 
 /// A failed run with one test of each verdict, and hostile names among them.

@@ -19,6 +19,8 @@ pub(crate) const LISTED_MAX: usize = 20;
 const ATTEMPTS_UNCOUNTED_MAX: usize = 3;
 /// First lines of a message below a listed test.
 pub(crate) const MESSAGE_LINES: usize = 3;
+/// Longest name of an owner that is shown whole.
+const OWNER_CHARS_MAX: usize = 60;
 /// A rate is said of at least so long a time.
 const RATE_MS_MIN: u64 = 1_000;
 /// Lines of a run's reason: a failed seed brings its output.
@@ -190,6 +192,10 @@ pub(crate) fn listed(run: u64, test: &Test, paint: Paint) -> String {
             writeln!(said, "      {line}").expect("a string takes every write");
         }
     }
+    if !test.owners.is_empty() {
+        let owners: Vec<String> = test.owners.iter().map(|owner| cut(owner, OWNER_CHARS_MAX)).collect();
+        writeln!(said, "      owned by {}", owners.join(", ")).expect("a string takes every write");
+    }
     let command = format!("andon logs {run} {}", shell_word(&full));
     writeln!(said, "      {}", paint.dim(&command)).expect("a string takes every write");
     said
@@ -310,6 +316,7 @@ mod tests {
         run.reason = evil.to_owned();
         run.baseline_key = evil.to_owned();
         for test in &mut run.tests {
+            test.owners = vec![evil.to_owned()];
             test.suite = evil.to_owned();
             test.id = evil.to_owned();
             for attempt in &mut test.attempts {
@@ -322,6 +329,15 @@ mod tests {
         let harmless = |c: char| c == '\n' || !c.is_control();
         assert!(said.chars().all(harmless), "{said:?}");
         assert!(!said.contains('\u{202e}'), "{said:?}");
+    }
+
+    #[test]
+    fn a_failure_names_whose_it_is() {
+        let mut run = sample::mixed();
+        run.tests[1].owners = vec!["@shop/orders".to_owned(), "ann@shop.example".to_owned()];
+        let said = summary(&run, Paint::Plain);
+        assert!(said.contains("      owned by @shop/orders, ann@shop.example\n"), "{said}");
+        assert_eq!(said.matches("owned by").count(), 1, "{said}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod against;
 mod convert;
 mod digest;
+mod owners;
 
 use std::path::Path;
 
@@ -189,6 +190,9 @@ pub fn prepare(
     let archive = snapshot.archive(scratch)?;
     spec.source_digest.clone_from(&archive.digest);
     let mut notes = project.notes;
+    let (owners, of_owners) = owners::of_commit(&snapshot, &request.repository)?;
+    spec.owners = owners;
+    notes.extend(of_owners);
     notes.extend_from_slice(snapshot.notes());
     Ok(Prepared { spec, archive, notes })
 }

@@ -1,6 +1,8 @@
 //! A farm's history that never happened, as the records that a coordinator would have stored: two projects over some days, with a change of
 //! the baseline, a commit that makes things slower, red commits, a flaky test, lost workers, a pulled cord. Seeded: the same each time.
 
+use std::path::Path;
+
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use andon_core::model::{Ended, LeaseKind, Outcome, Record, RunEnd, RunHeader, RunState, Trigger, Verdict};
 use andon_proto as wire;
@@ -11,6 +13,16 @@ use rand::{Rng, SeedableRng};
 const HOUR_MS: u64 = 3_600_000;
 /// Runs of the larger project.
 const RUNS: u64 = 64;
+/// Runs of the larger project between two of the smaller one.
+const EVERY: u64 = 6;
+/// Who owns the tests of both.
+const OWNERS: &str = "\
+* @acme/shop
+/tests/integration/test_cart.py      @acme/checkout @mira
+/tests/integration/test_payments.py  @acme/checkout payments@acme.example
+/tests/integration/test_stock.py     @acme/warehouse
+";
+const SOURCE: &[u8] = b"source";
 /// Names of this farm's workers, with their lanes.
 pub(crate) const WORKERS: [(&str, u32); 3] = [("forge-1", 4), ("forge-2", 4), ("forge-3", 2)];
 /// What its runs start from, before and after a change of the schema.
@@ -54,9 +66,9 @@ pub(crate) fn history(now_unix_ms: u64) -> Vec<Vec<Record>> {
             _ => Fate::Green,
         };
         farm.run(run, "shop", at, fate, from + at * 4 * HOUR_MS);
-        if at % 6 == 5 {
+        if at % EVERY == EVERY - 1 {
             run += 1;
-            farm.run(run, "billing", at / 6, Fate::Green, from + at * 4 * HOUR_MS + HOUR_MS);
+            farm.run(run, "billing", at / EVERY, Fate::Green, from + at * 4 * HOUR_MS + HOUR_MS);
         }
     }
     farm.records
@@ -85,6 +97,39 @@ fn title(word: &str) -> String {
 
 fn commit(project: &str, at: u64) -> String {
     blake3::hash(format!("{project} {at}").as_bytes()).to_hex()[..40].to_owned()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// What one of the runs was asked for.
+fn specification(project: &str, at: u64) -> Vec<u8> {
+    let rules = wire::OwnersRules::Github.into();
+    let owners = wire::CodeOwners { path: ".github/CODEOWNERS".into(), rules, text: OWNERS.into() };
+    let spec = wire::RunSpec {
+        project: project.into(),
+        repository: format!("https://git.example/acme/{project}.git"),
+        commit: commit(project, at),
+        source_digest: digest(SOURCE),
+        suites: vec![wire::Suite { name: "integration".into(), ..wire::Suite::default() }],
+        owners: Some(owners),
+        ..wire::RunSpec::default()
+    };
+    spec.encode_to_vec()
+}
+
+/// Puts the specifications of all runs, and their source, where a coordinator with this state folder has its blobs.
+pub(crate) fn put_blobs(state: &Path) -> std::io::Result<()> {
+    let of_shop = (0..RUNS).map(|at| specification("shop", at));
+    let of_billing = (0..RUNS / EVERY).map(|at| specification("billing", at));
+    for bytes in of_shop.chain(of_billing).chain([SOURCE.to_vec()]) {
+        let digest = digest(&bytes);
+        let folder = state.join("blobs").join(&digest[..2]);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(&digest), bytes)?;
+    }
+    Ok(())
 }
 
 fn baseline(at: usize, key: &str, now_unix_ms: u64) -> Record {
@@ -154,6 +199,7 @@ impl Farm {
             git_ref: if at % 9 == 4 { "refs/heads/prices".into() } else { "refs/heads/main".into() },
             trigger: if at % 11 == 7 { Trigger::Person } else { Trigger::Push },
             requested_by: if at.is_multiple_of(2) { "mira".into() } else { "tomasz".into() },
+            spec_digest: digest(&specification(project, at)),
             ..RunHeader::default()
         };
         let moved = |state, reason: &str, at_unix_ms| Record::RunMoved {

@@ -60,6 +60,7 @@ async fn main() -> Result<(), Failure> {
         listen: Some(options.listen),
         socket: None,
         client_token: CLIENT.into(),
+        role_tokens: Vec::new(),
         join_token: JOIN.into(),
         core: CoreConfig::default(),
         keep_runs: None,
@@ -91,6 +92,7 @@ fn now_unix_ms() -> Result<u64, Failure> {
 
 async fn fill(state: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(state)?;
+    made::put_blobs(state)?;
     let store = Sqlite::open(&state.join("farm.db")).await?;
     let history = made::history(now_unix_ms()?);
     for rounds in history.chunks(200) {

@@ -23,6 +23,7 @@ pub(crate) async fn serve(state: &Path, address: SocketAddr) -> Result<(), Failu
         listen: Some(address),
         socket: None,
         client_token: CLIENT.into(),
+        role_tokens: Vec::new(),
         join_token: JOIN.into(),
         core: CoreConfig::default(),
         keep_runs: None,

@@ -46,6 +46,21 @@ pub const MISTAKES_MAX: usize = 1_000;
 /// No path is longer, in bytes: a longer one has no owner.
 pub const PATH_MAX: usize = 4_096;
 
+/// No test's file has a longer path, in bytes.
+const FILE_MAX: usize = 1_024;
+
+/// The file of a test, where its id names one: what stands before the first `::`, if that reads like a path beneath the repository's root
+/// and like a file's. `tests/test_a.py::TestB::test_c` and `t/smoke.t` name one, `shop::till sells` does not.
+#[must_use]
+pub fn file_of(id: &str) -> Option<&str> {
+    let path = id.split("::").next()?;
+    let is_path = path.len() < FILE_MAX
+        && path.contains('.')
+        && !path.chars().any(|c| c.is_control() || c.is_whitespace())
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    is_path.then_some(path)
+}
+
 /// Whose rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {

@@ -238,12 +238,13 @@ fn verdict(verdict: Option<Verdict>) -> wire::Verdict {
     }
 }
 
-pub(crate) fn test(row: TestRow) -> wire::Test {
+pub(crate) fn test(row: TestRow, owners: Vec<String>) -> wire::Test {
     wire::Test {
         suite: row.suite,
         id: row.id,
         verdict: verdict(row.verdict).into(),
         attempts: row.attempts.into_iter().map(attempt).collect(),
+        owners,
     }
 }
 

@@ -13,11 +13,12 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{blobs, choice, convert, figures, inexact, internal, log_text, look, planned};
+use super::{blobs, choice, convert, figures, inexact, internal, log_text, look, needs, planned};
 use crate::blobs::Digest;
 use crate::drift;
 use crate::driver::{Command, Farm};
 use crate::plan::{self, plan_of};
+use crate::roles::Role;
 use crate::store::{AttemptRow, ImageRow, InexactFilter, RunFilter, RunRow, StoreError, TestRow};
 use crate::verifying::{self, AskError};
 use crate::watch::Change;
@@ -98,31 +99,13 @@ impl FarmService {
         let submitted = answer.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
         Ok(Response::new(wire::SubmitRunResponse { run: submitted.run.0, existed: submitted.existed }))
     }
-}
 
-#[tonic::async_trait]
-impl FarmApi for FarmService {
-    async fn submit_run(
+    /// Some of an earlier run's tests once more; `requested_by` in place of who asked for that run.
+    pub(super) async fn again(
         &self,
-        request: Request<wire::SubmitRunRequest>,
+        mut request: wire::RerunRequest,
+        requested_by: Option<String>,
     ) -> Result<Response<wire::SubmitRunResponse>, Status> {
-        let request = request.into_inner();
-        let dedup_key = dedup_key(request.dedup_key)?;
-        let spec = self.spec(&request.spec_digest).await?;
-        let mut header = header_of(&spec, request.spec_digest);
-        header.dedup_key = dedup_key;
-        let start = match request.tests {
-            tests if tests.is_empty() => Start::Discover,
-            tests => choice::start(self.farm.store.as_ref(), &spec, tests).await?,
-        };
-        self.submit(&spec, header, start).await
-    }
-
-    async fn rerun(
-        &self,
-        request: Request<wire::RerunRequest>,
-    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
-        let mut request = request.into_inner();
         let dedup_key = dedup_key(std::mem::take(&mut request.dedup_key))?;
         let earlier = self.whole_row(request.run).await?;
         let same = request.spec_digest.is_empty() || request.spec_digest == earlier.header.spec_digest;
@@ -144,12 +127,43 @@ impl FarmApi for FarmService {
             header.trigger = Trigger::Rerun;
         }
         header.rerun_of = Some(earlier.run);
+        if let Some(requested_by) = requested_by {
+            header.requested_by = requested_by;
+        }
         header.dedup_key = dedup_key;
         // Another specification of the very same baseline, which says how its tests are to be run.
         let same = same || self.made_alike(&earlier, &spec).await;
         let pinned = same && !earlier.baseline_key.is_empty();
         let baseline = pinned.then_some(earlier.baseline_key);
         self.submit(&spec, header, Start::Chosen { tests: chosen, baseline }).await
+    }
+}
+
+#[tonic::async_trait]
+impl FarmApi for FarmService {
+    async fn submit_run(
+        &self,
+        request: Request<wire::SubmitRunRequest>,
+    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
+        needs(&request, Role::Developer)?;
+        let request = request.into_inner();
+        let dedup_key = dedup_key(request.dedup_key)?;
+        let spec = self.spec(&request.spec_digest).await?;
+        let mut header = header_of(&spec, request.spec_digest);
+        header.dedup_key = dedup_key;
+        let start = match request.tests {
+            tests if tests.is_empty() => Start::Discover,
+            tests => choice::start(self.farm.store.as_ref(), &spec, tests).await?,
+        };
+        self.submit(&spec, header, start).await
+    }
+
+    async fn rerun(
+        &self,
+        request: Request<wire::RerunRequest>,
+    ) -> Result<Response<wire::SubmitRunResponse>, Status> {
+        needs(&request, Role::Developer)?;
+        self.again(request.into_inner(), None).await
     }
 
     async fn plan_run(
@@ -173,7 +187,9 @@ impl FarmApi for FarmService {
         let mut run = convert::run(row);
         if request.with_tests {
             let tests = self.farm.store.tests(id).await.map_err(|error| internal(&error))?;
-            run.tests = tests.into_iter().map(convert::test).collect();
+            let owners = self.farm.owning.of(&run.spec_digest).await;
+            let owners = owners.of_tests(tests.iter().map(|test| test.id.as_str()));
+            run.tests = tests.into_iter().zip(owners).map(|(row, of)| convert::test(row, of)).collect();
         }
         Ok(Response::new(run))
     }
@@ -264,6 +280,7 @@ impl FarmApi for FarmService {
         &self,
         request: Request<wire::CancelRunRequest>,
     ) -> Result<Response<wire::CancelRunResponse>, Status> {
+        needs(&request, Role::Developer)?;
         let request = request.into_inner();
         let row = self.row(request.run).await?;
         let (reply, answer) = oneshot::channel();
@@ -321,6 +338,7 @@ impl FarmApi for FarmService {
         &self,
         request: Request<wire::VerifyBaselineRequest>,
     ) -> Result<Response<wire::VerifyBaselineResponse>, Status> {
+        needs(&request, Role::Developer)?;
         let wire::VerifyBaselineRequest { baseline_key, worker } = request.into_inner();
         let asked = verifying::ask(&self.farm, &baseline_key, &worker).await;
         let workers = asked.map_err(|error| match &error {
@@ -344,6 +362,7 @@ impl FarmApi for FarmService {
         &self,
         request: Request<Streaming<wire::LookIn>>,
     ) -> Result<Response<Self::LookStream>, Status> {
+        needs(&request, Role::Developer)?;
         let mut incoming = request.into_inner();
         let open = look::opened(&mut incoming).await?;
         let run = self.whole_row(open.run).await?.run;
@@ -356,6 +375,7 @@ impl FarmApi for FarmService {
         &self,
         request: Request<wire::SharedImage>,
     ) -> Result<Response<wire::AddImageResponse>, Status> {
+        needs(&request, Role::Admin)?;
         let image = request.into_inner();
         let digest = Digest::parse(&image.blob_digest).map_err(|error| blobs::status(&error))?;
         if image.reference.is_empty() || !image.image_id.starts_with("sha256:") {
@@ -477,8 +497,16 @@ async fn tell_verdict(
     events: &Events,
 ) -> Option<bool> {
     let told = async {
-        let verdict = farm.store.test(run, test).await?.map(|row| Event::Verdict(convert::test(row)));
-        let counts = farm.store.run(run).await?.map(|row| Event::Counts(convert::counts(row.counts)));
+        let row = farm.store.run(run).await?;
+        let owners = match &row {
+            Some(row) => Some(farm.owning.of(&row.header.spec_digest).await),
+            None => None,
+        };
+        let verdict = farm.store.test(run, test).await?.map(|row| {
+            let owners = owners.map(|owners| owners.of_test(&row.id)).unwrap_or_default();
+            Event::Verdict(convert::test(row, owners))
+        });
+        let counts = row.map(|row| Event::Counts(convert::counts(row.counts)));
         for event in verdict.into_iter().chain(counts) {
             if !tell(events, event).await {
                 return Ok(None);

@@ -12,14 +12,18 @@ pub(super) async fn answer(
     farm: &Farm,
     request: wire::GetFiguresRequest,
 ) -> Result<wire::GetFiguresResponse, Status> {
-    let wire::GetFiguresRequest { project, git_ref, days, limit, suite, test } = request;
+    let wire::GetFiguresRequest { project, git_ref, days, limit, suite, test, owner, owners } = request;
     let (views, limit) = (Views::of(farm), (limit > 0).then_some(limit));
-    let json = if test.is_empty() {
-        let git_ref = (!git_ref.is_empty()).then_some(git_ref);
-        let ask = ProjectAsk { before: None, limit, git_ref, days: (days > 0).then_some(days) };
-        written(views.project(&project, &ask).await)
-    } else {
+    let git_ref = (!git_ref.is_empty()).then_some(git_ref);
+    let ask = ProjectAsk { before: None, limit, git_ref, days: (days > 0).then_some(days) };
+    let json = if !test.is_empty() {
         written(views.test(&project, &suite, &test, None, limit).await)
+    } else if !owner.is_empty() {
+        written(views.owner(&project, &owner, &ask).await)
+    } else if owners {
+        written(views.owners(&project).await)
+    } else {
+        written(views.project(&project, &ask).await)
     };
     Ok(wire::GetFiguresResponse { json: json? })
 }

@@ -1,5 +1,6 @@
 //! The three services of `farm.proto`, and who may call them: clients the farm, workers the work, both the blobs.
 
+mod again;
 mod blobs;
 mod choice;
 pub(crate) mod convert;
@@ -20,15 +21,19 @@ use tonic::transport::server::Router;
 use tonic::{Request, Status};
 
 use crate::driver::Farm;
+use crate::roles::{Role, Tokens};
+pub(crate) use again::{Again, Reruns};
 
 /// The largest message that is taken: a discovery of 200,000 tests.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// All services, guarded.
-pub(crate) fn services(farm: &Farm, client_token: &str, join_token: &str) -> Routes {
-    let client = Guard::new(&[client_token]);
-    let worker = Guard::new(&[join_token]);
-    let both = Guard::new(&[client_token, join_token]);
+pub(crate) fn services(farm: &Farm, tokens: &Tokens, join_token: &str) -> Routes {
+    let join = || Some(blake3::hash(join_token.as_bytes()));
+    let client = Guard { clients: Some((tokens.clone(), Role::Viewer)), join: None };
+    let worker = Guard { clients: None, join: join() };
+    // Sources and the data of baselines lie there.
+    let both = Guard { clients: Some((tokens.clone(), Role::Developer)), join: join() };
     let farm_service = FarmServer::new(farm::FarmService::new(farm.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -53,30 +58,42 @@ pub(crate) fn server(services: Routes, pages: Option<axum::Router>) -> Router {
     server.add_routes(routes)
 }
 
-/// Lets a call pass that shows one of these tokens.
+/// Lets a call pass that shows a client's token, with this role at least, or the workers'. A client's role goes with its call.
 #[derive(Debug, Clone)]
 struct Guard {
-    // Digests compare in constant time, whatever was shown.
-    accepted: Vec<blake3::Hash>,
-}
-
-impl Guard {
-    fn new(tokens: &[&str]) -> Self {
-        Self { accepted: tokens.iter().map(|token| blake3::hash(token.as_bytes())).collect() }
-    }
+    clients: Option<(Tokens, Role)>,
+    // A digest compares in constant time, whatever was shown.
+    join: Option<blake3::Hash>,
 }
 
 impl tonic::service::Interceptor for Guard {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let Some(token) = shown.and_then(|value| value.strip_prefix("Bearer ")) else {
             return Err(Status::unauthenticated("a token is needed: authorization: Bearer …"));
         };
-        let shown = blake3::hash(token.as_bytes());
-        if self.accepted.contains(&shown) {
-            Ok(request)
-        } else {
-            Err(Status::unauthenticated("the token is not valid here"))
+        if self.join == Some(blake3::hash(token.as_bytes())) {
+            return Ok(request);
+        }
+        let of_client =
+            self.clients.as_ref().and_then(|(tokens, least)| Some((tokens.role_of(token)?, *least)));
+        let Some((role, least)) = of_client else {
+            return Err(Status::unauthenticated("the token is not valid here"));
+        };
+        request.extensions_mut().insert(role);
+        needs(&request, least)?;
+        Ok(request)
+    }
+}
+
+/// Refuses a call whose sender's role is less than this.
+fn needs<T>(request: &Request<T>, least: Role) -> Result<(), Status> {
+    match request.extensions().get::<Role>() {
+        Some(role) if *role >= least => Ok(()),
+        shown => {
+            let shown = shown.map_or("nobody", |role| role.word());
+            let text = format!("the token is a {shown}'s: this takes a {}'s", least.word());
+            Err(Status::permission_denied(text))
         }
     }
 }

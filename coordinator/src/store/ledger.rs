@@ -18,6 +18,8 @@ pub use super::tally::Tally;
 
 /// Milliseconds of a day.
 pub const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// Owners that one run is entered for, the first by name.
+pub const OWNERS_MAX: usize = 200;
 /// Distinct projects that are listed.
 pub const PROJECTS_MAX: u32 = 200;
 
@@ -139,24 +141,45 @@ pub struct Entry {
     pub suites: Vec<(EnteredRun, Tally)>,
     /// By worker and driver, in microseconds.
     pub rebases: Vec<(WorkerId, String, Sketch)>,
-    /// What each test is found by.
-    pub names: Vec<(TestIx, i64)>,
+    /// What each owner's tests of it amounted to, by owner; at most [`OWNERS_MAX`].
+    pub owners: Vec<(String, EnteredRun)>,
+    /// What each test is found by, and whose it is.
+    pub names: Vec<Named>,
+}
+
+/// A test of a run that is entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its place in the run.
+    pub test: TestIx,
+    /// See [`name_of`].
+    pub name: i64,
+    /// Who owns it; `None` where this run says nothing of that: it gave no verdict.
+    pub owners: Option<Vec<String>>,
 }
 
 impl Entry {
-    /// Of a run that has ended and what is left of its tests. `pushed_ms`: when its commit was first asked for.
+    /// Of a run that has ended and what is left of its tests. `pushed_ms`: when its commit was first asked for. `owners`: of each test,
+    /// in their order; empty where nothing is to be said of that.
     #[must_use]
-    pub fn of(row: &RunRow, tests: &[TestRow], pushed_ms: u64) -> Self {
+    pub fn of(row: &RunRow, tests: &[TestRow], pushed_ms: u64, owners: &[Vec<String>]) -> Self {
         let farm = farm_of(tests);
         let ending = ending(row);
         let mut by_suite: BTreeMap<&str, Vec<&TestRow>> = BTreeMap::new();
         for test in tests {
             by_suite.entry(&test.suite).or_default().push(test);
         }
-        let entered = |suite: &str, tests: &[&TestRow]| {
+        let mut by_owner: BTreeMap<&str, Vec<&TestRow>> = BTreeMap::new();
+        for (test, owners) in tests.iter().zip(owners) {
+            for owner in owners {
+                by_owner.entry(owner).or_default().push(test);
+            }
+        }
+        // A part of a red run is green where none of its own tests failed.
+        let entered = |suite: &str, is_part: bool, tests: &[&TestRow]| {
             let tally = Tally::of(tests.iter().copied());
             let ending = match ending {
-                End::Red if !suite.is_empty() && tally.failed == 0 => End::Green,
+                End::Red if is_part && tally.failed == 0 => End::Green,
                 other => other,
             };
             let run = EnteredRun {
@@ -180,17 +203,30 @@ impl Entry {
             (run, tally)
         };
         let all: Vec<&TestRow> = tests.iter().collect();
-        let mut suites = vec![entered("", &all)];
+        let mut suites = vec![entered("", false, &all)];
         suites.extend(
-            by_suite.iter().filter(|(suite, _)| !suite.is_empty()).map(|(suite, of)| entered(suite, of)),
+            by_suite
+                .iter()
+                .filter(|(suite, _)| !suite.is_empty())
+                .map(|(suite, of)| entered(suite, true, of)),
         );
-        let name = |test: &TestRow| (test.test, name_of(&row.header.project, &test.suite, &test.id));
+        let of_owners = by_owner.into_iter().filter_map(|(owner, of)| {
+            let (run, tally) = entered("", true, &of);
+            // What was not run says nothing of its owner.
+            (tally.tests > 0).then(|| (owner.to_owned(), run))
+        });
+        let name = |(at, test): (usize, &TestRow)| Named {
+            test: test.test,
+            name: name_of(&row.header.project, &test.suite, &test.id),
+            owners: owners.get(at).filter(|_| has_own_verdict(test)).cloned(),
+        };
         Self {
             project: row.header.project.clone(),
             day: row.ended_ms / DAY_MS,
             suites,
             rebases: rebases_of(tests),
-            names: tests.iter().map(name).collect(),
+            owners: of_owners.take(OWNERS_MAX).collect(),
+            names: tests.iter().enumerate().map(name).collect(),
         }
     }
 }
@@ -206,6 +242,11 @@ pub fn name_of(project: &str, suite: &str, id: &str) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     (i64::from_le_bytes(first) & i64::MAX).max(1)
+}
+
+/// It was run, and the farm let it.
+fn has_own_verdict(test: &TestRow) -> bool {
+    test.verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Infrastructure | Verdict::NotRun))
 }
 
 fn ending(row: &RunRow) -> End {

@@ -1,6 +1,7 @@
 //! The store's in-memory side: for tests and simulation. Nothing of it is durable.
 
 mod ledger;
+mod owned;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
@@ -33,6 +34,7 @@ struct State {
     /// With when each was heard.
     inexact: Vec<(u64, InexactRow)>,
     entered: ledger::Entered,
+    owners: owned::Owners,
 }
 
 #[derive(Debug, Clone)]
@@ -338,6 +340,7 @@ impl Store for Memory {
             blobs
         };
         let (run, project) = (stored.row.run, stored.row.header.project.clone());
+        state.owners.forget(run);
         for ((of, _), known) in &mut state.history {
             known.retain(|_, (_, last_run)| *of != project || *last_run != run);
         }

@@ -13,6 +13,7 @@ mod location;
 pub mod memory;
 mod migrations;
 mod outputs;
+pub mod owned;
 pub mod postgres;
 mod round;
 pub mod sqlite;
@@ -349,7 +350,7 @@ pub struct Past {
 
 /// The seam. Whoever implements it makes the records of one `apply` durable together or not at all.
 #[async_trait]
-pub trait Store: ledger::Ledger {
+pub trait Store: ledger::Ledger + owned::Owned {
     /// Applies records in order, in one transaction. Durable when it returns.
     async fn apply(&self, records: &[Record]) -> Result<()>;
     /// Deletes, of one run that ended before that, about so many rows of what it left behind; it stays itself.

@@ -62,7 +62,7 @@ mod tests {
     async fn what_is_looked_at_comes_from_an_index() {
         let folder = tempfile::tempdir().unwrap();
         let store = Sqlite::open(&folder.path().join("farm.db")).await.unwrap();
-        for sql in sql::ledger::LOOKED {
+        for sql in sql::ledger::LOOKED.iter().chain(sql::owned::LOOKED) {
             let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
             for step in explained.fetch_all(&store.pool).await.unwrap() {
                 let step: String = step.get("detail");

@@ -7,6 +7,7 @@ use andon_core::ids::RunId;
 use andon_figures::shift::{self, Cause, Point, Series, Settings};
 
 use super::Shift;
+use crate::owning::Owning;
 use crate::store::ledger::{EnteredRun, Entry, FROM_THE_NEWEST};
 use crate::store::{Store, StoreError};
 
@@ -22,9 +23,9 @@ const POINTS_MAX: u32 = 300;
 const SUITES_MAX: usize = 50;
 
 /// Enters runs as they end. Never ends itself.
-pub(crate) async fn run(store: Arc<dyn Store>) {
+pub(crate) async fn run(store: Arc<dyn Store>, owning: Owning) {
     loop {
-        let pause = match step(&*store).await {
+        let pause = match step(&*store, &owning).await {
             Ok(0) => LOOK_EVERY,
             Ok(_) => Duration::ZERO,
             Err(error) => {
@@ -37,19 +38,24 @@ pub(crate) async fn run(store: Arc<dyn Store>) {
 }
 
 /// Enters the runs that wait for it, and answers how many there were.
-pub(crate) async fn step(store: &dyn Store) -> Result<usize, StoreError> {
+pub(crate) async fn step(store: &dyn Store, owning: &Owning) -> Result<usize, StoreError> {
     let runs = store.to_enter(RUNS_MAX).await?;
     for run in &runs {
-        enter(store, *run).await?;
+        enter(store, owning, *run).await?;
     }
     Ok(runs.len())
 }
 
-async fn enter(store: &dyn Store, run: RunId) -> Result<(), StoreError> {
+async fn enter(store: &dyn Store, owning: &Owning, run: RunId) -> Result<(), StoreError> {
     let Some(row) = store.run(run).await? else { return Ok(()) };
     let tests = store.tests(run).await?;
     let pushed_ms = store.pushed_ms(&row.header.project, &row.header.commit).await?.unwrap_or(row.created_ms);
-    let entry = Entry::of(&row, &tests, pushed_ms);
+    let owners = owning.of(&row.header.spec_digest).await;
+    let owners = match owners.is_silent() {
+        true => Vec::new(),
+        false => owners.of_tests(tests.iter().map(|test| test.id.as_str())),
+    };
+    let entry = Entry::of(&row, &tests, pushed_ms, &owners);
     drop(tests);
     store.enter(&entry).await?;
     if !row.header.git_ref.is_empty() {

@@ -44,7 +44,7 @@ pub(super) fn run(row: RunRow) -> RunLine {
     }
 }
 
-pub(super) fn test(row: &TestRow) -> TestLine {
+pub(super) fn test(row: &TestRow, owners: Vec<String>) -> TestLine {
     TestLine {
         test: row.test.0,
         suite: row.suite.clone(),
@@ -52,6 +52,7 @@ pub(super) fn test(row: &TestRow) -> TestLine {
         verdict: words::verdict(row.verdict),
         attempts: u32::try_from(row.attempts.len()).unwrap_or(u32::MAX),
         run_ms: row.attempts.iter().rev().find(|attempt| attempt.outcome.is_some()).map(|last| last.run_ms),
+        owners,
     }
 }
 

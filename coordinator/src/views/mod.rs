@@ -1,7 +1,7 @@
 //! What people look at: read-only answers about the farm, as plain values. The JSON API writes them as they are (`web/api.rs`), the
 //! pages show them (`web/pages`), `andon stats` prints them.
 //!
-//! It reads the store and edge state (who is connected). It must not know HTTP, HTML or the driver: nothing here can change a run.
+//! It reads the store, the specifications of runs for who owns their tests, and edge state (who is connected). It must not know HTTP, HTML or the driver: nothing here can change a run.
 //! Every answer is bounded by a named constant, and every question is answered from an index: none looks at all attempts of the farm.
 //!
 //! ```text
@@ -10,6 +10,8 @@
 //!   project(name, &ProjectAsk)         its runs, newest first, a page at a time; figures, days, change points
 //!   run(run)                           counts, phases, lanes, suites, failures first with the reason and the end of the log
 //!   tests(run, &TestsAsk)              its tests, a page at a time
+//!   owners(project), owner(project, owner, &ProjectAsk)
+//!                                      whose tests fail, flake and take long, and how their line flows
 //!   commit(prefix)                     runs of commits that begin so
 //!   timeline(run)                      what each of its lanes did when
 //!   test_of_run(run, test)             one test in one run: all attempts
@@ -25,6 +27,7 @@ mod baseline;
 pub(crate) mod entering;
 mod lines;
 mod overview;
+mod owner;
 mod project;
 mod run;
 mod shapes;
@@ -38,6 +41,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::driver::Farm;
+use crate::owning::Owning;
 use crate::sessions::Sessions;
 use crate::store::{Store, StoreError};
 use crate::watch::{Change, Watchers};
@@ -55,6 +59,8 @@ pub(crate) const FAILURES_MAX: u32 = 20;
 pub(crate) const NOTES_MAX: usize = 200;
 /// Attempts of a timeline.
 pub(crate) const SPANS_MAX: u32 = 5_000;
+/// Owners that are listed.
+pub(crate) const OWNERS_MAX: u32 = 1_000;
 /// Items of a page where nobody asks for a number …
 pub(crate) const PAGE_DEFAULT: u32 = 50;
 /// … and at most.
@@ -88,6 +94,7 @@ pub(crate) struct Views {
     store: Arc<dyn Store>,
     sessions: Arc<Sessions>,
     watchers: Arc<Watchers>,
+    owning: Owning,
     clock: Clock,
 }
 
@@ -98,6 +105,7 @@ impl Views {
             store: Arc::clone(&farm.store),
             sessions: Arc::clone(&farm.sessions),
             watchers: Arc::clone(&farm.watchers),
+            owning: farm.owning.clone(),
             clock: farm.clock,
         }
     }

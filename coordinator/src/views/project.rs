@@ -75,7 +75,7 @@ impl Views {
 }
 
 /// `main` is the branch of that name.
-fn full_ref(name: &str) -> String {
+pub(super) fn full_ref(name: &str) -> String {
     if name.starts_with("refs/") { name.to_owned() } else { format!("refs/heads/{name}") }
 }
 
@@ -121,7 +121,7 @@ fn days_of(tallies: Vec<(u64, String, Tally)>) -> (Vec<Day>, Vec<SuiteLine>) {
     (days, suites.collect())
 }
 
-fn flow_of(git_ref: Option<String>, runs: &[EnteredRun]) -> Flow {
+pub(super) fn flow_of(git_ref: Option<String>, runs: &[EnteredRun]) -> Flow {
     let line: Vec<Ran<'_>> = runs
         .iter()
         .map(|run| Ran {

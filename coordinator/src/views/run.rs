@@ -11,6 +11,7 @@ use super::{
     SPANS_MAX, Span, SuiteCounts, TestLine, TestOfRun, TestsAsk, Timeline, TimelineLane, ViewError, Views,
     lines, page_size, words,
 };
+use crate::owning::RunOwners;
 use crate::rpc::log_text;
 use crate::store::ledger::{FROM_THE_NEWEST, LaneSums, RunsOf, TestFilter};
 use crate::store::{AttemptRow, RunRow, TestRow};
@@ -62,7 +63,8 @@ impl Views {
         let lanes = self.store.lanes_of(id).await?;
         let suites = self.store.suites_of(id).await?;
         let rebased = self.store.rebases_of(id, SPANS_MAX).await?;
-        let (failures, failures_left_out) = self.failures(id).await?;
+        let owners = self.owning.of(&row.header.spec_digest).await;
+        let (failures, failures_left_out) = self.failures(id, &owners).await?;
         let mut notes = self.store.notes(id).await?;
         notes.drain(..notes.len().saturating_sub(NOTES_MAX));
         let of_commit = RunsOf::Commit(row.header.project.clone(), row.header.commit.clone());
@@ -91,7 +93,7 @@ impl Views {
     }
 
     /// The first tests that need a look, each with why, and how many more there are.
-    async fn failures(&self, run: RunId) -> Result<(Vec<Failure>, u32), ViewError> {
+    async fn failures(&self, run: RunId, owners: &RunOwners) -> Result<(Vec<Failure>, u32), ViewError> {
         let (mut failures, mut left_out) = (Vec::new(), 0);
         for verdict in BAD {
             let room = FAILURES_MAX - u32::try_from(failures.len()).unwrap_or(FAILURES_MAX);
@@ -104,7 +106,7 @@ impl Views {
             };
             let is_full = u32::try_from(tests.len()).is_ok_and(|found| found == room);
             for test in tests {
-                failures.push(self.failure(run, test).await?);
+                failures.push(self.failure(run, test, owners).await?);
             }
             if is_full {
                 left_out += self.count(run, verdict).await?.saturating_sub(room);
@@ -125,8 +127,8 @@ impl Views {
         Ok(count.min(BAD_MAX))
     }
 
-    async fn failure(&self, run: RunId, test: TestRow) -> Result<Failure, ViewError> {
-        let line = lines::test(&test);
+    async fn failure(&self, run: RunId, test: TestRow, owners: &RunOwners) -> Result<Failure, ViewError> {
+        let line = lines::test(&test, owners.of_test(&test.id));
         let class = lines::class(test.verdict);
         let is_bad = |attempt: &&AttemptRow| {
             matches!(attempt.outcome, Some(Outcome::Failed | Outcome::TimedOut | Outcome::Infrastructure))
@@ -152,7 +154,8 @@ impl Views {
 
     /// A run's tests, a page at a time.
     pub(crate) async fn tests(&self, run: u64, ask: &TestsAsk) -> Result<Page<TestLine>, ViewError> {
-        let id = self.row(run).await?.run;
+        let row = self.row(run).await?;
+        let id = row.run;
         let verdicts = match ask.verdict.as_deref() {
             None | Some("") => Vec::new(),
             Some(word) => {
@@ -170,7 +173,10 @@ impl Views {
         let rows = self.store.tests_of(id, &filter).await?;
         let is_full = rows.len() == limit as usize;
         let next = rows.last().filter(|_| is_full).map(|last| u64::from(last.test.0));
-        Ok(Page { items: rows.iter().map(lines::test).collect(), next })
+        let owners = self.owning.of(&row.header.spec_digest).await;
+        let owners = owners.of_tests(rows.iter().map(|row| row.id.as_str()));
+        let items = rows.iter().zip(owners).map(|(row, owners)| lines::test(row, owners));
+        Ok(Page { items: items.collect(), next })
     }
 
     /// What each lane of a run did when.
@@ -213,7 +219,8 @@ impl Views {
     /// One test in one run.
     pub(crate) async fn test_of_run(&self, run: u64, test: u32) -> Result<TestOfRun, ViewError> {
         let (row, test) = self.test_row(run, test).await?;
-        let line = lines::test(&test);
+        let owners = self.owning.of(&row.header.spec_digest).await;
+        let line = lines::test(&test, owners.of_test(&test.id));
         let all_attempts = test.attempts.into_iter().map(lines::attempt).collect();
         Ok(TestOfRun { run: lines::run(row), test: line, all_attempts })
     }

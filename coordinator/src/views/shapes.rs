@@ -1,5 +1,6 @@
 //! The shapes of the answers. They are the JSON API, too: fields are added, never renamed or removed.
 
+mod owner;
 mod project;
 mod run;
 mod things;
@@ -8,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::store::Counts;
+pub(crate) use owner::*;
 pub(crate) use project::*;
 pub(crate) use run::*;
 pub(crate) use things::*;

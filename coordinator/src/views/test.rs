@@ -28,6 +28,14 @@ impl Views {
             )));
         }
         let next = (past.len() == limit as usize).then(|| past.last().map(|last| last.run.0)).flatten();
+        let latest = match past.first() {
+            Some(latest) => self.store.run(latest.run).await?,
+            None => None,
+        };
+        let owners = match latest {
+            Some(row) => self.owning.of(&row.header.spec_digest).await.of_test(id),
+            None => Vec::new(),
+        };
         let judgement = flake::judge(&attempts(&past));
         let run_ms: Sketch = past.iter().filter_map(run_ms).collect();
         let seen = |seen: flake::Seen| SeenAt { commit: seen.commit, at_unix_ms: seen.started_unix_ms };
@@ -35,6 +43,7 @@ impl Views {
             project: project.to_owned(),
             suite: suite.to_owned(),
             id: id.to_owned(),
+            owners,
             standing: standing(&judgement.standing),
             flakes: lines::rate(judgement.rate),
             first_flake: judgement.first_seen.map(seen),

@@ -146,6 +146,19 @@ async fn project(Of(state): Of<State>, name: In<String>, ask: Asked<ProjectAsk>)
     Ok(Json(state.views.project(&name?.0, &ask).await?))
 }
 
+async fn owners(Of(state): Of<State>, project: In<String>) -> Answer<views::Owners> {
+    Ok(Json(state.views.owners(&project?.0).await?))
+}
+
+async fn owner(
+    Of(state): Of<State>,
+    at: In<(String, String)>,
+    ask: Asked<ProjectAsk>,
+) -> Answer<views::Owner> {
+    let (Path((project, owner)), Query(ask)) = (at?, ask?);
+    Ok(Json(state.views.owner(&project, &owner, &ask).await?))
+}
+
 async fn test(Of(state): Of<State>, project: In<String>, ask: Asked<TestAsk>) -> Answer<views::Test> {
     let Query(ask) = ask?;
     Ok(Json(state.views.test(&project?.0, &ask.suite, &ask.id, ask.before, ask.limit).await?))
@@ -199,8 +212,8 @@ fn of<T: JsonSchema>(
 
 fn endpoints() -> Vec<Endpoint> {
     use views::{
-        Baseline, BaselineLine, Overview, Page, Project, Run, RunLine, Test, TestLine, TestOfRun, Timeline,
-        Worker, WorkerLine,
+        Baseline, BaselineLine, Overview, Owner, Owners, Page, Project, Run, RunLine, Test, TestLine,
+        TestOfRun, Timeline, Worker, WorkerLine,
     };
     const TESTS: &[Parameter] = &[
         ("after", "integer", "only tests after this place: what `next` of the page before says", false),
@@ -245,6 +258,13 @@ fn endpoints() -> Vec<Endpoint> {
         ),
         of::<Project>("/projects/{project}", "Its runs and how its line flows", PROJECT, get(project)),
         of::<Test>("/projects/{project}/test", "One test over its runs", TEST, get(test)),
+        of::<Owners>("/projects/{project}/owners", "Who owns its tests", &[], get(owners)),
+        of::<Owner>(
+            "/projects/{project}/owners/{owner}",
+            "One owner's failures, flakes and slow tests, and how their line flows",
+            PROJECT,
+            get(owner),
+        ),
         of::<Vec<BaselineLine>>("/baselines", "Published baselines, the latest first", &[], get(baselines)),
         of::<Baseline>(
             "/baselines/{key}",

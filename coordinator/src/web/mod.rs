@@ -1,4 +1,5 @@
-//! HTTP beside gRPC on the coordinator's TCP address: dashboard, JSON API and metrics. It looks by [`crate::views`] and cannot reach the driver.
+//! HTTP beside gRPC on the coordinator's TCP address: dashboard, JSON API and metrics. It looks by [`crate::views`] and cannot reach the
+//! driver, but through one door: [`crate::rpc::Reruns`], by which a page asks for what `andon rerun` asks for.
 //!
 //! ```text
 //!   TCP ──> gRPC (/andon.…)                              tokens of its own, rpc/mod.rs
@@ -23,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
+use crate::rpc::Reruns;
 use crate::views::Views;
 use metrics::Meters;
 pub(crate) use session::Access;
@@ -36,6 +38,8 @@ pub(crate) struct State {
     pub(crate) meters: Arc<Meters>,
     /// Who may look.
     pub(crate) access: Access,
+    /// The one thing that pages ask for.
+    pub(crate) reruns: Reruns,
     /// Cancelled when the coordinator stops: whoever follows a page is let go.
     pub(crate) stop: CancellationToken,
 }

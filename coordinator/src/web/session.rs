@@ -1,8 +1,8 @@
-//! Who may look. Who sits at this machine; everybody else shows the client token: in a header (programs), or once in a form, for a
-//! session in a cookie (browsers).
+//! Who may look, and who may do more. Who sits at this machine; everybody else shows a token: in a header (programs), or once in a form, for a
+//! session in a cookie (browsers). Each token has its role, and so has its session; who sits at this machine is an admin.
 //!
 //! ```text
-//!   the listener is on loopback, the request names this machine, no proxy brought it ──> in
+//!   the listener is on loopback, the request names this machine, no proxy brought it ──> in, with this process's CSRF token for forms
 //!   Authorization: Bearer TOKEN ──> in
 //!   cookie of a session ──> in, with the session's own CSRF token for forms
 //!   else ──> /sign-in (pages), 401 (API, metrics)
@@ -25,6 +25,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use crate::clock::Clock;
+use crate::roles::{Role, Tokens};
 
 /// Sessions at a time; the one that was used least lately goes for a new one.
 pub(crate) const SESSIONS_MAX: usize = 1_000;
@@ -44,14 +45,17 @@ pub(crate) struct Access {
 
 #[derive(Debug)]
 struct Shared {
-    token: blake3::Hash,
+    tokens: Tokens,
     is_loopback: bool,
+    /// What forms of who sits at this machine carry: no other site can read a page of ours.
+    at_home: Csrf,
     clock: Clock,
     sessions: Mutex<HashMap<blake3::Hash, Session>>,
 }
 
 #[derive(Debug, Clone)]
 struct Session {
+    role: Role,
     csrf: Csrf,
     opened_mono_ms: u64,
     used_mono_ms: u64,
@@ -63,9 +67,20 @@ pub(crate) struct Csrf(pub(crate) Arc<str>);
 
 /// How somebody came in; pages find it in the request.
 #[derive(Debug, Clone)]
-pub(crate) enum Visitor {
-    /// This machine's own, or a program with the token: there is nothing to sign out of.
-    Known,
+pub(crate) struct Visitor {
+    /// What he may do.
+    pub(crate) role: Role,
+    /// By which way.
+    pub(crate) way: Way,
+}
+
+/// How somebody came in.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// This machine's own: there is nothing to sign out of.
+    AtHome(Csrf),
+    /// A program that shows a token with each request; no site can have a browser do that.
+    Program,
     /// By a form.
     SignedIn(Csrf),
 }
@@ -80,10 +95,10 @@ pub(crate) enum Refused {
 }
 
 impl Access {
-    /// For whoever shows this token; on a loopback listener (`is_loopback`) also for whoever sits at this machine.
-    pub(crate) fn new(token: &str, is_loopback: bool, clock: Clock) -> Self {
-        let token = blake3::hash(token.as_bytes());
-        Self { shared: Arc::new(Shared { token, is_loopback, clock, sessions: Mutex::default() }) }
+    /// For whoever shows one of these tokens; on a loopback listener (`is_loopback`) also for whoever sits at this machine.
+    pub(crate) fn new(tokens: Tokens, is_loopback: bool, clock: Clock) -> Self {
+        let at_home = Csrf(crate::new_token().into());
+        Self { shared: Arc::new(Shared { tokens, is_loopback, at_home, clock, sessions: Mutex::default() }) }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<blake3::Hash, Session>> {
@@ -94,16 +109,13 @@ impl Access {
         self.shared.clock.now().mono_ms
     }
 
-    /// Opens a session for whoever shows the token: its id, for the cookie.
+    /// Opens a session for whoever shows a token: its id, for the cookie.
     pub(crate) fn sign_in(&self, token: &str) -> Option<String> {
-        // A digest compares in constant time.
-        if blake3::hash(token.as_bytes()) != self.shared.token {
-            return None;
-        }
+        let role = self.shared.tokens.role_of(token)?;
         let now = self.now_mono_ms();
         let id = crate::new_token();
         let session =
-            Session { csrf: Csrf(crate::new_token().into()), opened_mono_ms: now, used_mono_ms: now };
+            Session { role, csrf: Csrf(crate::new_token().into()), opened_mono_ms: now, used_mono_ms: now };
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.lasts(now));
         if sessions.len() >= SESSIONS_MAX {
@@ -124,11 +136,12 @@ impl Access {
     /// Who sends this request; `None` where nobody may look like that.
     pub(crate) fn visitor(&self, uri: &Uri, headers: &HeaderMap) -> Option<Visitor> {
         if self.shared.is_loopback && is_at_home(uri, headers) {
-            return Some(Visitor::Known);
+            let way = Way::AtHome(self.shared.at_home.clone());
+            return Some(Visitor { role: Role::Admin, way });
         }
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(token) = authorization.and_then(|value| value.strip_prefix("Bearer ")) {
-            return (blake3::hash(token.as_bytes()) == self.shared.token).then_some(Visitor::Known);
+            return self.shared.tokens.role_of(token).map(|role| Visitor { role, way: Way::Program });
         }
         let id = blake3::hash(cookie(headers)?.as_bytes());
         let now = self.now_mono_ms();
@@ -139,7 +152,7 @@ impl Access {
             return None;
         }
         session.used_mono_ms = now;
-        Some(Visitor::SignedIn(session.csrf.clone()))
+        Some(Visitor { role: session.role, way: Way::SignedIn(session.csrf.clone()) })
     }
 }
 
@@ -181,7 +194,7 @@ fn turned_away(request: &Request) -> Response {
     (StatusCode::UNAUTHORIZED, challenge, "a token is needed: authorization: Bearer …\n").into_response()
 }
 
-/// Whether a form may be acted upon. One that changes something for a session carries its CSRF token as well.
+/// Whether a form may be acted upon. One that changes something carries the CSRF token of its session, or of this process, as well.
 ///
 /// # Errors
 /// Why not.
@@ -200,8 +213,8 @@ pub(crate) fn check_form(
     if is_foreign {
         return Err(Refused::Foreign);
     }
-    match visitor {
-        Some(Visitor::SignedIn(wanted)) if !csrf.is_some_and(|shown| wanted.is(shown)) => {
+    match visitor.map(|visitor| &visitor.way) {
+        Some(Way::SignedIn(wanted) | Way::AtHome(wanted)) if !csrf.is_some_and(|shown| wanted.is(shown)) => {
             Err(Refused::NoCsrf)
         }
         _ => Ok(()),
@@ -268,16 +281,21 @@ mod tests {
         headers(&[("cookie", &format!("other=1; {COOKIE}={id}"))])
     }
 
+    fn access(is_loopback: bool) -> Access {
+        Access::new(Tokens::new([(Role::Developer, TOKEN)]), is_loopback, Clock::start())
+    }
+
     fn visitor(access: &Access, headers: &HeaderMap) -> Option<Visitor> {
         access.visitor(&Uri::from_static("/"), headers)
     }
 
     #[test]
     fn a_session_is_opened_by_the_token_alone_and_ends_when_it_is_closed() {
-        let access = Access::new(TOKEN, false, Clock::start());
+        let access = access(false);
         assert_eq!(access.sign_in("0123456789abcdef0123456789abcdeX"), None);
         let id = access.sign_in(TOKEN).expect("the token is right");
-        assert!(matches!(visitor(&access, &with_cookie(&id)), Some(Visitor::SignedIn(_))));
+        let signed_in = visitor(&access, &with_cookie(&id)).expect("a session");
+        assert!(matches!(signed_in, Visitor { role: Role::Developer, way: Way::SignedIn(_) }));
         assert!(visitor(&access, &with_cookie(&format!("{id}0"))).is_none());
         assert!(visitor(&access, &HeaderMap::new()).is_none());
         access.sign_out(&with_cookie(&id));
@@ -286,15 +304,16 @@ mod tests {
 
     #[test]
     fn programs_show_the_token_itself() {
-        let access = Access::new(TOKEN, false, Clock::start());
+        let access = access(false);
         let bearer = |token: &str| headers(&[("authorization", &format!("Bearer {token}"))]);
-        assert!(matches!(visitor(&access, &bearer(TOKEN)), Some(Visitor::Known)));
+        let known = visitor(&access, &bearer(TOKEN)).expect("the token is right");
+        assert!(matches!(known, Visitor { role: Role::Developer, way: Way::Program }));
         assert!(visitor(&access, &bearer("x")).is_none());
     }
 
     #[test]
     fn sessions_are_bounded_and_do_not_last() {
-        let access = Access::new(TOKEN, false, Clock::start());
+        let access = access(false);
         let first = access.sign_in(TOKEN).expect("the token is right");
         for _ in 1..SESSIONS_MAX {
             access.sign_in(TOKEN).expect("the token is right");
@@ -306,15 +325,25 @@ mod tests {
         access.sign_in(TOKEN).expect("the token is right");
         assert_eq!(access.sessions().len(), SESSIONS_MAX);
         assert!(visitor(&access, &with_cookie(&first)).is_none(), "the one that was used least lately went");
-        let session = Session { csrf: Csrf("x".into()), opened_mono_ms: 0, used_mono_ms: LIFE_MS_MAX - 1 };
+        let session = Session {
+            role: Role::Viewer,
+            csrf: Csrf("x".into()),
+            opened_mono_ms: 0,
+            used_mono_ms: LIFE_MS_MAX - 1,
+        };
         assert!(session.lasts(LIFE_MS_MAX - 1) && !session.lasts(LIFE_MS_MAX));
         assert!(!Session { used_mono_ms: 0, ..session }.lasts(IDLE_MS_MAX));
     }
 
     #[test]
     fn forms_of_other_sites_and_forms_without_the_sessions_word_are_refused() {
-        let visitor = Visitor::SignedIn(Csrf("right".into()));
-        let check = |all: &[(&'static str, &str)], csrf| check_form(&headers(all), Some(&visitor), csrf);
+        for way in [Way::SignedIn(Csrf("right".into())), Way::AtHome(Csrf("right".into()))] {
+            forms_of(&Visitor { role: Role::Developer, way });
+        }
+    }
+
+    fn forms_of(visitor: &Visitor) {
+        let check = |all: &[(&'static str, &str)], csrf| check_form(&headers(all), Some(visitor), csrf);
         assert_eq!(check(&[("sec-fetch-site", "same-origin")], Some("right")), Ok(()));
         assert_eq!(check(&[("sec-fetch-site", "cross-site")], Some("right")), Err(Refused::Foreign));
         assert_eq!(check(&[("sec-fetch-site", "same-site")], Some("right")), Err(Refused::Foreign));
@@ -328,13 +357,13 @@ mod tests {
 
     #[test]
     fn on_loopback_only_who_names_this_machine_needs_no_token() {
-        let open = Access::new(TOKEN, true, Clock::start());
+        let open = access(true);
         for ours in
             ["localhost:7077", "127.0.0.1:7077", "[::1]:7077", "127.8.8.8", "LOCALHOST", "a.localhost:1"]
         {
             assert!(visitor(&open, &headers(&[("host", ours)])).is_some(), "{ours}");
             assert!(visitor(&open, &headers(&[("host", ours), ("x-forwarded-for", "192.0.2.1")])).is_none());
-            let elsewhere = Access::new(TOKEN, false, Clock::start());
+            let elsewhere = access(false);
             assert!(visitor(&elsewhere, &headers(&[("host", ours)])).is_none(), "{ours}");
         }
         for foreign in

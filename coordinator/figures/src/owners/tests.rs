@@ -378,3 +378,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_test_is_of_a_file_where_its_id_reads_like_one() {
+    for (id, file) in [
+        ("tests/test_a.py::TestB::test_c[x::y]", Some("tests/test_a.py")),
+        ("src/a.test.ts::shop::sells", Some("src/a.test.ts")),
+        ("t/smoke.t", Some("t/smoke.t")),
+        ("example.com/shop::TestSells", Some("example.com/shop")),
+        ("shop::till sells", None),
+        ("a.py b::x", None),
+        ("../../etc/passwd.x::y", None),
+        ("/etc/passwd.x::y", None),
+        ("a\u{1b}.py::x", None),
+        ("", None),
+        ("::a.py", None),
+    ] {
+        assert_eq!(file_of(id), file, "{id}");
+    }
+    assert_eq!(file_of(&"x.".repeat(FILE_MAX)), None);
+}

@@ -1,8 +1,20 @@
 //! The ledger's part.
 
+use andon_figures::flow::End;
+
 use super::*;
+use crate::blobs::Blobs;
+use crate::owning::Owning;
 use crate::store::ledger::{DAY_MS, Entry, FROM_THE_NEWEST, RunsOf, TestFilter};
+use crate::store::owned::OwnedWhich;
 use crate::views::entering;
+
+/// Enters what waits for it; no specification is there, so that nobody owns anything.
+async fn enter(store: &dyn Store) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let owning = Owning::new(Blobs::open(folder.path().join("blobs")).unwrap());
+    entering::step(store, &owning).await.unwrap()
+}
 
 const MAIN: &str = "refs/heads/main";
 
@@ -66,12 +78,12 @@ async fn a_run_is_entered_once_and_its_figures_outlive_its_tests() {
         let (row, tests) = (store.run(RUN).await.unwrap().unwrap(), store.tests(RUN).await.unwrap());
         let pushed_ms = store.pushed_ms("shop", "c1").await.unwrap();
         assert_eq!(pushed_ms, Some(1_000));
-        let entry = Entry::of(&row, &tests, pushed_ms.unwrap());
+        let entry = Entry::of(&row, &tests, pushed_ms.unwrap(), &[]);
         store.enter(&entry).await.unwrap();
         store.enter(&entry).await.unwrap();
         assert_eq!(store.to_enter(10).await.unwrap(), [RunId(2)]);
-        assert_eq!(entering::step(store).await.unwrap(), 1);
-        assert_eq!(entering::step(store).await.unwrap(), 0);
+        assert_eq!(enter(store).await, 1);
+        assert_eq!(enter(store).await, 0);
 
         let look = async || {
             let days = store.days("shop", 0, 10).await.unwrap();
@@ -115,7 +127,7 @@ async fn a_test_is_found_over_its_runs_by_its_words() {
         for (run, commit, is_flaky) in [(1, "c1", true), (2, "c2", false), (3, "c3", true)] {
             store.apply(&whole(run, commit, is_flaky)).await.unwrap();
         }
-        while entering::step(store).await.unwrap() > 0 {}
+        while enter(store).await > 0 {}
         let past = store.past("shop", "it", "a.py::two", FROM_THE_NEWEST, 2).await.unwrap();
         assert_eq!(past.iter().map(|past| past.run.0).collect::<Vec<_>>(), [3, 2]);
         assert_eq!((past[0].commit.as_str(), past[0].baseline_key.as_str()), ("c3", "k"));
@@ -230,6 +242,77 @@ async fn change_points_are_what_was_put_last() {
         assert_eq!(one, [(MAIN.to_owned(), "it".to_owned(), "[2]".to_owned())]);
         assert_eq!(store.shifts("shop", None, 10).await.unwrap().len(), 2);
         assert!(store.shifts("bank", None, 10).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+/// Enters a run of [`whole`] whose tests have these owners.
+async fn enter_owned(store: &dyn Store, run: u64, owners: [&[&str]; 2]) {
+    let (row, tests) =
+        (store.run(RunId(run)).await.unwrap().unwrap(), store.tests(RunId(run)).await.unwrap());
+    let owners = owners.map(|of| of.iter().map(|owner| (*owner).to_owned()).collect::<Vec<_>>());
+    let entry = Entry::of(&row, &tests, run * 1_000, &owners);
+    store.enter(&entry).await.unwrap();
+    store.enter(&entry).await.unwrap();
+}
+
+#[tokio::test]
+async fn owners_have_what_their_tests_were_in_the_last_run_and_how_it_went_over_all() {
+    on_each(async |store| {
+        for (run, is_flaky) in [(1, false), (2, true), (3, false)] {
+            store.apply(&whole(run, &format!("c{run}"), is_flaky)).await.unwrap();
+        }
+        enter_owned(store, 1, [&["@a"], &["@a", "@b"]]).await;
+        enter_owned(store, 3, [&["@a"], &["@b"]]).await;
+        // A run that ended later and was asked for earlier takes nothing back.
+        enter_owned(store, 2, [&["@a", "@c"], &["@a"]]).await;
+
+        let ids = async |owner: &str, which| {
+            let tests = store.owned("shop", owner, which, 10).await.unwrap();
+            tests.iter().map(|test| (test.id.clone(), test.run.0, test.flakes)).collect::<Vec<_>>()
+        };
+        let (one, two) = (|| "a.py::one".to_owned(), || "a.py::two".to_owned());
+        assert_eq!(ids("@a", OwnedWhich::Slow).await, [(one(), 3, 0)]);
+        assert_eq!(ids("@a", OwnedWhich::Failing).await, []);
+        assert_eq!(ids("@b", OwnedWhich::Failing).await, [(two(), 3, 1)]);
+        assert_eq!(ids("@b", OwnedWhich::Flaky).await, [(two(), 3, 1)]);
+        assert_eq!(ids("@c", OwnedWhich::Slow).await, []);
+        let failing = store.owned("shop", "@b", OwnedWhich::Failing, 1).await.unwrap().remove(0);
+        assert_eq!((failing.test, failing.verdict), (TestIx(1), Some(Verdict::Failed)));
+        assert_eq!((failing.runs, failing.failures, failing.git_ref.as_str()), (3, 2, MAIN));
+
+        let sums = store.owners("shop", None, 10).await.unwrap();
+        let told: Vec<_> = sums.iter().map(|of| (&*of.owner, of.tests, of.failing, of.flaky)).collect();
+        assert_eq!(told, [("@a", 1, 0, 0), ("@b", 1, 1, 1)]);
+        assert_eq!(store.owners("shop", Some("@b"), 10).await.unwrap(), sums[1..]);
+        assert!(store.owners("bank", None, 10).await.unwrap().is_empty());
+
+        let line = async |owner: &str, git_ref, before| {
+            let runs = store.entered_of("shop", owner, git_ref, before, 10).await.unwrap();
+            runs.iter().map(|run| (run.run.0, run.ending, run.tests)).collect::<Vec<_>>()
+        };
+        let all = FROM_THE_NEWEST;
+        assert_eq!(line("@a", None, all).await, [(3, End::Green, 1), (2, End::Green, 2), (1, End::Red, 2)]);
+        assert_eq!(line("@b", Some(MAIN), all).await, [(3, End::Red, 1), (1, End::Red, 1)]);
+        assert_eq!(line("@b", None, RunId(3)).await, [(1, End::Red, 1)]);
+        assert_eq!(line("@b", Some("refs/heads/x"), all).await, []);
+
+        while store.forget(DAY_MS, 1_000).await.unwrap().is_more {}
+        assert!(store.owners("shop", None, 10).await.unwrap().is_empty(), "their tests are gone");
+        assert_eq!(line("@b", None, all).await.len(), 2, "figures outlive them");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_run_does_not_say_of_owners_stands() {
+    on_each(async |store| {
+        store.apply(&whole(1, "c1", true)).await.unwrap();
+        store.apply(&whole(2, "c2", true)).await.unwrap();
+        enter_owned(store, 1, [&["@a"], &["@a"]]).await;
+        assert_eq!(enter(store).await, 1, "its specification is gone");
+        assert_eq!(store.owners("shop", None, 10).await.unwrap()[0].tests, 2);
+        assert_eq!(store.entered_of("shop", "@a", None, FROM_THE_NEWEST, 10).await.unwrap().len(), 1);
     })
     .await;
 }

@@ -36,7 +36,7 @@ fn is_over(stored: &Stored) -> bool {
     matches!(stored.row.state, RunState::Ended(_))
 }
 
-fn many(limit: u32) -> usize {
+pub(super) fn many(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
@@ -51,7 +51,8 @@ impl Ledger for Memory {
     }
 
     async fn enter(&self, entry: &Entry) -> Result<()> {
-        let entered = &mut self.state().entered;
+        let state = &mut *self.state();
+        let entered = &mut state.entered;
         let Some((whole, _)) = entry.suites.first() else { return Ok(()) };
         if entered.has(&entry.project, whole.run) {
             return Ok(());
@@ -65,6 +66,7 @@ impl Ledger for Memory {
             let day = (worker.clone(), entry.day, driver.clone());
             entered.rebases.entry(day).or_default().merge(sketch);
         }
+        state.own(whole.run, entry);
         Ok(())
     }
 

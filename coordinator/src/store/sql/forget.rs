@@ -8,7 +8,7 @@ use super::super::{Connection, Pool};
 const OLDEST: &str = "
     SELECT run FROM runs WHERE forgotten = 0 AND ended_ms > 0 AND ended_ms < $1 ORDER BY ended_ms LIMIT 1";
 
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "DELETE FROM changes WHERE run = $1 AND attempt IN
          (SELECT attempt FROM changes WHERE run = $1 ORDER BY attempt LIMIT $2)",
     "DELETE FROM outputs WHERE run = $1 AND attempt IN
@@ -21,6 +21,8 @@ const PARTS: [&str; 7] = [
          (SELECT note FROM notes WHERE run = $1 ORDER BY note LIMIT $2)",
     "DELETE FROM tests WHERE run = $1 AND test IN
          (SELECT test FROM tests WHERE run = $1 ORDER BY test LIMIT $2)",
+    "DELETE FROM owned_tests WHERE run = $1 AND name IN
+         (SELECT name FROM owned_tests WHERE run = $1 ORDER BY name LIMIT $2)",
     "DELETE FROM suites_discovered WHERE run = $1 AND suite IN
          (SELECT suite FROM suites_discovered WHERE run = $1 ORDER BY suite LIMIT $2)",
 ];

@@ -20,9 +20,9 @@ use super::super::super::ledger::{
 use super::super::super::tally::sketch_of;
 use super::super::super::{AttemptRow, Counts, Result, RunRow, TestRow, codes};
 use super::super::{BEGIN, Connection, Row, check_leader};
-use super::Database;
 use super::read::{self, RawRun, natural, small};
 use super::write::number;
+use super::{Database, owned};
 use statements::*;
 
 /// Tests that one transaction gives their names: a round may have to wait for it.
@@ -40,11 +40,12 @@ impl Ledger for Database {
         let Some((whole, _)) = entry.suites.first() else { return Ok(()) };
         let run = number(whole.run.0);
         for names in entry.names.chunks(NAMES_MAX) {
-            let rows: Vec<_> = names.iter().map(|(test, name)| (run, test.0, name)).collect();
+            let rows: Vec<_> = names.iter().map(|named| (run, named.test.0, named.name)).collect();
             let rows = serde_json::to_string(&rows).expect("numbers are valid JSON");
             let mut transaction = self.pool.begin_with(BEGIN).await?;
             check_leader(&mut transaction, self.epoch).await?;
             sqlx::query(NAMES).bind(rows).execute(&mut *transaction).await?;
+            owned::own(&mut transaction, whole.run, names).await?;
             transaction.commit().await?;
         }
         let mut transaction = self.pool.begin_with(BEGIN).await?;
@@ -52,8 +53,11 @@ impl Ledger for Database {
         let marked = sqlx::query(MARK_ENTERED).bind(run).execute(&mut *transaction).await?;
         if marked.rows_affected() == 1 {
             for (run, tally) in &entry.suites {
-                enter_run(&mut transaction, &entry.project, run).await?;
+                enter_run(&mut transaction, RUN, &entry.project, &run.suite, run).await?;
                 enter_day(&mut transaction, entry, &run.suite, tally).await?;
+            }
+            for (owner, run) in &entry.owners {
+                enter_run(&mut transaction, OWNER_RUN, &entry.project, owner, run).await?;
             }
             for (worker, driver, sketch) in &entry.rebases {
                 enter_rebases(&mut transaction, entry.day, worker, driver, sketch).await?;
@@ -318,10 +322,17 @@ impl Database {
     }
 }
 
-async fn enter_run(db: &mut Connection, project: &str, run: &EnteredRun) -> Result<()> {
-    sqlx::query(RUN)
+/// `name`: the suite, or the owner.
+async fn enter_run(
+    db: &mut Connection,
+    sql: &'static str,
+    project: &str,
+    name: &str,
+    run: &EnteredRun,
+) -> Result<()> {
+    sqlx::query(sql)
         .bind(project)
-        .bind(&run.suite)
+        .bind(name)
         .bind(number(run.run.0))
         .bind(&run.git_ref)
         .bind(&run.commit)
@@ -379,7 +390,7 @@ async fn enter_rebases(
     Ok(())
 }
 
-fn entered_run(row: &Row) -> Result<EnteredRun> {
+pub(super) fn entered_run(row: &Row) -> Result<EnteredRun> {
     let count = |name: &str| row.try_get::<i64, _>(name).map(natural);
     Ok(EnteredRun {
         suite: row.try_get("suite")?,

@@ -7,6 +7,7 @@
 mod forget;
 mod inexact;
 pub(super) mod ledger;
+pub(super) mod owned;
 pub(super) mod read;
 pub(super) mod write;
 

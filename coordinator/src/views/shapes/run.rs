@@ -98,6 +98,8 @@ pub(crate) struct TestLine {
     pub(crate) attempts: u32,
     /// Of its last attempt.
     pub(crate) run_ms: Option<u64>,
+    /// Who owns its file, by the CODEOWNERS of the run's commit.
+    pub(crate) owners: Vec<String>,
 }
 
 /// What is asked of a run's tests.

@@ -13,6 +13,8 @@ pub(crate) struct Test {
     pub(crate) project: String,
     pub(crate) suite: String,
     pub(crate) id: String,
+    /// Who owns its file, by the CODEOWNERS of the latest of these runs.
+    pub(crate) owners: Vec<String>,
     /// `unknown`, `steady`, `flaky`, `settled`, `broken`.
     pub(crate) standing: &'static str,
     /// Failures on commits on which it passed, too.

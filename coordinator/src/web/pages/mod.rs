@@ -7,8 +7,10 @@
 //!   /runs, /runs/N, …/tests, …/log        failures first, lanes over time                  run.rs, timeline.rs
 //!   /runs/N/tests/T, …/attempts/A/log#why one test in one run; the line that explains it   run.rs, log.rs
 //!   /runs/N/tests/T/history, /projects/P/test?suite=&id=   one test over its runs          test.rs
+//!   /projects/P/owners, …/owners/O        whose tests fail, flake and take long             owner.rs
 //!   /commits/SHA, /find?q=                where a run number or a commit leads             find.rs
 //!   /baselines…, /workers…                                                                 farm.rs
+//!   POST /runs/N/rerun                    what failed, or one test, once more              rerun.rs
 //!   /live, /runs/N/live                   the parts of a page again, as they change        ../live.rs
 //! ```
 //!
@@ -21,7 +23,9 @@ mod find;
 mod inert;
 mod line;
 pub(crate) mod log;
+mod owner;
 mod project;
+mod rerun;
 mod run;
 pub(crate) mod say;
 mod sign;
@@ -39,8 +43,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 
-use super::session::{Csrf, Visitor};
+use super::session::{Csrf, Refused, Visitor, Way};
 use super::{State, assets, live};
+use crate::roles::Role;
 use crate::views::ViewError;
 
 pub(crate) use inert::Inert;
@@ -59,9 +64,12 @@ pub(crate) fn router() -> Router<State> {
         .route("/projects", get(project::projects))
         .route("/projects/{project}", get(project::project))
         .route("/projects/{project}/test", get(test::by_name))
+        .route("/projects/{project}/owners", get(owner::owners))
+        .route("/projects/{project}/owners/{owner}", get(owner::owner))
         .route("/runs", get(run::runs))
         .route("/runs/{run}", get(run::run))
         .route("/runs/{run}/live", get(live::run))
+        .route("/runs/{run}/rerun", post(rerun::rerun))
         .route("/runs/{run}/tests", get(run::tests))
         .route("/runs/{run}/log", get(log::of_run))
         .route("/runs/{run}/tests/{test}", get(run::test))
@@ -88,6 +96,16 @@ pub(crate) struct Frame {
     pub(crate) may_look: bool,
     /// Of the session, where there is one to sign out of.
     pub(crate) csrf: Option<String>,
+    /// What forms that ask for something carry; `None` where whoever looks may ask for nothing.
+    pub(crate) asking: Option<Asking>,
+}
+
+/// The hidden part of a form that asks for something.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking {
+    pub(crate) csrf: String,
+    /// New with each page: a form that is sent twice asks once.
+    pub(crate) once: String,
 }
 
 impl Frame {
@@ -109,11 +127,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Frame {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let visitor = parts.extensions.get::<Visitor>();
-        let csrf = match visitor {
-            Some(Visitor::SignedIn(Csrf(csrf))) => Some(csrf.to_string()),
-            Some(Visitor::Known) | None => None,
+        let csrf = match visitor.map(|visitor| &visitor.way) {
+            Some(Way::SignedIn(Csrf(csrf))) => Some(csrf.to_string()),
+            Some(Way::AtHome(_) | Way::Program) | None => None,
         };
-        Ok(Self { section: "", may_look: visitor.is_some(), csrf })
+        let asking = match visitor {
+            Some(Visitor { role, way: Way::SignedIn(Csrf(csrf)) | Way::AtHome(Csrf(csrf)) })
+                if *role >= Role::Developer =>
+            {
+                Some(Asking { csrf: csrf.to_string(), once: crate::new_token() })
+            }
+            _ => None,
+        };
+        Ok(Self { section: "", may_look: visitor.is_some(), csrf, asking })
     }
 }
 
@@ -161,6 +187,15 @@ impl From<ViewError> for Failure {
             ViewError::BadAsk(said) => Self::bad(sentence(&said)),
             ViewError::Store(_) => Self::ours(&error),
         }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::refused(match refused {
+            Refused::Foreign => "The form was sent from another site.",
+            Refused::NoCsrf => "The form is not of this session: reload the page and try again.",
+        })
     }
 }
 

@@ -71,6 +71,12 @@ impl RunPage {
         Ok(Self { frame: frame.within("runs"), view, timeline })
     }
 
+    /// There is something that failed, and its tests are still known.
+    fn may_rerun(&self) -> bool {
+        let counts = &self.view.line.counts;
+        !self.view.line.forgotten && counts.failed + counts.timed_out + counts.infrastructure > 0
+    }
+
     /// The run has ended.
     pub(in crate::web) fn is_over(&self) -> bool {
         self.view.line.over

@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect};
 use serde::Deserialize;
 
-use super::{Failure, Frame, Page, page};
+use super::{Frame, Page, page};
 use crate::web::State;
-use crate::web::session::{Refused, Visitor, check_form, safe_next, set_cookie};
+use crate::web::session::{Visitor, check_form, safe_next, set_cookie};
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -54,7 +54,7 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     shown: Result<Form<Shown>, FormRejection>,
 ) -> Page {
-    check_form(&headers, None, None).map_err(refused)?;
+    check_form(&headers, None, None)?;
     let Form(Shown { token, next }) = shown?;
     let next = safe_next(&next).to_owned();
     let Some(id) = state.access.sign_in(token.trim()) else {
@@ -71,14 +71,7 @@ pub(super) async fn sign_out(
     word: Result<Form<Word>, FormRejection>,
 ) -> Page {
     let Form(Word { csrf }) = word?;
-    check_form(&headers, visitor.as_deref(), Some(&csrf)).map_err(refused)?;
+    check_form(&headers, visitor.as_deref(), Some(&csrf))?;
     state.access.sign_out(&headers);
     Ok(([(header::SET_COOKIE, set_cookie("", &headers))], Redirect::to("/sign-in")).into_response())
-}
-
-fn refused(refused: Refused) -> Failure {
-    Failure::refused(match refused {
-        Refused::Foreign => "The form was sent from another site.",
-        Refused::NoCsrf => "The form is not of this session: reload the page and try again.",
-    })
 }

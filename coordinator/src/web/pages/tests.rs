@@ -1,6 +1,7 @@
 //! Every page over a history that was made, by real requests to the real router, without a network.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use andon_core::Config;
@@ -16,6 +17,9 @@ use tower::ServiceExt;
 
 use crate::blobs::Blobs;
 use crate::driver::Farm;
+use crate::owning::Owning;
+use crate::roles::{Role, Tokens};
+use crate::rpc::Reruns;
 use crate::store::Store;
 use crate::store::memory::Memory;
 use crate::views::{Views, entering};
@@ -25,6 +29,8 @@ use crate::web::{Access, State, router, unknown};
 mod made;
 
 const TOKEN: &str = "client-token-of-the-pages";
+const VIEWER: &str = "viewer-token-of-the-pages";
+const DEVELOPER: &str = "developer-token-of-the-pages";
 /// Long after the history's own first day, and all of it within the days that pages show.
 const NOW_UNIX_MS: u64 = 1_800_000_000_000;
 
@@ -33,8 +39,16 @@ async fn stored(records: Vec<Vec<Record>>) -> Arc<Memory> {
     let store = Arc::new(Memory::default());
     // At once: this store copies itself for each transaction.
     store.apply(&records.concat()).await.expect("the records are taken");
-    while entering::step(&*store).await.expect("runs are entered") > 0 {}
+    let folder = tempfile::tempdir().expect("a folder");
+    let owning = Owning::new(blobs(folder.path()));
+    while entering::step(&*store, &owning).await.expect("runs are entered") > 0 {}
     store
+}
+
+/// With the specifications of the made history.
+fn blobs(state: &Path) -> Blobs {
+    made::put_blobs(state).expect("blobs are written");
+    Blobs::open(state.join("blobs")).expect("a folder for blobs")
 }
 
 /// The made history. No test changes it, so that one is enough for all.
@@ -59,13 +73,16 @@ struct Answer {
 impl Dashboard {
     async fn over(store: Arc<Memory>, is_loopback: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(folder.path().join("blobs")).expect("a folder for blobs");
+        let blobs = blobs(folder.path());
         let stop = CancellationToken::new();
         let farm = Farm::start(store, blobs, Config::default(), stop.clone()).await.expect("the farm starts");
+        let tokens =
+            Tokens::new([(Role::Admin, TOKEN), (Role::Viewer, VIEWER), (Role::Developer, DEVELOPER)]);
         let state = State {
             views: Views::of(&farm),
             meters: Arc::clone(&farm.meters),
-            access: Access::new(TOKEN, is_loopback, farm.clock),
+            access: Access::new(tokens, is_loopback, farm.clock),
+            reruns: Reruns::new(farm.clone()),
             stop,
         };
         Self { router: router(state).fallback(unknown), farm, _folder: folder }
@@ -170,7 +187,15 @@ async fn no_link_of_any_page_leads_nowhere_and_every_page_is_strict() {
             queue.extend(links(&answer.text));
         }
     }
-    let families = ["/projects/shop", "/runs/", "/workers", "/baselines/", "/commits/", "/assets/"];
+    let families = [
+        "/projects/shop",
+        "/projects/shop/owners/%40acme%2Fcheckout",
+        "/runs/",
+        "/workers",
+        "/baselines/",
+        "/commits/",
+        "/assets/",
+    ];
     for family in families {
         assert!(seen.iter().any(|path| path.starts_with(family)), "nothing leads to {family}");
     }
@@ -232,6 +257,39 @@ async fn pages_say_what_they_are_about_without_any_script() {
     ] {
         assert!(baseline.contains(said), "the baseline's page does not say {said}");
     }
+}
+
+#[tokio::test]
+async fn failures_flakes_and_slow_tests_are_told_with_their_owners_and_owners_have_a_page() {
+    let dashboard = Dashboard::made().await;
+    let run = dashboard.page("/runs/72").await;
+    let failure = run.split("id=\"test-3\"").nth(1).and_then(|rest| rest.split("</article>").next());
+    let failure = failure.expect("test 3 failed there");
+    for owner in ["@acme/checkout", "@mira"] {
+        assert!(failure.contains(&format!(">{owner}</a>")), "{owner}: {failure}");
+    }
+    assert!(!failure.contains("@acme/shop"), "a later line of CODEOWNERS says otherwise: {failure}");
+    let link = links(failure).into_iter().find(|link| link.contains("/owners/")).expect("a link");
+    assert_eq!(link, "/projects/shop/owners/%40acme%2Fcheckout");
+
+    let list = dashboard.page("/projects/shop/owners").await;
+    for owner in ["@acme/checkout", "@acme/shop", "@acme/warehouse", "@mira", "payments@acme.example"] {
+        assert!(list.contains(&format!(">{owner}</a>")), "{owner}: {list}");
+    }
+    let section = |page: &str, id: &str| {
+        let of = page.split(&format!("<section id=\"{id}\"")).nth(1).expect("the section is there");
+        of.split("</section>").next().expect("it ends").to_owned()
+    };
+    let checkout = dashboard.page(&link).await;
+    assert!(section(&checkout, "slow").contains("test_payments.py"), "{checkout}");
+    assert!(!section(&checkout, "slow").contains("test_stock.py"), "not theirs");
+    let warehouse = dashboard.page("/projects/shop/owners/%40acme%2Fwarehouse?ref=main&days=366").await;
+    assert!(section(&warehouse, "flaky").contains("test_stock.py"), "{warehouse}");
+    let history = "/projects/shop/test?suite=integration&id=tests/integration/test_stock.py::TestStock::test_adds_up[0]";
+    assert!(dashboard.page(history).await.contains("Owned by "));
+    let nobody = dashboard.get("/projects/shop/owners/%40nobody").await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+    assert_eq!(dashboard.get("/projects/none/owners").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -348,9 +406,10 @@ fn hostile(name: &str) -> Vec<Vec<Record>> {
     ]]
 }
 
-const OF_A_RUN: [&str; 8] = [
+const OF_A_RUN: [&str; 9] = [
     "/",
     "/projects/hostile",
+    "/projects/hostile/owners",
     "/runs/1",
     "/runs/1/tests",
     "/runs/1/tests/0",
@@ -469,4 +528,108 @@ async fn the_first_page_is_told_to_who_follows_it_until_the_coordinator_stops() 
     while let Some(frame) = body.frame().await {
         frame.expect("it ends well");
     }
+}
+
+/// What the form of a page that leads there carries, as the fields of a request; `None` where there is no such form.
+fn hidden(html: &str, action: &str) -> Option<String> {
+    let form = html.split(&format!("action=\"{action}\">")).nth(1)?.split("</form>").next()?;
+    let field = |part: &str| {
+        let (name, rest) = part.split_once("\" value=\"")?;
+        Some(format!("{name}={}", rest.split('"').next()?))
+    };
+    Some(form.split("name=\"").skip(1).filter_map(field).collect::<Vec<_>>().join("&"))
+}
+
+/// A history of its own, as a rerun adds to it.
+async fn with_reruns(is_loopback: bool) -> Dashboard {
+    Dashboard::over(stored(made::history(NOW_UNIX_MS)).await, is_loopback).await
+}
+
+fn at_home(path: &str, fields: &str, with: &[(&str, &str)]) -> Request<Body> {
+    let mut request = form(path, fields, with);
+    request.headers_mut().insert("host", "localhost".parse().expect("a header's value"));
+    request
+}
+
+#[tokio::test]
+async fn what_failed_and_a_single_test_are_run_again_from_their_pages_once_a_form() {
+    let dashboard = with_reruns(true).await;
+    let of_run = hidden(&dashboard.page("/runs/72").await, "/runs/72/rerun").expect("a button");
+    let ours = [("sec-fetch-site", "same-origin")];
+    let answer = dashboard.ask(at_home("/runs/72/rerun", &of_run, &ours)).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
+    let new = answer.headers[header::LOCATION].to_str().expect("text").to_owned();
+    let page = dashboard.page(&new).await;
+    assert!(
+        page.contains("a rerun of <a href=\"/runs/72\">run 72</a>") && page.contains("rerun, dashboard"),
+        "{page}"
+    );
+    assert!(page.contains("all 4 tests"), "what failed, and nothing else: {page}");
+    let twice = dashboard.ask(at_home("/runs/72/rerun", &of_run, &ours)).await;
+    assert_eq!(twice.headers[header::LOCATION], new.as_str(), "a form that is sent twice asks once");
+
+    let of_test = hidden(&dashboard.page("/runs/72/tests/5").await, "/runs/72/rerun").expect("a button");
+    assert!(of_test.ends_with("&test=5"), "{of_test}");
+    let answer = dashboard.ask(at_home("/runs/72/rerun", &of_test, &ours)).await;
+    let one = answer.headers[header::LOCATION].to_str().expect("text").to_owned();
+    assert_ne!(one, new);
+    assert!(dashboard.page(&one).await.contains("all 1 tests"));
+
+    assert_eq!(hidden(&dashboard.page("/runs/1").await, "/runs/1/rerun"), None, "nothing failed there");
+    let nothing = of_run.replace("once=", "once=x");
+    let nothing = dashboard.ask(at_home("/runs/1/rerun", &nothing[..nothing.len() - 1], &ours)).await;
+    assert_eq!(nothing.status, StatusCode::BAD_REQUEST, "{}", nothing.text);
+    assert!(nothing.text.contains("Run 1 has no such tests to run again."), "{}", nothing.text);
+    let missing = dashboard.ask(at_home("/runs/9999/rerun", &of_run, &ours)).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND, "{}", missing.text);
+}
+
+#[tokio::test]
+async fn on_loopback_another_site_cannot_have_anything_run() {
+    let dashboard = with_reruns(true).await;
+    let fields = hidden(&dashboard.page("/runs/72").await, "/runs/72/rerun").expect("a button");
+    let refused = async |request: Request<Body>| {
+        let answer = dashboard.ask(request).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text);
+    };
+    refused(at_home("/runs/72/rerun", &fields, &[("sec-fetch-site", "cross-site")])).await;
+    refused(at_home("/runs/72/rerun", &fields, &[("sec-fetch-site", "same-site")])).await;
+    refused(at_home("/runs/72/rerun", &fields, &[("origin", "https://evil.example")])).await;
+    refused(at_home("/runs/72/rerun", "once=1", &[("sec-fetch-site", "same-origin")])).await;
+    refused(at_home("/runs/72/rerun", "csrf=guessed&once=1", &[])).await;
+    // Under another name of this machine nobody is known at all.
+    let rebound = dashboard.ask(form("/runs/72/rerun", &fields, &[])).await;
+    assert_eq!(rebound.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(dashboard.get("/runs/72/rerun").await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let runs = dashboard.farm.store.runs(&crate::store::RunFilter { limit: 1, ..Default::default() }).await;
+    assert_eq!(runs.expect("it lists")[0].run, RunId(74), "nothing was started");
+}
+
+#[tokio::test]
+async fn elsewhere_a_developer_reruns_and_a_viewer_only_looks() {
+    let dashboard = with_reruns(false).await;
+    let signed_in = async |token: &str| {
+        let answer = dashboard.ask(form("/sign-in", &format!("token={token}&next=%2F"), &[])).await;
+        let set = answer.headers[header::SET_COOKIE].to_str().expect("text").to_owned();
+        set.split(';').next().expect("a cookie").to_owned()
+    };
+    let developer = signed_in(DEVELOPER).await;
+    let page = dashboard.ask(from_outside("/runs/72", &developer)).await;
+    let fields = hidden(&page.text, "/runs/72/rerun").expect("a button");
+    let viewer = signed_in(VIEWER).await;
+    let page = dashboard.ask(from_outside("/runs/72", &viewer)).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(hidden(&page.text, "/runs/72/rerun"), None, "no button for who may not");
+    assert!(page.text.contains("andon rerun 72 --failed"));
+
+    let word = page.text.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let own = format!("csrf={}&once=1", word.expect("a session can end"));
+    let refused = dashboard.ask(form("/runs/72/rerun", &own, &[("cookie", &viewer)])).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.text.contains("A viewer may look, and run nothing"), "{}", refused.text);
+    assert_strict("/runs/72/rerun", &refused.text);
+    let stolen = dashboard.ask(form("/runs/72/rerun", &fields, &[("cookie", &viewer)])).await;
+    assert_eq!(stolen.status, StatusCode::FORBIDDEN, "another session's word");
+    let answer = dashboard.ask(form("/runs/72/rerun", &fields, &[("cookie", &developer)])).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
 }

@@ -6,10 +6,22 @@ pub(super) const NAMES: &str = "
 
 pub(super) const MARK_ENTERED: &str = "UPDATE runs SET entered = 1 WHERE run = $1 AND entered = 0";
 
-pub(super) const RUN: &str = "
-    INSERT INTO ledger_runs (project, suite, run, git_ref, commit_id, baseline_key, farm, pushed_ms, ended_ms,
-                             ending, tests, attempts, failed, flaky, lane_ms, mean_us, p50_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+macro_rules! enter {
+    ($table:literal, $name:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (project, ",
+            $name,
+            ", run, git_ref, commit_id, baseline_key, farm, pushed_ms, ended_ms,
+       ending, tests, attempts, failed, flaky, lane_ms, mean_us, p50_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+        )
+    };
+}
+
+pub(super) const RUN: &str = enter!("ledger_runs", "suite");
+pub(super) const OWNER_RUN: &str = enter!("ledger_owners", "owner");
 
 pub(super) const DAY: &str = "
     INSERT INTO ledger_days (project, day, suite, tally) VALUES ($1, $2, $3, $4)
