@@ -2,6 +2,8 @@
 //!
 //! What concerns several keys at once is in `check`. A syntax error does not hide the mistakes of other lines.
 
+use std::collections::HashSet;
+
 use toml::de::{DeTable, DeValue};
 
 use super::limits::{self, Limits};
@@ -95,6 +97,7 @@ pub(crate) fn read(file: &str, bytes: &[u8]) -> Draft {
     let Findings { mut problems, notes, .. } = findings;
     if !broken.is_empty() {
         // What was recovered from a broken line is a guess, and what seems to be missing may stand on one.
+        let broken_lines: HashSet<u32> = broken.iter().map(|broken| broken.place.line).collect();
         problems.retain(|problem| {
             let line = problem.place.line;
             let about_absence =
@@ -102,7 +105,7 @@ pub(crate) fn read(file: &str, bytes: &[u8]) -> Draft {
             // A value that was made up has no place of its own.
             let made_up =
                 (line, problem.place.column) == (1, 1) && !problem.message.starts_with("unknown key");
-            !about_absence && !made_up && broken.iter().all(|broken| broken.place.line != line)
+            !about_absence && !made_up && !broken_lines.contains(&line)
         });
         problems.extend(broken);
     }

@@ -54,7 +54,11 @@ pub(crate) fn read(
     let cpus = match table.any("cpus") {
         None => None,
         Some(value) => match value.get_ref() {
-            DeValue::Integer(number) => Some(number.as_str().to_owned()),
+            DeValue::Integer(number) => {
+                // `0x10` is sixteen; what is no such number is shown as it is written.
+                let read = u64::from_str_radix(number.as_str(), number.radix());
+                Some(read.map_or_else(|_| number.to_string(), |cpus| cpus.to_string()))
+            }
             DeValue::Float(number) => Some(number.as_str().to_owned()),
             _ => {
                 wrong_type(findings, "cpus", value, CPUS_FORM);

@@ -116,18 +116,27 @@ pub(crate) struct Findings<'a> {
     file: &'a str,
     text: &'a str,
     line_starts: Vec<usize>,
+    /// Characters before each [`BLOCK`] of the text, and of all of it: a file may be one line, with a mistake in each word of it.
+    blocks: Vec<usize>,
     pub(crate) problems: Vec<Problem>,
     pub(crate) notes: Vec<Note>,
 }
 
 /// The most mistakes that are kept of one file; the rest are counted.
 const PROBLEMS_MAX: usize = 100;
+/// So many bytes are counted again for a place.
+const BLOCK: usize = 256;
 
 impl<'a> Findings<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(ends).collect();
-        Self { file, text, line_starts, problems: Vec::new(), notes: Vec::new() }
+        let counted = text.as_bytes().chunks(BLOCK).scan(0, |before, block| {
+            *before += characters(block);
+            Some(*before)
+        });
+        let blocks = std::iter::once(0).chain(counted).collect();
+        Self { file, text, line_starts, blocks, problems: Vec::new(), notes: Vec::new() }
     }
 
     /// The place of a byte offset.
@@ -135,9 +144,14 @@ impl<'a> Findings<'a> {
         let offset = offset.min(self.text.len());
         let line = self.line_starts.partition_point(|start| *start <= offset).saturating_sub(1);
         let start = self.line_starts.get(line).copied().unwrap_or(0);
-        let before = self.text.as_bytes().get(start..offset).unwrap_or_default();
-        let column = before.iter().filter(|byte| (**byte & 0xC0) != 0x80).count();
+        let column = self.characters_before(offset) - self.characters_before(start);
         self.at(line + 1, column + 1)
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let block = offset / BLOCK;
+        let rest = self.text.as_bytes().get(block * BLOCK..offset).unwrap_or_default();
+        self.blocks.get(block).copied().unwrap_or(0) + characters(rest)
     }
 
     /// A place by line and column, both from 1.
@@ -153,6 +167,11 @@ impl<'a> Findings<'a> {
     pub(crate) fn note(&mut self, place: Place, message: impl Into<String>) {
         self.notes.push(Note { place: Some(place), message: message.into() });
     }
+}
+
+/// Of text: bytes that begin one.
+fn characters(text: &[u8]) -> usize {
+    text.iter().filter(|byte| (**byte & 0xC0) != 0x80).count()
 }
 
 /// Sorted, each once, no more than [`PROBLEMS_MAX`]; `None` where there are none.
@@ -213,6 +232,21 @@ mod tests {
         assert_eq!(findings.place(offset).to_string(), "f:1:9");
         assert_eq!(findings.place(text.find("second").expect("in the text")).to_string(), "f:2:1");
         assert_eq!(findings.place(usize::MAX).to_string(), "f:3:1");
+    }
+
+    #[test]
+    fn columns_of_long_lines_are_those_of_short_ones() {
+        for blocks in [1, 2, 3] {
+            let line = "aä€".repeat(BLOCK * blocks / 6);
+            let text = format!("{line}\n{line}");
+            let findings = Findings::new("f", &text);
+            for (at, (offset, _)) in line.char_indices().enumerate() {
+                assert_eq!(findings.place(offset), findings.at(1, at + 1));
+                assert_eq!(findings.place(line.len() + 1 + offset), findings.at(2, at + 1));
+            }
+            assert_eq!(findings.place(text.len()), findings.at(2, line.chars().count() + 1));
+        }
+        assert_eq!(Findings::new("f", "").place(7).to_string(), "f:1:1");
     }
 
     #[test]

@@ -10,6 +10,9 @@ use toml::de::{DeTable, DeValue};
 use super::measure;
 use super::problem::{Findings, Located, Place, choices, nearest, quoted};
 
+/// The most items of a list.
+pub(super) const ITEMS_MAX: usize = 1000;
+
 type Value<'i> = Spanned<DeValue<'i>>;
 
 /// One table, its name for messages, and the keys that have been asked for.
@@ -178,7 +181,11 @@ impl<'t, 'i> Table<'t, 'i> {
             wrong_type(findings, key, value, "a list of strings");
             return None;
         };
-        Some(items.iter().filter_map(|item| string(findings, key, item)).collect())
+        if let Some(beyond) = items.get(ITEMS_MAX) {
+            let place = findings.place(beyond.span().start);
+            findings.problem(place, format!("{key:?} has more than {ITEMS_MAX} items"));
+        }
+        Some(items.iter().take(ITEMS_MAX).filter_map(|item| string(findings, key, item)).collect())
     }
 
     /// A table of strings, sorted by key; an absent one is empty.

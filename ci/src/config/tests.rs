@@ -545,3 +545,35 @@ fn a_proof_is_a_command_or_a_known_servers_and_mistakes_are_named() {
         assert!(errors.contains(said), "{proof}: {errors}");
     }
 }
+
+#[test]
+fn a_mistake_in_each_word_of_a_long_file_is_told_of_at_once() {
+    let keys: String = (0..30_000).map(|key| format!(", z{key:05} = 1")).collect();
+    let one_line = format!("stack = {{ compose = \"c\"{keys} }}\n");
+    let broken_lines: String = (0..30_000).map(|key| format!("z{key:05} = 1\n= 1\n")).collect();
+    for text in [one_line, broken_lines] {
+        let started = std::time::Instant::now();
+        let errors = parse("andon.toml", text.as_bytes()).unwrap_err();
+        assert_eq!(errors.problems.len(), 101, "the first hundred, and how many more");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn lists_have_an_end() {
+    let text = format!("[triggers]\nbranches = [{}]\n", "\"a\", ".repeat(1001));
+    assert!(parse("andon.toml", text.as_bytes()).unwrap_err().to_string().contains("more than 1000 items"));
+}
+
+#[test]
+fn processors_are_as_many_as_are_written_in_whatever_form() {
+    let suite = "[[suite]]\nname = \"s\"\nimage = \"i\"\nrunner = \"pytest\"\n";
+    for (written, millis) in [("2", 2000), ("0x10", 16_000), ("0o10", 8000), ("1_0", 10_000), ("0.5", 500)] {
+        let config = accepted(&format!("limits = {{ cpus = {written} }}\n{suite}"));
+        assert_eq!(config.suites[0].limits.cpu_millis, millis, "{written}");
+    }
+    for written in ["0x1000", "-1", "0", "nan", "1e9"] {
+        let said = problems(&format!("limits = {{ cpus = {written} }}\n{suite}"));
+        assert!(said.contains("a number of processors"), "{written}: {said}");
+    }
+}

@@ -68,10 +68,11 @@ impl Payload {
         if fit { Ok(text.to_owned()) } else { Err(miss(path, "a commit's id")) }
     }
 
-    /// A login: short, and nothing that could pass for something else where it is shown.
+    /// A login: short, and nothing that could pass for something else where it is shown or in an address, as `..` would.
     pub(super) fn login(&self, path: &str) -> Result<String, Malformed> {
         let text = self.text(path)?;
         let fit = (1..=255).contains(&text.len())
+            && text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
             && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '[' | ']'));
         if fit { Ok(text.to_owned()) } else { Err(miss(path, "a user's name")) }
     }

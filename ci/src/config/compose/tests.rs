@@ -442,6 +442,20 @@ fn an_alias_bomb_ends_early() {
 }
 
 #[test]
+fn an_alias_of_a_long_text_is_no_bomb_either() {
+    // Each copy counts as one value, and a file of 300 kB would become a gigabyte.
+    let mut text =
+        format!("x-long: &long {}\nservices: {{ a: {{ image: i, labels: {{\n", "a".repeat(100_000));
+    (0..400).for_each(|key| text.push_str(&format!("  k{key}: *long,\n")));
+    text.push_str("} } }\n");
+    assert!(problems(&text).contains("aliases that repeat more than 4194304 bytes"), "{}", problems(&text));
+    let merged = text
+        .replace("labels: {", "labels: { <<: &all {")
+        .replace("} } }", "} } }, b: { labels: { <<: *all } } }");
+    assert!(problems(&merged).contains("aliases that repeat more than"), "{}", problems(&merged));
+}
+
+#[test]
 fn a_merge_bomb_and_deep_nesting_end_early() {
     let mut text = "x-0: &x0 { k: { a: 1 } }\n".to_owned();
     for level in 1..40 {

@@ -14,6 +14,8 @@ use super::super::problem::{Findings, Place, quoted};
 
 /// The most nodes of a document, those reached through aliases counted each time.
 const NODES_MAX: usize = 20_000;
+/// The most text that aliases repeat, in bytes: it stands in the file once, and readers copy it each time.
+const REPEATED_BYTES_MAX: usize = 4 << 20;
 /// The most keys of one map.
 const MAP_ENTRIES_MAX: usize = 500;
 /// The deepest nesting.
@@ -26,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) value: Value,
     /// Nodes at and below this one.
     size: usize,
+    /// Bytes of text at and below this one.
+    text: usize,
     depth: usize,
 }
 
@@ -43,6 +47,12 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) place: Place,
     pub(crate) value: Rc<Node>,
+}
+
+impl Entry {
+    fn text(&self) -> usize {
+        self.key.len() + self.value.text
+    }
 }
 
 impl Node {
@@ -78,6 +88,7 @@ struct Builder<'f, 'a> {
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
     nodes: usize,
+    repeated: usize,
 }
 
 /// The building cannot go on; the problem is recorded.
@@ -90,7 +101,8 @@ pub(crate) fn parse(findings: &mut Findings<'_>, text: &str) -> Option<Rc<Node>>
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut builder = Builder { findings, stack: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0 };
+    let mut builder =
+        Builder { findings, stack: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, repeated: 0 };
     for event in parser {
         match event {
             Ok((event, span)) => builder.event(event, span).ok()?,
@@ -122,13 +134,15 @@ impl Builder<'_, '_> {
                 self.core_tag(&place, tag.as_deref().map(|tag| (tag.is_custom(), tag.original())));
                 let plain = style == ScalarStyle::Plain;
                 let null = plain && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL");
+                let bytes = text.len();
                 let value = if null { Value::Null } else { Value::Scalar(text.into_owned()) };
-                self.node(Node { place, value, size: 1, depth: 1 }, anchor)
+                self.node(Node { place, value, size: 1, text: bytes, depth: 1 }, anchor)
             }
             Event::Alias(id) => match self.anchors.get(&id).cloned() {
                 // An alias costs all that it stands for, since readers walk it each time.
                 Some(node) => {
                     let cost = node.size;
+                    self.repeat(&place, node.text)?;
                     self.attach(node, place, cost)
                 }
                 None => self.stop(place, "an alias within the node that it names"),
@@ -165,16 +179,18 @@ impl Builder<'_, '_> {
         match self.stack.pop() {
             Some(Frame::List { place, anchor, items }) => {
                 let size = 1 + items.iter().map(|item| item.size).sum::<usize>();
+                let text = items.iter().map(|item| item.text).sum();
                 let depth = 1 + items.iter().map(|item| item.depth).max().unwrap_or(0);
-                self.node(Node { place, value: Value::List(items), size, depth }, anchor)
+                self.node(Node { place, value: Value::List(items), size, text, depth }, anchor)
             }
             Some(Frame::Map { place, anchor, mut entries, merges, .. }) => {
                 for merge in merges {
                     self.merge(&mut entries, &merge)?;
                 }
                 let size = 1 + entries.iter().map(|entry| 1 + entry.value.size).sum::<usize>();
+                let text = entries.iter().map(Entry::text).sum();
                 let depth = 1 + entries.iter().map(|entry| entry.value.depth).max().unwrap_or(0);
-                self.node(Node { place, value: Value::Map(entries), size, depth }, anchor)
+                self.node(Node { place, value: Value::Map(entries), size, text, depth }, anchor)
             }
             None => Ok(()),
         }
@@ -193,6 +209,15 @@ impl Builder<'_, '_> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > NODES_MAX {
             let message = format!("more than {NODES_MAX} values, those behind aliases included");
+            return self.stop(place.clone(), message);
+        }
+        Ok(())
+    }
+
+    fn repeat(&mut self, place: &Place, bytes: usize) -> Result<(), Stop> {
+        self.repeated = self.repeated.saturating_add(bytes);
+        if self.repeated > REPEATED_BYTES_MAX {
+            let message = format!("aliases that repeat more than {REPEATED_BYTES_MAX} bytes of text");
             return self.stop(place.clone(), message);
         }
         Ok(())
@@ -245,6 +270,7 @@ impl Builder<'_, '_> {
             for entry in more {
                 if !entries.iter().any(|known| known.key == entry.key) {
                     self.spend(&entry.place, 1 + entry.value.size)?;
+                    self.repeat(&entry.place, entry.text())?;
                     entries.push(entry.clone());
                 }
             }

@@ -323,6 +323,14 @@ fn hostile_bodies_are_refused_by_name_although_they_are_signed() {
     }
     let login = filled(payload!("github-check-run"), &[("Codertocat", "a\\u001b[2Jb")]);
     assert!(crate::hook::chain(&github("check_run", &login).expect_err("a login")).contains("sender.login"));
+    // It becomes part of an address of the forge's API.
+    for name in ["..", ".", "-a"] {
+        let body = filled(payload!("gitea-issue-comment"), &[("$BODY", "/andon rerun"), ("$LOGIN", name)]);
+        assert!(
+            crate::hook::chain(&gitea("issue_comment", &body).expect_err(name))
+                .contains("comment.user.login")
+        );
+    }
 }
 
 #[test]
