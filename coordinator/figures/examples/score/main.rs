@@ -11,16 +11,15 @@
 mod changes;
 mod flakes;
 mod history;
-mod score;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use andon_figures::made::score::{Score, TOLERANCE};
 use andon_figures::made::{Model, World};
 use andon_figures::shift::{Cause, POINTS_MAX, SEGMENT_MIN, Settings};
 use changes::{Grain, Method};
 use history::History;
-use score::Score;
 
 /// Worlds are made from these. None of them was looked at while thresholds were chosen: those were chosen on seeds from 101 on.
 const SEEDS: RangeInclusive<u64> = 1..=5;
@@ -114,7 +113,7 @@ fn changes_page(changes: &BTreeMap<(Grain, Method), Score>) {
     );
     println!(
         "is found where a way names a run within {} of it, in the right direction, once; smaller changes than asked for are neither to be found nor wrong to find.",
-        changes::TOLERANCE
+        TOLERANCE
     );
     println!(
         "The moving average compares the mean of the last 5 runs with that of the 20 before, tells a change when they differ by a factor, and"
