@@ -1,10 +1,10 @@
 //! The ledger: what runs amounted to, entered once after each run's end, and what is read for looking at.
 //!
-//! An entry is made of what the store itself holds of the run ([`Entry::of`], pure), so that entering needs no word from the driver: a
+//! An entry is made of what the store itself holds of the run ([`Entering`], pure), so that entering needs no word from the driver: a
 //! coordinator that stops in between enters the run after its restart. The run is marked in the transaction that adds its figures to
 //! its day's, so that it counts once. Figures stay when the run's tests are deleted (`retention.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use andon_core::ids::{LaneIx, Lease, RunId, TestIx, WorkerId};
 use andon_core::model::{LeaseKind, Outcome, RunEnd, RunState, Verdict};
@@ -128,6 +128,14 @@ pub struct EnteredRun {
     pub p50_ms: u64,
 }
 
+impl EnteredRun {
+    /// Its times say how long the suite takes: what was stopped halfway has the times of its first half.
+    #[must_use]
+    pub fn is_measure(&self) -> bool {
+        self.mean_us > 0 && matches!(self.ending, End::Green | End::Red)
+    }
+}
+
 /// What is entered of a run that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -139,22 +147,47 @@ pub struct Entry {
     pub suites: Vec<(EnteredRun, Tally)>,
     /// By worker and driver, in microseconds.
     pub rebases: Vec<(WorkerId, String, Sketch)>,
-    /// What each test is found by.
-    pub names: Vec<(TestIx, i64)>,
 }
 
-impl Entry {
-    /// Of a run that has ended and what is left of its tests. `pushed_ms`: when its commit was first asked for.
+/// What a run that has ended amounts to, as its tests come: it holds figures, and none of the tests.
+#[derive(Debug)]
+pub struct Entering<'a> {
+    row: &'a RunRow,
+    suites: BTreeMap<String, Tally>,
+    /// Workers with the drivers that they used, and their rebases.
+    drivers: BTreeMap<(WorkerId, String), Sketch>,
+}
+
+impl<'a> Entering<'a> {
+    /// Without any test yet.
     #[must_use]
-    pub fn of(row: &RunRow, tests: &[TestRow], pushed_ms: u64) -> Self {
-        let farm = farm_of(tests);
-        let ending = ending(row);
-        let mut by_suite: BTreeMap<&str, Vec<&TestRow>> = BTreeMap::new();
-        for test in tests {
-            by_suite.entry(&test.suite).or_default().push(test);
+    pub fn of(row: &'a RunRow) -> Self {
+        Self { row, suites: BTreeMap::new(), drivers: BTreeMap::new() }
+    }
+
+    /// One of its tests.
+    pub fn add(&mut self, test: &TestRow) {
+        match self.suites.get_mut(&test.suite) {
+            Some(tally) => tally.add(test),
+            None => self.suites.entry(test.suite.clone()).or_insert_with(Tally::of_run).add(test),
         }
-        let entered = |suite: &str, tests: &[&TestRow]| {
-            let tally = Tally::of(tests.iter().copied());
+        for attempt in &test.attempts {
+            let rebased = attempt.rebase_us > 0;
+            if rebased || !attempt.driver.is_empty() {
+                let place = (attempt.worker.clone(), attempt.driver.clone());
+                let sketch = self.drivers.entry(place).or_default();
+                if rebased {
+                    sketch.add(attempt.rebase_us);
+                }
+            }
+        }
+    }
+
+    /// All of it. `pushed_ms`: when its commit was first asked for.
+    #[must_use]
+    pub fn end(self, pushed_ms: u64) -> Entry {
+        let (row, farm, ending) = (self.row, self.farm(), ending(self.row));
+        let entered = |suite: &str, tally: Tally| {
             let ending = match ending {
                 End::Red if !suite.is_empty() && tally.failed == 0 => End::Green,
                 other => other,
@@ -179,19 +212,31 @@ impl Entry {
             };
             (run, tally)
         };
-        let all: Vec<&TestRow> = tests.iter().collect();
-        let mut suites = vec![entered("", &all)];
-        suites.extend(
-            by_suite.iter().filter(|(suite, _)| !suite.is_empty()).map(|(suite, of)| entered(suite, of)),
-        );
-        let name = |test: &TestRow| (test.test, name_of(&row.header.project, &test.suite, &test.id));
-        Self {
+        let mut whole = Tally::default();
+        self.suites.values().for_each(|tally| whole.merge(tally));
+        whole.runs = 1;
+        let mut suites = vec![entered("", whole)];
+        let named = self.suites.into_iter().filter(|(suite, _)| !suite.is_empty());
+        suites.extend(named.map(|(suite, tally)| entered(&suite, tally)));
+        let rebased = self.drivers.into_iter().filter(|(_, sketch)| sketch.count() > 0);
+        Entry {
             project: row.header.project.clone(),
             day: row.ended_ms / DAY_MS,
             suites,
-            rebases: rebases_of(tests),
-            names: tests.iter().map(name).collect(),
+            rebases: rebased.map(|((worker, driver), sketch)| (worker, driver, sketch)).collect(),
         }
+    }
+
+    /// The same while the same workers with the same drivers run.
+    fn farm(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (worker, driver) in self.drivers.keys().filter(|(_, driver)| !driver.is_empty()) {
+            hasher.update(&(worker.0.len() as u64).to_le_bytes());
+            hasher.update(worker.0.as_bytes());
+            hasher.update(&(driver.len() as u64).to_le_bytes());
+            hasher.update(driver.as_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
     }
 }
 
@@ -220,30 +265,6 @@ fn ending(row: &RunRow) -> End {
     }
 }
 
-fn farm_of(tests: &[TestRow]) -> String {
-    let attempts = tests.iter().flat_map(|test| &test.attempts);
-    let known = attempts.filter(|attempt| !attempt.driver.is_empty());
-    let seen: BTreeSet<(&str, &str)> =
-        known.map(|attempt| (attempt.worker.0.as_str(), attempt.driver.as_str())).collect();
-    let mut hasher = blake3::Hasher::new();
-    for (worker, driver) in seen {
-        hasher.update(&(worker.len() as u64).to_le_bytes());
-        hasher.update(worker.as_bytes());
-        hasher.update(&(driver.len() as u64).to_le_bytes());
-        hasher.update(driver.as_bytes());
-    }
-    hasher.finalize().to_hex()[..16].to_owned()
-}
-
-fn rebases_of(tests: &[TestRow]) -> Vec<(WorkerId, String, Sketch)> {
-    let mut all: BTreeMap<(&WorkerId, &str), Sketch> = BTreeMap::new();
-    let rebased = tests.iter().flat_map(|test| &test.attempts).filter(|attempt| attempt.rebase_us > 0);
-    for attempt in rebased {
-        all.entry((&attempt.worker, &attempt.driver)).or_default().add(attempt.rebase_us);
-    }
-    all.into_iter().map(|((worker, driver), sketch)| (worker.clone(), driver.to_owned(), sketch)).collect()
-}
-
 /// How an attempt ended, in the words of the figures; `None` while it is out.
 #[must_use]
 pub fn outcome_of(attempt: &AttemptRow) -> Option<andon_figures::Outcome> {
@@ -262,6 +283,8 @@ pub fn outcome_of(attempt: &AttemptRow) -> Option<andon_figures::Outcome> {
 pub trait Ledger: Send + Sync + 'static {
     /// Runs that have ended and were not entered, by number.
     async fn to_enter(&self, limit: u32) -> Result<Vec<RunId>>;
+    /// Gives tests of a run the [numbers](name_of) by which they are found over their runs.
+    async fn name_tests(&self, run: RunId, names: &[(TestIx, i64)]) -> Result<()>;
     /// Enters a run; one that was entered before changes nothing.
     async fn enter(&self, entry: &Entry) -> Result<()>;
     /// When a run of this commit was first asked for.

@@ -1,7 +1,7 @@
 //! The ledger's part.
 
 use super::*;
-use crate::store::ledger::{DAY_MS, Entry, FROM_THE_NEWEST, RunsOf, TestFilter};
+use crate::store::ledger::{DAY_MS, FROM_THE_NEWEST, RunsOf, TestFilter};
 use crate::views::entering;
 
 const MAIN: &str = "refs/heads/main";
@@ -63,10 +63,10 @@ async fn a_run_is_entered_once_and_its_figures_outlive_its_tests() {
         store.apply(&whole(1, "c1", false)).await.unwrap();
         store.apply(&whole(2, "c1", true)).await.unwrap();
         assert_eq!(store.to_enter(10).await.unwrap(), [RunId(1), RunId(2)]);
-        let (row, tests) = (store.run(RUN).await.unwrap().unwrap(), store.tests(RUN).await.unwrap());
+        let row = store.run(RUN).await.unwrap().unwrap();
         let pushed_ms = store.pushed_ms("shop", "c1").await.unwrap();
         assert_eq!(pushed_ms, Some(1_000));
-        let entry = Entry::of(&row, &tests, pushed_ms.unwrap());
+        let entry = entering::amount(store, &row).await.unwrap();
         store.enter(&entry).await.unwrap();
         store.enter(&entry).await.unwrap();
         assert_eq!(store.to_enter(10).await.unwrap(), [RunId(2)]);

@@ -50,6 +50,11 @@ impl Ledger for Memory {
         Ok(open.map(|stored| stored.row.run).take(many(limit)).collect())
     }
 
+    async fn name_tests(&self, _: RunId, _: &[(TestIx, i64)]) -> Result<()> {
+        // Here tests are found by their words.
+        Ok(())
+    }
+
     async fn enter(&self, entry: &Entry) -> Result<()> {
         let entered = &mut self.state().entered;
         let Some((whole, _)) = entry.suites.first() else { return Ok(()) };

@@ -36,10 +36,9 @@ impl Ledger for Database {
         Ok(runs.into_iter().map(|run| RunId(natural(run))).collect())
     }
 
-    async fn enter(&self, entry: &Entry) -> Result<()> {
-        let Some((whole, _)) = entry.suites.first() else { return Ok(()) };
-        let run = number(whole.run.0);
-        for names in entry.names.chunks(NAMES_MAX) {
+    async fn name_tests(&self, run: RunId, names: &[(TestIx, i64)]) -> Result<()> {
+        let run = number(run.0);
+        for names in names.chunks(NAMES_MAX) {
             let rows: Vec<_> = names.iter().map(|(test, name)| (run, test.0, name)).collect();
             let rows = serde_json::to_string(&rows).expect("numbers are valid JSON");
             let mut transaction = self.pool.begin_with(BEGIN).await?;
@@ -47,6 +46,12 @@ impl Ledger for Database {
             sqlx::query(NAMES).bind(rows).execute(&mut *transaction).await?;
             transaction.commit().await?;
         }
+        Ok(())
+    }
+
+    async fn enter(&self, entry: &Entry) -> Result<()> {
+        let Some((whole, _)) = entry.suites.first() else { return Ok(()) };
+        let run = number(whole.run.0);
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         check_leader(&mut transaction, self.epoch).await?;
         let marked = sqlx::query(MARK_ENTERED).bind(run).execute(&mut *transaction).await?;
