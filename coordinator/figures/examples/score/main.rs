@@ -112,8 +112,7 @@ fn changes_page(changes: &BTreeMap<(Grain, Method), Score>) {
         "A test's duration is that of its attempt that passed; a suite's the sum of these in runs in which all of it passed. A change"
     );
     println!(
-        "is found where a way names a run within {} of it, in the right direction, once; smaller changes than asked for are neither to be found nor wrong to find.",
-        TOLERANCE
+        "is found where a way names a run within {TOLERANCE} of it, in the right direction, once; smaller changes than asked for are neither to be found nor wrong to find."
     );
     println!(
         "The moving average compares the mean of the last 5 runs with that of the 20 before, tells a change when they differ by a factor, and"
