@@ -22,7 +22,8 @@ pub(crate) const OWNERS_OF_TEST_MAX: usize = 20;
 /// Reads and remembers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Owning {
-    blobs: Blobs,
+    /// Where specifications are; `None` where there are none.
+    blobs: Option<Blobs>,
     remembered: Arc<Mutex<VecDeque<(String, Arc<RunOwners>)>>>,
 }
 
@@ -35,7 +36,12 @@ pub(crate) struct RunOwners {
 
 impl Owning {
     pub(crate) fn new(blobs: Blobs) -> Self {
-        Self { blobs, remembered: Arc::default() }
+        Self { blobs: Some(blobs), remembered: Arc::default() }
+    }
+
+    /// Of runs without specifications: nothing is said of who owns what.
+    pub(crate) fn silent() -> Self {
+        Self { blobs: None, remembered: Arc::default() }
     }
 
     /// Of the run that has this specification.
@@ -44,7 +50,7 @@ impl Owning {
             return known;
         }
         let Some(spec) = self.spec(spec_digest).await else {
-            return Arc::new(RunOwners { owners: None, is_silent: true });
+            return Arc::new(RunOwners::silent());
         };
         // Large files take a while, and the runtime has others to serve.
         let read = tokio::task::spawn_blocking(move || RunOwners::of(&spec)).await;
@@ -63,12 +69,17 @@ impl Owning {
     }
 
     async fn spec(&self, digest: &str) -> Option<wire::RunSpec> {
-        let bytes = self.blobs.read(&Digest::parse(digest).ok()?).await.ok()?;
+        let bytes = self.blobs.as_ref()?.read(&Digest::parse(digest).ok()?).await.ok()?;
         wire::RunSpec::decode(bytes.as_slice()).ok()
     }
 }
 
 impl RunOwners {
+    /// Of a run that says nothing of them.
+    pub(crate) fn silent() -> Self {
+        Self { owners: None, is_silent: true }
+    }
+
     fn of(spec: &wire::RunSpec) -> Self {
         let is_silent = spec.asked.as_ref().is_some_and(|asked| asked.trial);
         let read = spec.owners.as_ref().and_then(|file| {

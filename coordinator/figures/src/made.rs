@@ -18,6 +18,9 @@
 //! Each run follows from the seed, its project and its commit alone: runs can be made in any order, and no history is held.
 
 mod plan;
+pub mod score;
+
+use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 use crate::dice::Dice;
@@ -33,7 +36,7 @@ pub const START_UNIX_MS: u64 = 1_767_225_600_000;
 pub const PUSH_MEAN_MS: f64 = 30.0 * 60_000.0;
 
 /// How many of each there are.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// Everything follows from it.
     pub seed: u64,
@@ -175,6 +178,12 @@ impl World {
 
     /// All runs, as they were pushed.
     pub fn runs(&self) -> impl Iterator<Item = MadeRun> {
+        self.order().into_iter().map(|(project, commit)| self.run(project, commit))
+    }
+
+    /// Project and commit of each run, as they were pushed.
+    #[must_use]
+    pub fn order(&self) -> Vec<(usize, usize)> {
         let numbered = |(project, pushes): (usize, &Vec<u64>)| {
             pushes
                 .iter()
@@ -184,7 +193,7 @@ impl World {
         };
         let mut all: Vec<_> = self.pushes.iter().enumerate().flat_map(numbered).collect();
         all.sort_unstable();
-        all.into_iter().map(|(_, project, commit)| self.run(project, commit))
+        all.into_iter().map(|(_, project, commit)| (project, commit)).collect()
     }
 
     /// When a commit was pushed.

@@ -6,9 +6,8 @@ mod changes;
 mod flakes;
 #[path = "../examples/score/history.rs"]
 mod history;
-#[path = "../examples/score/score.rs"]
-mod score;
 
+use andon_figures::made::score::Score;
 use andon_figures::made::{Model, World};
 use changes::{Grain, Method};
 use history::History;
@@ -51,7 +50,7 @@ fn where_nothing_changes_there_is_hardly_an_alarm() {
 fn flaky_tests_are_told_from_broken_ones() {
     let world = world();
     let history = History::new(&world);
-    let andon = |scores: Vec<(&'static str, score::Score)>| scores[0].1;
+    let andon = |scores: Vec<(&'static str, Score)>| scores[0].1;
     let flaky = andon(flakes::flaky(&history));
     assert!(flaky.precision() >= 0.95 && flaky.recall() >= 0.8, "{flaky:?}");
     let broken = andon(flakes::broken(&history));

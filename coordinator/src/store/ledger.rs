@@ -1,10 +1,10 @@
 //! The ledger: what runs amounted to, entered once after each run's end, and what is read for looking at.
 //!
-//! An entry is made of what the store itself holds of the run ([`Entry::of`], pure), so that entering needs no word from the driver: a
+//! An entry is made of what the store itself holds of the run ([`Entering`], pure), so that entering needs no word from the driver: a
 //! coordinator that stops in between enters the run after its restart. The run is marked in the transaction that adds its figures to
 //! its day's, so that it counts once. Figures stay when the run's tests are deleted (`retention.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use andon_core::ids::{LaneIx, Lease, RunId, TestIx, WorkerId};
 use andon_core::model::{LeaseKind, Outcome, RunEnd, RunState, Verdict};
@@ -130,6 +130,14 @@ pub struct EnteredRun {
     pub p50_ms: u64,
 }
 
+impl EnteredRun {
+    /// Its times say how long the suite takes: what was stopped halfway has the times of its first half.
+    #[must_use]
+    pub fn is_measure(&self) -> bool {
+        self.mean_us > 0 && matches!(self.ending, End::Green | End::Red)
+    }
+}
+
 /// What is entered of a run that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -143,8 +151,6 @@ pub struct Entry {
     pub rebases: Vec<(WorkerId, String, Sketch)>,
     /// What each owner's tests of it amounted to, by owner; at most [`OWNERS_MAX`].
     pub owners: Vec<(String, EnteredRun)>,
-    /// What each test is found by, and whose it is.
-    pub names: Vec<Named>,
 }
 
 /// A test of a run that is entered.
@@ -158,26 +164,51 @@ pub struct Named {
     pub owners: Option<Vec<String>>,
 }
 
-impl Entry {
-    /// Of a run that has ended and what is left of its tests. `pushed_ms`: when its commit was first asked for. `owners`: of each test,
-    /// in their order; empty where nothing is to be said of that.
+/// What a run that has ended amounts to, as its tests come: it holds figures, and none of the tests.
+#[derive(Debug)]
+pub struct Entering<'a> {
+    row: &'a RunRow,
+    suites: BTreeMap<String, Tally>,
+    /// The first by name, at most [`OWNERS_MAX`].
+    owners: BTreeMap<String, Tally>,
+    /// Workers with the drivers that they used, and their rebases.
+    drivers: BTreeMap<(WorkerId, String), Sketch>,
+}
+
+impl<'a> Entering<'a> {
+    /// Without any test yet.
     #[must_use]
-    pub fn of(row: &RunRow, tests: &[TestRow], pushed_ms: u64, owners: &[Vec<String>]) -> Self {
-        let farm = farm_of(tests);
-        let ending = ending(row);
-        let mut by_suite: BTreeMap<&str, Vec<&TestRow>> = BTreeMap::new();
-        for test in tests {
-            by_suite.entry(&test.suite).or_default().push(test);
+    pub fn of(row: &'a RunRow) -> Self {
+        Self { row, suites: BTreeMap::new(), owners: BTreeMap::new(), drivers: BTreeMap::new() }
+    }
+
+    /// One of its tests, and who owns it; nobody where nothing is to be said of that.
+    pub fn add(&mut self, test: &TestRow, owners: &[String]) {
+        add_to(&mut self.suites, &test.suite, test);
+        for owner in owners {
+            add_to(&mut self.owners, owner, test);
         }
-        let mut by_owner: BTreeMap<&str, Vec<&TestRow>> = BTreeMap::new();
-        for (test, owners) in tests.iter().zip(owners) {
-            for owner in owners {
-                by_owner.entry(owner).or_default().push(test);
+        while self.owners.len() > OWNERS_MAX {
+            self.owners.pop_last();
+        }
+        for attempt in &test.attempts {
+            let rebased = attempt.rebase_us > 0;
+            if rebased || !attempt.driver.is_empty() {
+                let place = (attempt.worker.clone(), attempt.driver.clone());
+                let sketch = self.drivers.entry(place).or_default();
+                if rebased {
+                    sketch.add(attempt.rebase_us);
+                }
             }
         }
+    }
+
+    /// All of it. `pushed_ms`: when its commit was first asked for.
+    #[must_use]
+    pub fn end(self, pushed_ms: u64) -> Entry {
+        let (row, farm, ending) = (self.row, self.farm(), ending(self.row));
         // A part of a red run is green where none of its own tests failed.
-        let entered = |suite: &str, is_part: bool, tests: &[&TestRow]| {
-            let tally = Tally::of(tests.iter().copied());
+        let entered = |suite: &str, is_part: bool, tally: Tally| {
             let ending = match ending {
                 End::Red if is_part && tally.failed == 0 => End::Green,
                 other => other,
@@ -202,32 +233,42 @@ impl Entry {
             };
             (run, tally)
         };
-        let all: Vec<&TestRow> = tests.iter().collect();
-        let mut suites = vec![entered("", false, &all)];
-        suites.extend(
-            by_suite
-                .iter()
-                .filter(|(suite, _)| !suite.is_empty())
-                .map(|(suite, of)| entered(suite, true, of)),
-        );
-        let of_owners = by_owner.into_iter().filter_map(|(owner, of)| {
-            let (run, tally) = entered("", true, &of);
-            // What was not run says nothing of its owner.
-            (tally.tests > 0).then(|| (owner.to_owned(), run))
-        });
-        let name = |(at, test): (usize, &TestRow)| Named {
-            test: test.test,
-            name: name_of(&row.header.project, &test.suite, &test.id),
-            owners: owners.get(at).filter(|_| has_own_verdict(test)).cloned(),
-        };
-        Self {
+        let mut whole = Tally::default();
+        self.suites.values().for_each(|tally| whole.merge(tally));
+        whole.runs = 1;
+        let mut suites = vec![entered("", false, whole)];
+        let named = self.suites.into_iter().filter(|(suite, _)| !suite.is_empty());
+        suites.extend(named.map(|(suite, tally)| entered(&suite, true, tally)));
+        // What was not run says nothing of its owner.
+        let ran = self.owners.into_iter().filter(|(_, tally)| tally.tests > 0);
+        let owners = ran.map(|(owner, tally)| (owner, entered("", true, tally).0)).collect();
+        let rebased = self.drivers.into_iter().filter(|(_, sketch)| sketch.count() > 0);
+        Entry {
             project: row.header.project.clone(),
             day: row.ended_ms / DAY_MS,
             suites,
-            rebases: rebases_of(tests),
-            owners: of_owners.take(OWNERS_MAX).collect(),
-            names: tests.iter().enumerate().map(name).collect(),
+            rebases: rebased.map(|((worker, driver), sketch)| (worker, driver, sketch)).collect(),
+            owners,
         }
+    }
+
+    /// The same while the same workers with the same drivers run.
+    fn farm(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (worker, driver) in self.drivers.keys().filter(|(_, driver)| !driver.is_empty()) {
+            hasher.update(&(worker.0.len() as u64).to_le_bytes());
+            hasher.update(worker.0.as_bytes());
+            hasher.update(&(driver.len() as u64).to_le_bytes());
+            hasher.update(driver.as_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
+    }
+}
+
+fn add_to(tallies: &mut BTreeMap<String, Tally>, part: &str, test: &TestRow) {
+    match tallies.get_mut(part) {
+        Some(tally) => tally.add(test),
+        None => tallies.entry(part.to_owned()).or_insert_with(Tally::of_run).add(test),
     }
 }
 
@@ -245,7 +286,7 @@ pub fn name_of(project: &str, suite: &str, id: &str) -> i64 {
 }
 
 /// It was run, and the farm let it.
-fn has_own_verdict(test: &TestRow) -> bool {
+pub(crate) fn has_own_verdict(test: &TestRow) -> bool {
     test.verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Infrastructure | Verdict::NotRun))
 }
 
@@ -259,30 +300,6 @@ fn ending(row: &RunRow) -> End {
         RunState::Ended(RunEnd::Incomplete) => End::Infrastructure,
         _ => End::Red,
     }
-}
-
-fn farm_of(tests: &[TestRow]) -> String {
-    let attempts = tests.iter().flat_map(|test| &test.attempts);
-    let known = attempts.filter(|attempt| !attempt.driver.is_empty());
-    let seen: BTreeSet<(&str, &str)> =
-        known.map(|attempt| (attempt.worker.0.as_str(), attempt.driver.as_str())).collect();
-    let mut hasher = blake3::Hasher::new();
-    for (worker, driver) in seen {
-        hasher.update(&(worker.len() as u64).to_le_bytes());
-        hasher.update(worker.as_bytes());
-        hasher.update(&(driver.len() as u64).to_le_bytes());
-        hasher.update(driver.as_bytes());
-    }
-    hasher.finalize().to_hex()[..16].to_owned()
-}
-
-fn rebases_of(tests: &[TestRow]) -> Vec<(WorkerId, String, Sketch)> {
-    let mut all: BTreeMap<(&WorkerId, &str), Sketch> = BTreeMap::new();
-    let rebased = tests.iter().flat_map(|test| &test.attempts).filter(|attempt| attempt.rebase_us > 0);
-    for attempt in rebased {
-        all.entry((&attempt.worker, &attempt.driver)).or_default().add(attempt.rebase_us);
-    }
-    all.into_iter().map(|((worker, driver), sketch)| (worker.clone(), driver.to_owned(), sketch)).collect()
 }
 
 /// How an attempt ended, in the words of the figures; `None` while it is out.
@@ -303,6 +320,8 @@ pub fn outcome_of(attempt: &AttemptRow) -> Option<andon_figures::Outcome> {
 pub trait Ledger: Send + Sync + 'static {
     /// Runs that have ended and were not entered, by number.
     async fn to_enter(&self, limit: u32) -> Result<Vec<RunId>>;
+    /// Gives tests of a run the [numbers](name_of) by which they are found over their runs, and to their owners.
+    async fn name_tests(&self, run: RunId, names: &[Named]) -> Result<()>;
     /// Enters a run; one that was entered before changes nothing.
     async fn enter(&self, entry: &Entry) -> Result<()>;
     /// When a run of this commit was first asked for.

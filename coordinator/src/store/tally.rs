@@ -40,16 +40,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Of the tests of one run.
-    pub fn of<'a>(tests: impl Iterator<Item = &'a TestRow>) -> Self {
-        let mut tally = Self { runs: 1, ..Self::default() };
-        for test in tests {
-            tally.add(test);
-        }
-        tally
+    /// Of one run, without any test yet.
+    pub(super) fn of_run() -> Self {
+        Self { runs: 1, ..Self::default() }
     }
 
-    fn add(&mut self, test: &TestRow) {
+    pub(super) fn add(&mut self, test: &TestRow) {
         match test.verdict {
             None | Some(Verdict::NotRun) => {}
             Some(Verdict::Infrastructure) => self.infrastructure += 1,

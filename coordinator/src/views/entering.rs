@@ -7,9 +7,11 @@ use andon_core::ids::RunId;
 use andon_figures::shift::{self, Cause, Point, Series, Settings};
 
 use super::Shift;
-use crate::owning::Owning;
-use crate::store::ledger::{EnteredRun, Entry, FROM_THE_NEWEST};
-use crate::store::{Store, StoreError};
+use crate::owning::{Owning, RunOwners};
+use crate::store::ledger::{
+    EnteredRun, Entering, Entry, FROM_THE_NEWEST, Named, TestFilter, has_own_verdict, name_of,
+};
+use crate::store::{RunRow, Store, StoreError};
 
 /// Between two looks; a run's figures are there so long after its end, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -17,8 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Runs of one look.
 const RUNS_MAX: u32 = 20;
+/// Tests that are read at a time.
+const TESTS_MAX: u32 = 500;
 /// Points of a suite's series.
-const POINTS_MAX: u32 = 300;
+pub const POINTS_MAX: u32 = 300;
 /// Suites of a project that are compared with each other.
 const SUITES_MAX: usize = 50;
 
@@ -48,20 +52,37 @@ pub(crate) async fn step(store: &dyn Store, owning: &Owning) -> Result<usize, St
 
 async fn enter(store: &dyn Store, owning: &Owning, run: RunId) -> Result<(), StoreError> {
     let Some(row) = store.run(run).await? else { return Ok(()) };
-    let tests = store.tests(run).await?;
-    let pushed_ms = store.pushed_ms(&row.header.project, &row.header.commit).await?.unwrap_or(row.created_ms);
     let owners = owning.of(&row.header.spec_digest).await;
-    let owners = match owners.is_silent() {
-        true => Vec::new(),
-        false => owners.of_tests(tests.iter().map(|test| test.id.as_str())),
-    };
-    let entry = Entry::of(&row, &tests, pushed_ms, &owners);
-    drop(tests);
+    let entry = amount(store, &row, &owners).await?;
     store.enter(&entry).await?;
     if !row.header.git_ref.is_empty() {
         judge(store, &entry, &row.header.git_ref).await?;
     }
     Ok(())
+}
+
+/// What a run amounts to, read a page of tests at a time however many it has. Each test is given the name by which it is found, and to
+/// its owners.
+pub(crate) async fn amount(store: &dyn Store, row: &RunRow, owners: &RunOwners) -> Result<Entry, StoreError> {
+    let project = &row.header.project;
+    let pushed_ms = store.pushed_ms(project, &row.header.commit).await?.unwrap_or(row.created_ms);
+    let mut entering = Entering::of(row);
+    let mut filter = TestFilter { limit: TESTS_MAX, ..TestFilter::default() };
+    loop {
+        let tests = store.tests_of(row.run, &filter).await?;
+        let mut names = Vec::with_capacity(tests.len());
+        for (test, of) in tests.iter().zip(owners.of_tests(tests.iter().map(|test| test.id.as_str()))) {
+            entering.add(test, &of);
+            let is_told = has_own_verdict(test) && !owners.is_silent();
+            let name = name_of(project, &test.suite, &test.id);
+            names.push(Named { test: test.test, name, owners: is_told.then_some(of) });
+        }
+        store.name_tests(row.run, &names).await?;
+        filter.after = tests.last().map(|last| last.test);
+        if tests.len() < TESTS_MAX as usize {
+            return Ok(entering.end(pushed_ms));
+        }
+    }
 }
 
 /// Which commits made suites of this line slower or faster, judged anew for the suites that ran.
@@ -70,7 +91,7 @@ async fn judge(store: &dyn Store, entry: &Entry, git_ref: &str) -> Result<(), St
     for (run, _) in entry.suites.iter().filter(|(run, _)| !run.suite.is_empty()).take(SUITES_MAX) {
         let mut line =
             store.entered(&entry.project, &run.suite, Some(git_ref), FROM_THE_NEWEST, POINTS_MAX).await?;
-        line.retain(|run| run.mean_us > 0);
+        line.retain(EnteredRun::is_measure);
         line.reverse();
         lines.push((run.suite.clone(), line));
     }

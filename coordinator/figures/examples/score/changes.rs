@@ -1,17 +1,11 @@
 //! Change points against the truth.
 
 use andon_figures::Outcome;
+use andon_figures::made::score::{Found, Jump, Score, compare, jumps, moving_average};
 use andon_figures::made::{MadeRun, TestAt};
 use andon_figures::shift::{Cause, Point, Series, Settings, attribute, shifts};
 
 use crate::history::History;
-use crate::score::Score;
-
-/// A change is found within so many runs of it.
-pub(crate) const TOLERANCE: usize = 5;
-
-/// A jump of the true level that is smaller is nothing at all.
-const JUMP_MIN: f64 = 1.005;
 
 /// Series of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,22 +46,6 @@ pub(crate) struct Told {
     pub(crate) series: u64,
     /// Of each change that Andon found: what it was, and what Andon said.
     pub(crate) causes: Vec<(Cause, Cause)>,
-}
-
-/// A place in a series, and whether it became slower.
-#[derive(Debug, Clone, Copy)]
-struct Found {
-    index: usize,
-    is_slower: bool,
-}
-
-/// A true change.
-struct Jump {
-    index: usize,
-    is_slower: bool,
-    /// It is large enough to be asked for.
-    is_due: bool,
-    cause: Cause,
 }
 
 /// A series with its truth.
@@ -155,7 +133,7 @@ fn series_of<'a>(
         farm: &run.farm,
     };
     let commits: Vec<usize> = measured.iter().map(|(run, _)| run.commit).collect();
-    let jumps = (1..commits.len()).filter_map(|index| jump(history, tests, &commits, index)).collect();
+    let jumps = jumps(history.world, tests, &commits);
     Scored { series: Series { project, name, points: measured.iter().map(point).collect() }, jumps }
 }
 
@@ -168,20 +146,6 @@ fn duration_of(run: &MadeRun, tests: &[TestAt]) -> Option<u64> {
     tests.iter().map(|test| passed(test).map(|attempt| attempt.duration_us)).sum()
 }
 
-fn jump(history: &History<'_>, tests: &[TestAt], commits: &[usize], index: usize) -> Option<Jump> {
-    let level = |commit: usize| tests.iter().map(|at| history.world.level_us(*at, commit)).sum::<f64>();
-    let (before, after) = (level(commits[index - 1]), level(commits[index]));
-    let ratio = (after / before).max(before / after);
-    let settings = Settings::default();
-    let is_due = ratio >= settings.ratio_min && (after - before).abs() >= settings.difference_min_us as f64;
-    let mut causes: Vec<Cause> =
-        tests.iter().flat_map(|at| history.world.causes(*at, commits[index - 1], commits[index])).collect();
-    causes.sort_unstable();
-    causes.dedup();
-    let cause = if causes.len() == 1 { causes[0] } else { Cause::Unclear };
-    (ratio >= JUMP_MIN).then_some(Jump { index, is_slower: after > before, is_due, cause })
-}
-
 fn andon<'a>(one: &'a Scored<'a>, all: &'a [Series<'a>], causes: &mut Vec<(Cause, Cause)>) -> Vec<Found> {
     let shifts = shifts(&one.series.points, &Settings::default());
     let found: Vec<Found> =
@@ -192,52 +156,4 @@ fn andon<'a>(one: &'a Scored<'a>, all: &'a [Series<'a>], causes: &mut Vec<(Cause
         causes.push((one.jumps[jump].cause, told.cause));
     }
     found
-}
-
-/// The mean of the last 5 beside that of the 20 before.
-fn moving_average(points: &[Point<'_>], threshold: f64) -> Vec<Found> {
-    const SHORT: usize = 5;
-    const LONG: usize = 20;
-    let mean = |part: &[Point<'_>]| {
-        part.iter().map(|point| point.duration_us as f64).sum::<f64>() / part.len() as f64
-    };
-    let (mut found, mut is_armed) = (Vec::new(), true);
-    for end in LONG + SHORT..=points.len() {
-        let start = end - SHORT;
-        let ratio = mean(&points[start..end]) / mean(&points[start - LONG..start]);
-        let has_changed = ratio.max(1.0 / ratio) >= 1.0 + threshold;
-        if has_changed && is_armed {
-            found.push(Found { index: start, is_slower: ratio > 1.0 });
-        }
-        is_armed = !has_changed;
-    }
-    found
-}
-
-/// Pairs what was found with what there was, nearest first, each once. Answers with the score, and with the pairs that were due.
-fn compare(found: &[Found], jumps: &[Jump]) -> (Score, Vec<(usize, usize)>) {
-    let mut near = Vec::new();
-    for (place, told) in found.iter().enumerate() {
-        for (jump, truth) in jumps.iter().enumerate() {
-            let distance = told.index.abs_diff(truth.index);
-            if distance <= TOLERANCE && told.is_slower == truth.is_slower {
-                near.push((!truth.is_due, distance, place, jump));
-            }
-        }
-    }
-    near.sort_unstable();
-    let (mut places, mut taken) = (vec![false; found.len()], vec![false; jumps.len()]);
-    let mut pairs = Vec::new();
-    for (is_small, _, place, jump) in near {
-        if !places[place] && !taken[jump] {
-            (places[place], taken[jump]) = (true, true);
-            if !is_small {
-                pairs.push((place, jump));
-            }
-        }
-    }
-    let wrong = places.iter().filter(|is_paired| !**is_paired).count() as u64;
-    let due = jumps.iter().filter(|jump| jump.is_due).count();
-    let score = Score { right: pairs.len() as u64, wrong, missed: (due - pairs.len()) as u64 };
-    (score, pairs)
 }

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 
 use andon_figures::Outcome;
 use andon_figures::flake::{Attempt, Judgement, Standing, judge};
+use andon_figures::made::score::{Score, is_flaky_by_average};
 use andon_figures::made::{MadeAttempt, MadeRun, TestAt};
 
 use crate::history::{History, has_failed};
-use crate::score::Score;
-
-/// So many runs a window of the plain way has.
-const WINDOW: usize = 20;
 
 /// A test in one run: its attempts there.
 type Row<'a> = (&'a MadeRun, Vec<&'a MadeAttempt>);
@@ -45,29 +42,16 @@ fn has_lost((_, attempts): &Row<'_>) -> bool {
         && !attempts.iter().any(|attempt| attempt.outcome == Outcome::Passed)
 }
 
-fn count(score: &mut Score, is_told: bool, is_true: bool) {
-    match (is_told, is_true) {
-        (true, true) => score.right += 1,
-        (true, false) => score.wrong += 1,
-        (false, true) => score.missed += 1,
-        (false, false) => {}
-    }
-}
-
 pub(crate) fn flaky(history: &History<'_>) -> Vec<(&'static str, Score)> {
     let (mut andon, mut plain) = (Score::default(), Score::default());
     for (at, runs) in tests(history) {
         let has_flaked = runs.iter().any(|(run, attempts)| {
             !history.is_broken(at, run.commit) && attempts.iter().any(|attempt| has_failed(attempt))
         });
-        count(&mut andon, judged(&runs).first_seen.is_some(), has_flaked);
+        andon.count(judged(&runs).first_seen.is_some(), has_flaked);
         let first_failed: Vec<bool> =
             runs.iter().filter_map(|(_, attempts)| attempts.first().map(|at| has_failed(at))).collect();
-        let is_told = first_failed.windows(WINDOW).any(|window| {
-            let share = window.iter().filter(|failed| **failed).count() as f64 / WINDOW as f64;
-            (0.05..=0.6).contains(&share)
-        });
-        count(&mut plain, is_told, has_flaked);
+        plain.count(is_flaky_by_average(&first_failed), has_flaked);
     }
     vec![("**Andon**", andon), ("moving average of failures", plain)]
 }
@@ -78,9 +62,9 @@ pub(crate) fn broken(history: &History<'_>) -> Vec<(&'static str, Score)> {
         for (place, row) in runs.iter().enumerate().filter(|(_, row)| has_lost(row)) {
             let is_true = history.is_broken(at, row.0.commit);
             let is_told = matches!(judged(&runs[..=place]).standing, Standing::Broken { .. });
-            count(&mut andon, is_told, is_true);
-            count(&mut plain, true, is_true);
-            count(&mut twice, place > 0 && has_lost(&runs[place - 1]), is_true);
+            andon.count(is_told, is_true);
+            plain.count(true, is_true);
+            twice.count(place > 0 && has_lost(&runs[place - 1]), is_true);
         }
     }
     vec![("**Andon**", andon), ("every failure is broken", plain), ("failed twice in a row is broken", twice)]

@@ -11,16 +11,15 @@
 mod changes;
 mod flakes;
 mod history;
-mod score;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use andon_figures::made::score::{Score, TOLERANCE};
 use andon_figures::made::{Model, World};
 use andon_figures::shift::{Cause, POINTS_MAX, SEGMENT_MIN, Settings};
 use changes::{Grain, Method};
 use history::History;
-use score::Score;
 
 /// Worlds are made from these. None of them was looked at while thresholds were chosen: those were chosen on seeds from 101 on.
 const SEEDS: RangeInclusive<u64> = 1..=5;
@@ -113,8 +112,7 @@ fn changes_page(changes: &BTreeMap<(Grain, Method), Score>) {
         "A test's duration is that of its attempt that passed; a suite's the sum of these in runs in which all of it passed. A change"
     );
     println!(
-        "is found where a way names a run within {} of it, in the right direction, once; smaller changes than asked for are neither to be found nor wrong to find.",
-        changes::TOLERANCE
+        "is found where a way names a run within {TOLERANCE} of it, in the right direction, once; smaller changes than asked for are neither to be found nor wrong to find."
     );
     println!(
         "The moving average compares the mean of the last 5 runs with that of the 20 before, tells a change when they differ by a factor, and"

@@ -3,17 +3,16 @@
 use andon_figures::flow::End;
 
 use super::*;
-use crate::blobs::Blobs;
-use crate::owning::Owning;
-use crate::store::ledger::{DAY_MS, Entry, FROM_THE_NEWEST, RunsOf, TestFilter};
+use crate::owning::{Owning, RunOwners};
+use crate::store::ledger::{
+    DAY_MS, Entering, FROM_THE_NEWEST, Named, RunsOf, TestFilter, has_own_verdict, name_of,
+};
 use crate::store::owned::OwnedWhich;
 use crate::views::entering;
 
 /// Enters what waits for it; no specification is there, so that nobody owns anything.
 async fn enter(store: &dyn Store) -> usize {
-    let folder = tempfile::tempdir().unwrap();
-    let owning = Owning::new(Blobs::open(folder.path().join("blobs")).unwrap());
-    entering::step(store, &owning).await.unwrap()
+    entering::step(store, &Owning::silent()).await.unwrap()
 }
 
 const MAIN: &str = "refs/heads/main";
@@ -75,10 +74,10 @@ async fn a_run_is_entered_once_and_its_figures_outlive_its_tests() {
         store.apply(&whole(1, "c1", false)).await.unwrap();
         store.apply(&whole(2, "c1", true)).await.unwrap();
         assert_eq!(store.to_enter(10).await.unwrap(), [RunId(1), RunId(2)]);
-        let (row, tests) = (store.run(RUN).await.unwrap().unwrap(), store.tests(RUN).await.unwrap());
+        let row = store.run(RUN).await.unwrap().unwrap();
         let pushed_ms = store.pushed_ms("shop", "c1").await.unwrap();
         assert_eq!(pushed_ms, Some(1_000));
-        let entry = Entry::of(&row, &tests, pushed_ms.unwrap(), &[]);
+        let entry = entering::amount(store, &row, &RunOwners::silent()).await.unwrap();
         store.enter(&entry).await.unwrap();
         store.enter(&entry).await.unwrap();
         assert_eq!(store.to_enter(10).await.unwrap(), [RunId(2)]);
@@ -250,10 +249,18 @@ async fn change_points_are_what_was_put_last() {
 async fn enter_owned(store: &dyn Store, run: u64, owners: [&[&str]; 2]) {
     let (row, tests) =
         (store.run(RunId(run)).await.unwrap().unwrap(), store.tests(RunId(run)).await.unwrap());
-    let owners = owners.map(|of| of.iter().map(|owner| (*owner).to_owned()).collect::<Vec<_>>());
-    let entry = Entry::of(&row, &tests, run * 1_000, &owners);
-    store.enter(&entry).await.unwrap();
-    store.enter(&entry).await.unwrap();
+    let (mut entering, mut names) = (Entering::of(&row), Vec::new());
+    for (test, owners) in tests.iter().zip(owners) {
+        let owners: Vec<_> = owners.iter().map(|owner| (*owner).to_owned()).collect();
+        entering.add(test, &owners);
+        let name = name_of("shop", &test.suite, &test.id);
+        names.push(Named { test: test.test, name, owners: has_own_verdict(test).then_some(owners) });
+    }
+    let entry = entering.end(run * 1_000);
+    for _ in 0..2 {
+        store.name_tests(RunId(run), &names).await.unwrap();
+        store.enter(&entry).await.unwrap();
+    }
 }
 
 #[tokio::test]

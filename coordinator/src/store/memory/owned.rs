@@ -7,7 +7,7 @@ use andon_core::model::Verdict;
 use async_trait::async_trait;
 
 use super::super::Result;
-use super::super::ledger::{EnteredRun, Entry};
+use super::super::ledger::{EnteredRun, Entry, Named};
 use super::super::owned::{Owned, OwnedTest, OwnedWhich, OwnerSums};
 use super::ledger::many;
 use super::{Memory, State};
@@ -33,18 +33,22 @@ impl State {
             let of = (entry.project.clone(), owner.clone(), run);
             self.owners.runs.insert(of, entered.clone());
         }
+    }
+
+    pub(super) fn own_tests(&mut self, run: RunId, names: &[Named]) {
         let Some(stored) = self.runs.get(&run) else { return };
-        for named in &entry.names {
+        let project = &stored.row.header.project;
+        for named in names {
             let (Some(owners), Some(test)) = (&named.owners, stored.tests.get(&named.test)) else { continue };
             let tests = &mut self.owners.tests;
             if tests.iter().any(|((.., name), known)| *name == named.name && known.run > run) {
                 continue;
             }
             tests.retain(|(.., name), _| *name != named.name);
-            let history = self.history.get(&(entry.project.clone(), test.suite.clone()));
+            let history = self.history.get(&(project.clone(), test.suite.clone()));
             let past = history.and_then(|of| of.get(&test.id)).map(|(past, _)| *past).unwrap_or_default();
             for owner in owners {
-                let of = (entry.project.clone(), owner.clone(), named.name);
+                let of = (project.clone(), owner.clone(), named.name);
                 let owned = OwnedTest {
                     suite: test.suite.clone(),
                     id: test.id.clone(),

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::super::super::ledger::{
-    EnteredRun, Entry, LaneSums, Ledger, PROJECTS_MAX, PastTest, RunsOf, Tally, TestFilter, name_of,
+    EnteredRun, Entry, LaneSums, Ledger, Named, PROJECTS_MAX, PastTest, RunsOf, Tally, TestFilter, name_of,
 };
 use super::super::super::tally::sketch_of;
 use super::super::super::{AttemptRow, Counts, Result, RunRow, TestRow, codes};
@@ -36,18 +36,22 @@ impl Ledger for Database {
         Ok(runs.into_iter().map(|run| RunId(natural(run))).collect())
     }
 
-    async fn enter(&self, entry: &Entry) -> Result<()> {
-        let Some((whole, _)) = entry.suites.first() else { return Ok(()) };
-        let run = number(whole.run.0);
-        for names in entry.names.chunks(NAMES_MAX) {
-            let rows: Vec<_> = names.iter().map(|named| (run, named.test.0, named.name)).collect();
+    async fn name_tests(&self, run: RunId, names: &[Named]) -> Result<()> {
+        for names in names.chunks(NAMES_MAX) {
+            let rows: Vec<_> = names.iter().map(|named| (number(run.0), named.test.0, named.name)).collect();
             let rows = serde_json::to_string(&rows).expect("numbers are valid JSON");
             let mut transaction = self.pool.begin_with(BEGIN).await?;
             check_leader(&mut transaction, self.epoch).await?;
             sqlx::query(NAMES).bind(rows).execute(&mut *transaction).await?;
-            owned::own(&mut transaction, whole.run, names).await?;
+            owned::own(&mut transaction, run, names).await?;
             transaction.commit().await?;
         }
+        Ok(())
+    }
+
+    async fn enter(&self, entry: &Entry) -> Result<()> {
+        let Some((whole, _)) = entry.suites.first() else { return Ok(()) };
+        let run = number(whole.run.0);
         let mut transaction = self.pool.begin_with(BEGIN).await?;
         check_leader(&mut transaction, self.epoch).await?;
         let marked = sqlx::query(MARK_ENTERED).bind(run).execute(&mut *transaction).await?;
