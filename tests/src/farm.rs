@@ -27,6 +27,13 @@ impl Farm {
         Self::up_with_store(workers, lanes, more, None)
     }
 
+    /// None that is up yet: one that is started there by other means is taken down with this value.
+    #[must_use]
+    pub fn none_yet(state: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { state: state.to_owned(), _folder: folder, _turn: turn() }
+    }
+
     /// The same with its runs in a PostgreSQL database.
     #[must_use]
     pub fn up_with_store(workers: u32, lanes: u32, more: &[&str], store: Option<&str>) -> Self {

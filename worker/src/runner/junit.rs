@@ -13,25 +13,32 @@ use quick_xml::events::{BytesStart, Event};
 use thiserror::Error;
 
 /// Largest file, in bytes.
-pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 64;
 /// Most cases.
-pub(crate) const CASES_MAX: usize = 400_000;
+pub const CASES_MAX: usize = 400_000;
 /// Longest text kept of one element, in bytes; the rest is dropped.
 const TEXT_BYTES_MAX: usize = 128 * 1024;
 /// Longest attribute kept, in bytes.
 const ATTRIBUTE_BYTES_MAX: usize = 16 * 1024;
+/// What cases may take from the suites around them, in bytes: each of them has their names, which stand in the file once.
+const INHERITED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The file cannot be used.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
-pub(crate) enum JunitRefused {
+pub enum JunitRefused {
     /// It is too deep.
     #[error("the JUnit file nests deeper than {DEPTH_MAX} elements")]
     TooDeep,
     /// It has too many cases.
     #[error("the JUnit file has more than {CASES_MAX} cases")]
     TooMany,
+    /// It has long names of suites for many cases.
+    #[error(
+        "the JUnit file's cases take more than {INHERITED_BYTES_MAX} bytes of names and files from their suites"
+    )]
+    TooMuch,
     /// It declares a document type, which only an attack does.
     #[error("the JUnit file has a DOCTYPE, which is refused")]
     Doctype,
@@ -42,7 +49,7 @@ pub(crate) enum JunitRefused {
 
 /// How a case ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum CaseOutcome {
+pub enum CaseOutcome {
     /// Nothing else was said.
     Passed,
     /// `<skipped>`.
@@ -53,7 +60,7 @@ pub(crate) enum CaseOutcome {
 
 /// One `<testcase>`.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Case {
+pub struct Case {
     /// `name`.
     pub name: String,
     /// `classname`.
@@ -74,7 +81,7 @@ pub(crate) struct Case {
 
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Report {
+pub struct Report {
     /// In the file's order.
     pub cases: Vec<Case>,
     /// The file is broken after the last case.
@@ -82,7 +89,7 @@ pub(crate) struct Report {
 }
 
 /// Reads a whole file's bytes.
-pub(crate) fn read(bytes: &[u8]) -> Result<Report, JunitRefused> {
+pub fn read(bytes: &[u8]) -> Result<Report, JunitRefused> {
     let text = encoding::decode(bytes);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let mut reader = Reader::from_str(text);
@@ -133,6 +140,8 @@ struct Walk {
     path: Vec<Element>,
     /// Name and file of the suites around.
     suites: Vec<(String, String)>,
+    /// What the cases so far have of it, in bytes.
+    inherited: usize,
     case: Option<Case>,
     /// `status` of the case, which some tools write beside the elements and some instead of them.
     status: String,
@@ -190,7 +199,8 @@ impl Walk {
         match element {
             Element::Suite => self.suites.push((attribute(start, "name"), attribute(start, "file"))),
             Element::Case => {
-                self.case = Some(self.new_case(start));
+                let case = self.new_case(start)?;
+                self.case = Some(case);
                 self.status = attribute(start, "status").to_ascii_lowercase();
             }
             Element::Fault => {
@@ -219,19 +229,30 @@ impl Walk {
         Ok(())
     }
 
-    fn new_case(&self, start: &BytesStart<'_>) -> Case {
-        let (suite, suite_file) = self.suites.last().cloned().unwrap_or_default();
-        let file = attribute(start, "file");
-        Case {
+    fn new_case(&mut self, start: &BytesStart<'_>) -> Result<Case, JunitRefused> {
+        let mut file = attribute(start, "file");
+        let mut suite = String::new();
+        if let Some((name, around)) = self.suites.last() {
+            let more = name.len() + if file.is_empty() { around.len() } else { 0 };
+            self.inherited += more;
+            if self.inherited > INHERITED_BYTES_MAX {
+                return Err(JunitRefused::TooMuch);
+            }
+            suite.clone_from(name);
+            if file.is_empty() {
+                file.clone_from(around);
+            }
+        }
+        Ok(Case {
             name: attribute(start, "name"),
             classname: attribute(start, "classname"),
-            file: if file.is_empty() { suite_file } else { file },
+            file,
             suite,
             ms: milliseconds(&attribute(start, "time")),
             outcome: CaseOutcome::Passed,
             message: String::new(),
             log: String::new(),
-        }
+        })
     }
 
     fn close(&mut self) -> Result<(), JunitRefused> {
@@ -455,6 +476,10 @@ mod tests {
         assert!(cases(&long)[0].log.len() <= TEXT_BYTES_MAX + 64);
         let many = format!("<testsuite>{}</testsuite>", "<testcase/>".repeat(CASES_MAX + 1));
         assert_eq!(read(many.as_bytes()), Err(JunitRefused::TooMany));
+        // Each case has the name: a file of 64 MiB would become one of 13 GB.
+        let named =
+            format!("<testsuite name='{}'>{}</testsuite>", "n".repeat(1 << 14), "<testcase/>".repeat(2049));
+        assert_eq!(read(named.as_bytes()), Err(JunitRefused::TooMuch));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod drive;
 mod each;
 mod event;
 mod ids;
-mod junit;
+pub mod junit;
 mod lines_of_ids;
 mod live;
 mod matching;
