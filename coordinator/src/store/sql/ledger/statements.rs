@@ -52,9 +52,11 @@ pub(super) const ATTEMPTS: &str = "
     JOIN tests ON tests.run = attempts.run AND tests.test = attempts.test
     WHERE attempts.run = $1 ORDER BY attempts.attempt LIMIT $2";
 
+/// By way of the index that holds a test's attempts: asked for all columns at once, SQLite reads all attempts of the run for each test.
 pub(super) const ATTEMPTS_OF_TESTS: &str = "
     SELECT attempts.* FROM json_each($1) AS v
-    JOIN attempts ON attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.test = CAST(v.value->>1 AS BIGINT)
+    JOIN attempts AS found ON found.run = CAST(v.value->>0 AS BIGINT) AND found.test = CAST(v.value->>1 AS BIGINT)
+    JOIN attempts ON attempts.run = found.run AND attempts.attempt = found.attempt
     ORDER BY attempts.run, attempts.test, attempts.attempt";
 
 pub(super) const TESTS: &str = "
