@@ -1,7 +1,7 @@
 //! Rewinds a real MySQL again and again, every byte compared now and then, and prints what each step took.
 //!
 //! ```text
-//! rewind_mysql CONTAINER LIVE KEPT ROUNDS
+//! rewind_mysql CONTAINER LIVE KEPT ROUNDS [COMPARED_EVERY]
 //! ```
 //!
 //! `CONTAINER` runs mysqld as its first process with its data in the folder `LIVE` of this machine and native AIO off; `KEPT` is an empty folder on the same
@@ -16,7 +16,7 @@ use andon_rewind::{Baseline, Check, Names, Step, Target, Tree, Unlike, available
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Every so many rounds all bytes are compared.
+/// Every so many rounds all bytes are compared, where nothing else is said.
 const COMPARED_EVERY: usize = 10;
 /// Questions before the baseline: threads are made, caches are filled.
 const WARM: usize = 5;
@@ -75,9 +75,10 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 
 fn main() -> Outcome<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [container, live, kept, rounds] = &arguments[..] else {
-        return Err("rewind_mysql CONTAINER LIVE KEPT ROUNDS".into());
+    let [container, live, kept, rounds, every @ ..] = &arguments[..] else {
+        return Err("rewind_mysql CONTAINER LIVE KEPT ROUNDS [COMPARED_EVERY]".into());
     };
+    let every = every.first().map_or(Ok(COMPARED_EVERY), |every| every.parse())?;
     println!("{:?}", available()?);
     let server = Server(container.clone());
     server.ask(SEED)?;
@@ -93,7 +94,7 @@ fn main() -> Outcome<()> {
     let (mut all, mut first) = (Vec::new(), Vec::new());
     for round in 0..rounds.parse()? {
         server.ask(TESTS[round % TESTS.len()])?;
-        let compared = round % COMPARED_EVERY == 0;
+        let compared = round % every == 0;
         let check = if compared { Check::Bytes } else { Check::Identity };
         let rewound = baseline.rewind(check, Unlike::Kill)?;
         let asked = Instant::now();
@@ -114,9 +115,17 @@ fn main() -> Outcome<()> {
     }
     for (step, mut took) in steps {
         took.sort_unstable();
-        println!("{step}: p50 {:?} p99 {:?}", percentile(&took, 50), percentile(&took, 99));
+        println!("{step}: min {:?} p50 {:?} p99 {:?}", took[0], percentile(&took, 50), percentile(&took, 99));
     }
     all.sort_unstable();
-    println!("total: p50 {:?} p99 {:?} of {}", percentile(&all, 50), percentile(&all, 99), all.len());
+    println!(
+        "total: min {:?} p50 {:?} p99 {:?} of {}",
+        all[0],
+        percentile(&all, 50),
+        percentile(&all, 99),
+        all.len()
+    );
+    first.sort_unstable();
+    println!("a client beside it, and the first answers: p50 {:?}", percentile(&first, 50));
     Ok(())
 }

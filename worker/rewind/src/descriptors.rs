@@ -151,7 +151,8 @@ impl Descriptors {
         for number in numbers {
             match Descriptor::take(pid, handle, number, known)? {
                 Ok(descriptor) => drop(all.insert(number, descriptor)),
-                Err(what) => obstacles.push(Obstacle::Descriptor { pid, number, what }),
+                Err(Why::Never(what)) => obstacles.push(Obstacle::Descriptor { pid, number, what }),
+                Err(Why::Now(what)) => obstacles.push(Obstacle::Unread { pid, number, what }),
             }
         }
         Ok(Self { pid, all })
@@ -219,14 +220,14 @@ impl Descriptors {
 }
 
 impl Descriptor {
-    fn take(pid: Pid, handle: &OwnedFd, number: u32, known: &Known<'_>) -> io::Result<Result<Self, String>> {
+    fn take(pid: Pid, handle: &OwnedFd, number: u32, known: &Known<'_>) -> io::Result<Result<Self, Why>> {
         let name = fs::read_link(format!("/proc/{pid}/fd/{number}"))?;
         let name = name.to_string_lossy().into_owned();
         let held = kernel::copy_descriptor(handle.as_fd(), number)?;
         let info = info(pid, number)?;
         let kind = match kind(&held, &name, &info, known)? {
             Ok(kind) => kind,
-            Err(what) => return Ok(Err(what)),
+            Err(why) => return Ok(Err(why)),
         };
         let place = match kind {
             Kind::File | Kind::Mapped | Kind::Loose { .. } => Some(rustix::fs::tell(&held)?),
@@ -346,8 +347,32 @@ fn streams(held: &OwnedFd) -> io::Result<bool> {
     Ok(sockopt::socket_type(held)? != rustix::net::SocketType::DGRAM)
 }
 
+/// Why a descriptor cannot be put back.
+#[derive(Debug, PartialEq, Eq)]
+enum Why {
+    /// Because of what it is.
+    Never(String),
+    /// Because of what waits in it.
+    Now(&'static str),
+}
+
 /// What it is; or why it cannot be put back.
-fn kind(held: &OwnedFd, name: &str, info: &str, known: &Known<'_>) -> io::Result<Result<Kind, String>> {
+fn kind(held: &OwnedFd, name: &str, info: &str, known: &Known<'_>) -> io::Result<Result<Kind, Why>> {
+    let kind = lasting_kind(held, name, info, known)?.map_err(Why::Never);
+    Ok(match kind {
+        Ok(Kind::Socket) if rustix::io::ioctl_fionread(held).unwrap_or(0) > 0 => {
+            Err(Why::Now("a socket with bytes in it"))
+        }
+        kind => kind,
+    })
+}
+
+fn lasting_kind(
+    held: &OwnedFd,
+    name: &str,
+    info: &str,
+    known: &Known<'_>,
+) -> io::Result<Result<Kind, String>> {
     if let Some(anonymous) = name.strip_prefix("anon_inode:") {
         return Ok(match anonymous.trim_matches(['[', ']']) {
             "eventfd" => {
@@ -360,7 +385,6 @@ fn kind(held: &OwnedFd, name: &str, info: &str, known: &Known<'_>) -> io::Result
             other => Err(other.to_owned()),
         });
     }
-    let waiting = || rustix::io::ioctl_fionread(held).unwrap_or(0) > 0;
     let status = rustix::fs::fstat(held)?;
     Ok(match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile if status.st_nlink == 0 && known.segments.has(status.st_dev, status.st_ino) => {
@@ -382,7 +406,6 @@ fn kind(held: &OwnedFd, name: &str, info: &str, known: &Known<'_>) -> io::Result
                 .ok_or("a pipe whose bytes cannot be looked at".to_owned())
         }
         FileType::Socket if sockopt::socket_acceptconn(held)? => Ok(Kind::Listener),
-        FileType::Socket if waiting() => Err("a socket with bytes in it".to_owned()),
         FileType::Socket => Ok(Kind::Socket),
         _ => Err(format!("of a kind that is not known: {name}")),
     })

@@ -28,14 +28,14 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether it may be otherwise in a moment: something was just ending, or a signal was under way.
+    /// Whether it may be otherwise in a moment: something was just ending, a signal or a word to a server was under way, a name was gone before it was
+    /// looked at (who is not rewound, as a health check, stands not still).
     pub fn passes(&self) -> bool {
         match self {
-            Self::Unfreezable(cause) => matches!(cause, Unfreezable::Ended(_)),
-            Self::Obstacles(obstacles) => {
-                obstacles.iter().all(|obstacle| matches!(obstacle, Obstacle::PendingSignal { .. }))
-            }
-            Self::Unreadable(_) | Self::Killed(_) => false,
+            Self::Unfreezable(cause) => matches!(cause, Unfreezable::Ended(_) | Unfreezable::Stuck(_)),
+            Self::Obstacles(obstacles) => obstacles.iter().all(Obstacle::passes),
+            Self::Unreadable(_) => true,
+            Self::Killed(_) => false,
         }
     }
 }

@@ -135,6 +135,12 @@ impl Work {
     pub(crate) fn touch(&mut self, inodes: &BTreeSet<u64>) {
         self.touched.extend(inodes);
     }
+
+    /// For tests that want to be told: one file keeps what was written to it.
+    pub(crate) fn leave_a_file(&mut self) {
+        let left = self.rewrite.pop();
+        self.touched.retain(|inode| Some(*inode) != left);
+    }
 }
 
 impl Files {
@@ -576,6 +582,25 @@ mod tests {
         files.hold(&BTreeSet::from([fs::metadata(live("redo")).unwrap().ino()]));
         fs::remove_file(live("redo")).unwrap();
         assert_eq!(told(&files), "redo");
+    }
+
+    #[test]
+    fn attributes_that_are_new_are_a_difference() {
+        // Not all file systems in memory have them.
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let tree = tree(folder.path());
+        let files = Files::take(&tree).unwrap();
+        for path in ["redo", "shop"] {
+            let marked = tree.live.join(path);
+            rustix::fs::setxattr(&marked, "user.vandal", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+            let mut differences = Vec::new();
+            files.compare(&mut differences).unwrap();
+            let [Difference::File { path: found, what }] = &differences[..] else {
+                panic!("{differences:?}")
+            };
+            assert_eq!((found, what.as_str()), (&marked.display().to_string(), "has other attributes"));
+            rustix::fs::removexattr(&marked, "user.vandal").unwrap();
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 
 use crate::trace::{self, Pid, STOP_LIMIT, Stop};
+use crate::urgent::Hurried;
 
 /// The most threads of all processes together; more are refused.
 pub(crate) const THREADS_MAX: usize = 16_384;
@@ -118,7 +119,8 @@ impl Frozen {
         let mut wrong = None;
         for &tid in tids {
             match trace::seize(tid).and_then(|()| trace::interrupt(tid)) {
-                Ok(()) => asked.push(tid),
+                // It is about to stop, and has to run for that.
+                Ok(()) => asked.push((tid, Hurried::hurry(tid))),
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 // A thread that has ended and is still listed answers EPERM: only the first thread lingers so.
                 Err(_) if zombie(pid, tid) && tid == pid => drop(self.ended.insert(pid)),
@@ -134,8 +136,13 @@ impl Frozen {
         }
         let mut news = false;
         // Those that were asked are waited for even if one went wrong: only a thread that stands still can be let go of.
-        for tid in asked {
-            match wait_interrupted(tid) {
+        for (tid, hurried) in asked {
+            let stopped = wait_interrupted(tid);
+            let calmed = hurried.map_or(Ok(()), Hurried::calm);
+            match stopped.and_then(|stopped| match calmed {
+                Ok(()) => Ok(stopped),
+                Err(source) => Err(Unfreezable::Untraceable { tid, source }),
+            }) {
                 Ok(true) => news |= self.processes.entry(pid).or_default().insert(tid),
                 Ok(false) => {}
                 Err(error) => wrong = wrong.or(Some(error)),

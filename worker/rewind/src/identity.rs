@@ -40,6 +40,16 @@ pub enum Obstacle {
         /// What it is, and why that is an obstacle.
         what: String,
     },
+    /// Bytes wait in a descriptor, whose reader is about to take them.
+    #[error("process {pid} has descriptor {number}: {what}")]
+    Unread {
+        /// Which process.
+        pid: Pid,
+        /// Its number.
+        number: u32,
+        /// What it is.
+        what: &'static str,
+    },
     /// An object of System V: shared memory, semaphores, a queue.
     #[error("process {pid} can see an object of System V: {object}")]
     SystemV {
@@ -62,6 +72,13 @@ pub enum Obstacle {
         /// Which process.
         pid: Pid,
     },
+}
+
+impl Obstacle {
+    /// Whether it may be gone in a moment.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self, Self::PendingSignal { .. } | Self::Unread { .. })
+    }
 }
 
 /// What is not as in the baseline and is not put back.

@@ -13,6 +13,7 @@ use crate::arch::Call;
 use crate::arch::native::{Registers, SYSCALL};
 use crate::maps::Map;
 use crate::trace::{self, Pid, STOP_LIMIT, Stop};
+use crate::urgent::Hurried;
 
 /// All signals.
 const EVERY_SIGNAL: u64 = u64::MAX;
@@ -45,13 +46,14 @@ pub(crate) struct Caller {
     gate: Gate,
     own: Registers,
     own_blocked: u64,
+    hurried: Option<Hurried>,
 }
 
 impl Caller {
     pub(crate) fn new(tid: Pid, gate: Gate) -> io::Result<Self> {
         let (own, own_blocked) = (trace::registers(tid)?.settled(), trace::blocked(tid)?);
         trace::set_blocked(tid, EVERY_SIGNAL)?;
-        Ok(Self { tid, gate, own, own_blocked })
+        Ok(Self { tid, gate, own, own_blocked, hurried: Hurried::hurry(tid) })
     }
 
     /// Makes one call and says what it answered.
@@ -80,7 +82,8 @@ impl Caller {
     /// The thread has its own registers and signals again.
     pub(crate) fn end(self) -> io::Result<()> {
         trace::set_registers(self.tid, &self.own)?;
-        trace::set_blocked(self.tid, self.own_blocked)
+        trace::set_blocked(self.tid, self.own_blocked)?;
+        self.hurried.map_or(Ok(()), Hurried::calm)
     }
 
     /// The thread ends itself, and with it this.

@@ -23,6 +23,7 @@
 //! - An interrupted call is restarted only from a signal stop (see `inject`).
 //! - A thread that makes an injected call gets its rseq area written, so memory comes after the last such call.
 //! - Guards below stacks count as written and cannot be read (see `kernel`).
+//! - A thread that waits by giving its processor away may get it back milliseconds later (see `urgent`).
 //! - Reading `/proc/locks` waits some 10 ms for all processors (see `locks`).
 //!
 //! It builds on Groundhog (Alzayat et al., EuroSys 2023), CRIU's injected calls, and the kernel's userfaultfd and pagemap documentation.
@@ -52,6 +53,7 @@ mod signals;
 mod stand;
 mod steps;
 mod trace;
+mod urgent;
 
 #[cfg(test)]
 mod proof;

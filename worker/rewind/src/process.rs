@@ -51,6 +51,17 @@ pub(crate) struct Found {
     locked: bool,
 }
 
+/// For tests that want to be told.
+impl Found {
+    pub(crate) fn leave_a_page(&mut self) {
+        self.work.leave_a_page();
+    }
+
+    pub(crate) fn leave_a_descriptor(&mut self) {
+        self.descriptors.close.pop();
+    }
+}
+
 /// What of a process is read before it is decided whether there can be a baseline.
 pub(crate) struct Look {
     pub(crate) identity: Identity,
@@ -145,6 +156,33 @@ impl Process {
         tids: &BTreeSet<Pid>,
         differences: &mut Vec<Difference>,
     ) -> io::Result<Found> {
+        std::thread::scope(|scope| {
+            let work = scope.spawn(|| self.memory.changes(&self.access));
+            let (now, new_threads) = self.compare_identity(tids, differences)?;
+            let descriptors = self.descriptors.compare(differences)?;
+            let panicked = |_| Err(io::Error::other("a thread that scans memory panicked"));
+            let work = work.join().unwrap_or_else(panicked)?;
+            let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
+            let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
+            let pid = self.access.pid;
+            differences.extend(impossible.into_iter().map(|mapping| Difference::Mapping { pid, mapping }));
+            Ok(Found {
+                work,
+                changes,
+                new_threads,
+                signals: now.identity.signals,
+                descriptors,
+                locked: self.locks.held(pid, &now.locks),
+            })
+        })
+    }
+
+    /// What has to be the same of the process and its threads; answers with how it looks, and with threads that are new.
+    fn compare_identity(
+        &self,
+        tids: &BTreeSet<Pid>,
+        differences: &mut Vec<Difference>,
+    ) -> io::Result<(Look, Vec<Pid>)> {
         let pid = self.access.pid;
         let ended = registers::ended(self.threads.iter())?;
         differences.extend(ended.iter().map(|&tid| Difference::ThreadGone { pid, tid }));
@@ -159,18 +197,7 @@ impl Process {
         let now = Look::at(pid, self.locks_now())?;
         differences.extend(self.identity.differences(pid, &now.identity));
         self.locks.compare(pid, &now.locks, differences);
-        let work = self.memory.changes(&self.access)?;
-        let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
-        let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
-        differences.extend(impossible.into_iter().map(|mapping| Difference::Mapping { pid, mapping }));
-        Ok(Found {
-            work,
-            changes,
-            new_threads: new_threads.into_iter().collect(),
-            signals: now.identity.signals,
-            descriptors: self.descriptors.compare(differences)?,
-            locked: self.locks.held(pid, &now.locks),
-        })
+        Ok((now, new_threads.into_iter().collect()))
     }
 
     pub(crate) fn end_threads(&self, found: &Found, frozen: &mut Frozen) -> io::Result<()> {

@@ -6,7 +6,7 @@ use crate::freeze::Frozen;
 use crate::identity::{Difference, Obstacle};
 use crate::steps::Trouble;
 use crate::victim::Victim;
-use crate::{Baseline, Broken, Check, Refused, Rewound, Step, Unlike};
+use crate::{Baseline, Broken, Check, Names, Refused, Rewound, Step, Target, Tree, Unlike};
 
 /// Rewinds of the soak: each with its own mess, every byte compared.
 const SOAK: usize = 400;
@@ -176,7 +176,7 @@ fn refused(request: &str) -> Vec<Obstacle> {
 #[test]
 fn what_cannot_be_put_back_is_refused_by_name() {
     let [Obstacle::SharedMemory { mapping, .. }] = &refused("shared")[..] else { panic!("a mapping alone") };
-    assert!(mapping.ends_with("no file in memory"), "{mapping}");
+    assert!(mapping.ends_with("no file in memory, nor a small one that is put back"), "{mapping}");
     let [Obstacle::Descriptor { what, .. }] = &refused("uring")[..] else { panic!("io_uring alone") };
     assert_eq!(what, "io_uring");
     let [Obstacle::Descriptor { what, .. }] = &refused("named")[..] else { panic!("a file alone") };
@@ -260,6 +260,84 @@ fn what_is_not_put_back_is_found_before_anything_is_touched() {
     assert!(matches!(differs("nice")[..], [Difference::Thread { what: "its scheduling", .. }]));
 }
 
+/// Each line of what has to be the same, changed in turn, is found, and nothing else is.
+#[test]
+fn each_thing_that_has_to_be_the_same_is_compared() {
+    for (request, name) in [
+        ("rights", "Umask"),
+        ("group", "Gid"),
+        ("user", "Uid"),
+        ("others", "Groups"),
+        ("ability", "CapBnd"),
+        ("inherit", "CapInh"),
+        ("privileges", "NoNewPrivs"),
+        ("filter", "Seccomp"),
+        ("jail", "root"),
+        ("host", "ns/uts"),
+        ("victim", "oom_score_adj"),
+        ("person", "personality"),
+    ] {
+        let differences = differs(request);
+        let found = |it: &Difference| matches!(it, Difference::Property { what, .. } if *what == name);
+        assert!(differences.iter().any(found), "{request}: {differences:?}");
+    }
+    assert!(matches!(differs("robust")[..], [Difference::Thread { what: "its list of held futexes", .. }]));
+    assert!(matches!(differs("processor")[..], [Difference::Thread { what: "its scheduling", .. }]));
+    for (request, start) in
+        [("arm", "was "), ("note", "was "), ("deliver", "was "), ("instead", "is gone or another")]
+    {
+        let [Difference::Descriptor { what, .. }] = &differs(request)[..] else { panic!("{request} alone") };
+        assert!(what.starts_with(start), "{request}: {what}");
+    }
+}
+
+#[test]
+fn a_thread_that_is_gone_is_found() {
+    let mut victim = Victim::quiet();
+    victim.say("guest");
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    victim.say("leave");
+    let broken = baseline.rewind(Check::Identity, Unlike::RunOn).unwrap_err();
+    let Broken::Differs(differences) = broken else { panic!("{broken}") };
+    assert!(matches!(differences[..], [Difference::ThreadGone { .. }]), "{differences:?}");
+    victim.say("state");
+}
+
+/// What waits in a socket may be taken in a moment; a peer that is gone does not come again.
+#[test]
+fn a_socket_with_bytes_in_it_forbids_a_baseline_and_one_without_a_peer_a_rewind() {
+    let mut victim = Victim::busy();
+    let port: u16 = victim.number("listen");
+    let mut peer = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    victim.say("accept");
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    back(&mut baseline);
+    std::io::Write::write_all(&mut peer, b"late").unwrap();
+    back(&mut baseline);
+    drop(baseline);
+    std::io::Write::write_all(&mut peer, b"early").unwrap();
+    let refused = Baseline::take(&[victim.target()]).unwrap_err();
+    assert!(
+        refused.passes()
+            && matches!(&refused, Refused::Obstacles(it) if matches!(it[..], [Obstacle::Unread { .. }])),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_socket_whose_peer_is_gone_is_found() {
+    let mut victim = Victim::busy();
+    let port: u16 = victim.number("listen");
+    let peer = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    victim.say("accept");
+    let mut baseline = Baseline::take(&[victim.target()]).unwrap();
+    drop(peer);
+    let broken = baseline.rewind(Check::Identity, Unlike::RunOn).unwrap_err();
+    let Broken::Differs(differences) = broken else { panic!("{broken}") };
+    let [Difference::Descriptor { what, .. }] = &differences[..] else { panic!("{differences:?}") };
+    assert_eq!(what, "its peer is gone");
+}
+
 #[test]
 fn signals_that_wait_are_taken() {
     let mut victim = Victim::busy();
@@ -287,6 +365,38 @@ fn each_step_that_is_left_out_is_found_by_the_comparison() {
         victim.say("heap");
         let broken = baseline.order(Check::Bytes, Unlike::Kill, Some(Trouble::Skip(step)));
         assert!(matches!(broken, Err(Broken::Inexact(_) | Broken::Killed { .. })), "{step}: {broken:?}");
+        assert!(victim.killed(), "{step}");
+    }
+}
+
+/// One piece of a step that is left out is found as well as all of it.
+#[test]
+fn one_page_one_thread_one_descriptor_and_one_file_that_are_left_out_are_found() {
+    type Is = fn(&Difference) -> bool;
+    let sabotages: [(Step, &str, Is); 4] = [
+        (Step::Memory, "vast", |it| matches!(it, Difference::Memory { .. })),
+        (Step::Registers, "mess 3", |it| matches!(it, Difference::Thread { .. })),
+        (Step::Descriptors, "listen", |it| matches!(it, Difference::Descriptor { .. })),
+        (Step::Files, "state", |it| matches!(it, Difference::File { .. })),
+    ];
+    for (step, request, is) in sabotages {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = |name: &str| folder.path().join(name);
+        let (live, kept) = (tree("live"), tree("kept"));
+        std::fs::create_dir(&live).and_then(|()| std::fs::create_dir(&kept)).unwrap();
+        for file in ["redo", "items"] {
+            std::fs::write(live.join(file), file).unwrap();
+        }
+        let mut victim = Victim::busy();
+        let trees = vec![Tree { live: live.clone(), kept, names: Names::Pinned }];
+        let mut baseline = Baseline::take(&[Target { root: victim.pid(), trees }]).unwrap();
+        victim.say(request);
+        for file in ["redo", "items"] {
+            std::fs::write(live.join(file), "another").unwrap();
+        }
+        let broken = baseline.order(Check::Bytes, Unlike::Kill, Some(Trouble::SkipOne(step)));
+        let Err(Broken::Inexact(differences)) = broken else { panic!("{step}: {broken:?}") };
+        assert!(!differences.is_empty() && differences.iter().all(is), "{step}: {differences:?}");
         assert!(victim.killed(), "{step}");
     }
 }

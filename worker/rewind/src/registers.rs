@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::arch::native::Registers;
 use crate::kernel;
 use crate::trace::{self, Pid};
+use crate::urgent;
 
 /// One thread in the baseline.
 #[derive(Debug)]
@@ -31,25 +32,15 @@ pub(crate) struct Thread {
 /// Policy, priority and processors of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Scheduling {
-    /// `struct sched_attr`, of which kernels fill what they know.
-    attributes: [u8; SCHED_ATTR_BYTES],
+    attributes: urgent::Attributes,
     processors: [u8; PROCESSORS_MAX / 8],
 }
 
-const SCHED_ATTR_BYTES: usize = 56;
 const PROCESSORS_MAX: usize = 8192;
 
 impl Scheduling {
     fn read(tid: Pid) -> io::Result<Self> {
-        let mut read = Self { attributes: [0; SCHED_ATTR_BYTES], processors: [0; PROCESSORS_MAX / 8] };
-        // SAFETY: sched_getattr(2) writes at most as many bytes as it is told that the buffer has.
-        let answer = unsafe {
-            let at = read.attributes.as_mut_ptr();
-            libc::syscall(libc::SYS_sched_getattr, tid, at, SCHED_ATTR_BYTES, 0)
-        };
-        if answer != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let mut read = Self { attributes: urgent::attributes(tid)?, processors: [0; PROCESSORS_MAX / 8] };
         // SAFETY: sched_getaffinity(2), the call itself, writes at most as many bytes as it is told that the buffer has.
         let answer = unsafe {
             let at = read.processors.as_mut_ptr();
@@ -109,6 +100,7 @@ impl Thread {
         if trace::blocked(self.tid)? != self.blocked {
             differing.push("blocked signals");
         }
+        differing.extend(self.lost()?);
         Ok(differing)
     }
 }

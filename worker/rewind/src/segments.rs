@@ -7,8 +7,8 @@
 //! the page tables of whoever writes, and those are gone with a process that wrote and ended, as each session of a PostgreSQL does. It is compared by
 //! reading and not through a mapping of ours: should somebody outside cut it short, reading says so, and a mapping would kill us.
 //!
-//! What was a hole becomes one again, so that the next rewind has no more to compare. Files on disks are refused: their pages can be written without
-//! our seeing it, and they may be as large as the disk.
+//! What was a hole becomes one again, so that the next rewind has no more to compare. A file on a disk (the log of a MariaDB's transaction coordinator) is
+//! compared likewise where it is small and one of a tree: writes through a mapping move its times when they like. Larger ones are refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -27,6 +27,8 @@ use crate::trace::Pid;
 
 /// More in all segments together is refused.
 const SEGMENT_BYTES_MAX: u64 = 8 << 30;
+/// A larger file on a disk is refused.
+const DISK_BYTES_MAX: u64 = 4 << 20;
 /// So many bytes are read and compared at a time: they stay in the processor's cache.
 const COMPARE_BYTES: usize = 256 * 1024;
 /// From so many bytes on, several threads compare.
@@ -222,9 +224,12 @@ impl Segment {
         let link = format!("/proc/{pid}/map_files/{:x}-{:x}", map.range.start, map.range.end);
         // Neighbours of one kind were joined: the first of them leads to the object as well as any.
         let link = if fs::symlink_metadata(&link).is_ok() { link } else { first_link(pid, map.range.start)? };
-        let is_file = fs::metadata(&link)?.is_file();
-        if !is_file || !kernel::is_in_memory(&link)? {
-            let why = "no file in memory".to_owned();
+        let is_kept = |device, inode| trees.iter().any(|tree| tree.device() == device && tree.has(inode));
+        let about = fs::metadata(&link)?;
+        let is_small = about.size() <= DISK_BYTES_MAX && is_kept(about.dev(), about.ino());
+        let is_ours = kernel::is_in_memory(&link)? || (is_small && map.rights.write);
+        if !about.is_file() || !is_ours {
+            let why = "no file in memory, nor a small one that is put back".to_owned();
             return Ok(if map.rights.write { Err(why) } else { Ok(None) });
         }
         let file = match File::options().read(true).write(true).open(&link) {
@@ -233,8 +238,7 @@ impl Segment {
         };
         let status = file.metadata()?;
         let (device, inode) = (status.dev(), status.ino());
-        let is_kept = || trees.iter().any(|tree| tree.device() == device && tree.has(inode));
-        if status.nlink() > 0 && !is_kept() {
+        if status.nlink() > 0 && !is_kept(device, inode) {
             return Ok(Err("a file that is not put back".to_owned()));
         }
         let seals = seals(&file);

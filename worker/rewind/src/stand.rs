@@ -21,6 +21,7 @@ use crate::process::{self, Found, Look, Process};
 use crate::segments::Segments;
 use crate::steps::{Check, Rewound, Step, Taken, Trouble, Unlike, Watch};
 use crate::trace::Pid;
+use crate::urgent::Urgent;
 
 /// All processes of a baseline.
 pub(crate) struct Stand {
@@ -148,6 +149,7 @@ impl Stand {
         unlike: Unlike,
         trouble: Option<Trouble>,
     ) -> Result<Rewound, Broken> {
+        let urgent = Urgent::begin();
         let mut watch = Watch::new(trouble);
         let mut frozen = Frozen::freeze(&self.roots)?;
         watch.done(Step::Freeze);
@@ -172,6 +174,7 @@ impl Stand {
         };
         self.restore(&mut frozen, found, &mut watch, &mut rewound)?;
         if check == Check::Bytes {
+            drop(urgent);
             let differences =
                 self.differing(&frozen).map_err(|source| Broken::Killed { step: Step::Compare, source })?;
             if !differences.is_empty() {
@@ -217,19 +220,31 @@ impl Stand {
             }
         }
         self.segments.compare(&mut differences).map_err(Broken::Unreadable)?;
-        let mut found = BTreeMap::new();
-        for (&pid, process) in &self.processes {
-            let one =
-                process.compare(&frozen.processes[&pid], &mut differences).map_err(Broken::Unreadable)?;
-            found.insert(pid, one);
-        }
-        let files = self.files.iter().map(|files| files.compare(&mut differences));
-        let files = files.collect::<io::Result<_>>().map_err(Broken::Unreadable)?;
+        // None of this needs ptrace, so it is done beside each other.
+        let (found, files) = std::thread::scope(|scope| {
+            let files = scope.spawn(|| self.compare_files());
+            let mut found = BTreeMap::new();
+            for (&pid, process) in &self.processes {
+                let one = process.compare(&frozen.processes[&pid], &mut differences)?;
+                found.insert(pid, one);
+            }
+            let panicked = |_| Err(io::Error::other("a thread that compares panicked"));
+            Ok((found, files.join().unwrap_or_else(panicked)?))
+        })
+        .map_err(Broken::Unreadable)?;
+        let (files, of_files) = files;
+        differences.extend(of_files);
         if !differences.is_empty() {
             return Err(Broken::Differs(differences));
         }
         let new = is.difference(&was).copied().collect();
         Ok(FoundAll { processes: found, new, files })
+    }
+
+    fn compare_files(&self) -> io::Result<(Vec<files::Work>, Vec<Difference>)> {
+        let mut differences = Vec::new();
+        let files = self.files.iter().map(|files| files.compare(&mut differences));
+        Ok((files.collect::<io::Result<_>>()?, differences))
     }
 
     fn restore(
@@ -262,6 +277,9 @@ impl Stand {
         }
         watch.done(Step::Mappings);
         for (pid, process) in &self.processes {
+            if watch.leaving_one(Step::Descriptors) {
+                found.get_mut(pid).into_iter().for_each(Found::leave_a_descriptor);
+            }
             if watch.doing(Step::Descriptors) {
                 process.restore_descriptors(&found[pid]).map_err(at(Step::Descriptors))?;
             }
@@ -276,6 +294,9 @@ impl Stand {
         watch.done(Step::Signals);
         // After the last injected call: each writes to its thread's rseq area when the thread changed its processor.
         for (pid, process) in &self.processes {
+            if watch.leaving_one(Step::Memory) {
+                found.get_mut(pid).into_iter().for_each(Found::leave_a_page);
+            }
             if watch.doing(Step::Memory) {
                 let written = process.restore_memory(&found[pid]).map_err(at(Step::Memory))?;
                 rewound.written.bytes += written.bytes;
@@ -289,14 +310,20 @@ impl Stand {
             files.iter_mut().for_each(|work| work.touch(&inodes));
         }
         watch.done(Step::SharedMemory);
-        for thread in self.processes.values().flat_map(|process| &process.threads) {
-            if watch.doing(Step::Registers) {
+        let threads = self.processes.values().flat_map(|process| &process.threads);
+        for (number, thread) in threads.enumerate() {
+            // The first one of a process waits more often than not where it waited in the baseline.
+            let left_out = number == 1 && watch.leaving_one(Step::Registers);
+            if watch.doing(Step::Registers) && !left_out {
                 thread.restore().map_err(at(Step::Registers))?;
             }
         }
         watch.done(Step::Registers);
-        for (number, (tree, work)) in self.files.iter_mut().zip(&files).enumerate() {
+        for (number, (tree, work)) in self.files.iter_mut().zip(&mut files).enumerate() {
             rewound.files.extend(tree.changes(work, number));
+            if watch.leaving_one(Step::Files) {
+                work.leave_a_file();
+            }
             if watch.doing(Step::Files) {
                 tree.restore(work).map_err(at(Step::Files))?;
             }

@@ -83,6 +83,8 @@ pub(crate) enum Trouble {
     DieAfter(Step),
     /// The step is left out.
     Skip(Step),
+    /// One piece of the step is: a page, a thread's registers, a descriptor, a file.
+    SkipOne(Step),
 }
 
 /// What taking a baseline came to.
@@ -138,6 +140,10 @@ impl Watch {
 
     pub(crate) fn doing(&self, step: Step) -> bool {
         self.trouble != Some(Trouble::Skip(step))
+    }
+
+    pub(crate) fn leaving_one(&self, step: Step) -> bool {
+        self.trouble == Some(Trouble::SkipOne(step))
     }
 
     pub(crate) fn done(&mut self, step: Step) {

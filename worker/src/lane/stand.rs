@@ -14,6 +14,7 @@ mod exact;
 mod keep;
 mod live;
 mod proof;
+mod tried;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,9 +25,10 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub(crate) use self::exact::{Teller, User, part_of};
+use self::live::Live;
 pub(crate) use self::live::Rewinding;
-use self::live::{Live, Tried};
 pub(crate) use self::proof::{ProofFault, Proofs};
+use self::tried::Tried;
 use super::berth::Way;
 use super::disk::Part;
 use super::kept::{Begun, Keeping};
@@ -113,6 +115,8 @@ pub(crate) struct Stand {
     live: Option<Live>,
     /// How rewinds went.
     rewinds: Tried,
+    /// Whether rewinding is worth trying at the next rebase, too.
+    goes_on_rewinding: bool,
     /// Since when it is pristine, and what had come in to its services by then.
     pristine: Option<(Instant, Vec<u64>)>,
 }
@@ -214,6 +218,7 @@ impl Stand {
             keeping: None,
             live: None,
             rewinds: Tried::default(),
+            goes_on_rewinding: true,
             pristine: None,
         };
         stand.make_containers().await?;
@@ -273,6 +278,11 @@ impl Stand {
             }
         }
         true
+    }
+
+    /// Whether rewinding is worth trying at the next rebase, too.
+    pub(crate) fn goes_on_rewinding(&self) -> bool {
+        self.goes_on_rewinding
     }
 
     /// What its services write to.
@@ -339,9 +349,7 @@ impl Stand {
             }
             let rebased = self.restart(Driver::Restart, others, deep).await?;
             // While nothing has spoken to it yet.
-            if let Err(unarmed) = self.arm().await {
-                tracing::warn!(lane = self.ground.lane, error = %chain(&unarmed), "a stand cannot be rewound from now on");
-            }
+            self.goes_on_rewinding = self.arm().await?;
             return Ok(rebased);
         }
         self.restart(driver, others, deep).await

@@ -166,14 +166,10 @@ impl Stands {
         let beside = not_rewound(fronted);
         let driver = match self.workshop.choose_driver(&mut stand).await? {
             Driver::Standby => beside,
-            Driver::Rewind => match stand.arm().await {
-                Ok(()) => Driver::Rewind,
-                Err(unarmed) => {
-                    let (lane, error) = (&ground.lane, chain(&unarmed));
-                    tracing::warn!(lane, error, instead = %beside, "this stack cannot be rewound");
-                    beside
-                }
-            },
+            Driver::Rewind if !stand.arm().await? => {
+                tracing::warn!(lane = ground.lane, instead = %beside, "this stack cannot be rewound");
+                beside
+            }
             driver => driver,
         };
         let hosts = fronted.then(|| hosts_lines(&fronts(&ground.plan)));
@@ -264,7 +260,7 @@ impl Stands {
         let Rebased { took, footprint, driver } = rebase(stand, self.driver, doomed).await?;
         self.used = false;
         self.last = Turned { took, driver: driver.as_str() };
-        if self.driver == Driver::Rewind && !stand.is_armed() {
+        if self.driver == Driver::Rewind && !stand.goes_on_rewinding() {
             self.driver = not_rewound(stand.ground().fronted);
             tracing::warn!(instead = %self.driver, "this lane is not rewound any more");
             self.tend();

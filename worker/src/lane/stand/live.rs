@@ -3,7 +3,8 @@
 //! ```text
 //!   healthy ──settle──> still ──arm──> armed ──unit──> used ──rewind──> armed ──> …
 //!                                │ refused: by what                │ other processes, not exact, failed: all are killed, and the
-//!                                └──> standby, restart             └──> stand is restarted and armed again; too often: given up
+//!                                │                                 └──> stand is restarted and armed again; too often: given up
+//!                                └──> may pass: armed after the next restart; else standby, restart
 //! ```
 //!
 //! Knows processes and folders of its stand; must not know units, and how a process is rewound (`andon-rewind` does). Invariants: a
@@ -30,10 +31,6 @@ use crate::hands::{Driver, WorkFailure, blocking, chain};
 use crate::host::mounts;
 use crate::stack::kill_all;
 
-/// Rewinds that may fail before the first one succeeds.
-const FIRST_FAILURES_MAX: u32 = 3;
-/// Of the last [`u16::BITS`] rewinds so many may fail: more, and the stand would be better off with a restart each time.
-const FAILURES_MAX: u32 = 11;
 /// A stand is still when its services wrote nothing and hardly ran for so long: longer than the second after which servers
 /// do what they put off.
 const STILL: Duration = Duration::from_millis(1100);
@@ -100,6 +97,22 @@ pub(crate) enum Unarmed {
     Worker(#[from] WorkFailure),
 }
 
+impl Unarmed {
+    /// Whether it may be otherwise after another start of the services.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Restless | Self::Engine(_) | Self::Worker(_) => true,
+            Self::Refused(refused) => refused.passes() || self.killed(),
+            _ => false,
+        }
+    }
+
+    /// Whether the services had to be killed.
+    fn killed(&self) -> bool {
+        matches!(self, Self::Refused(Refused::Killed(_)))
+    }
+}
+
 /// A rewind that did not go well.
 #[derive(Debug, Error)]
 enum Astray {
@@ -147,26 +160,6 @@ impl Drop for Kept {
     }
 }
 
-/// How a stand's rewinds went.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Tried {
-    /// One bit each, the last one lowest; set where it failed.
-    failed: u16,
-    succeeded: bool,
-}
-
-impl Tried {
-    fn note(&mut self, well: bool) {
-        self.failed = (self.failed << 1) | u16::from(!well);
-        self.succeeded |= well;
-    }
-
-    fn is_hopeless(self) -> bool {
-        let most = if self.succeeded { FAILURES_MAX } else { FIRST_FAILURES_MAX - 1 };
-        self.failed.count_ones() > most
-    }
-}
-
 /// A service that runs.
 struct Running {
     name: String,
@@ -184,8 +177,26 @@ struct Place {
 }
 
 impl Stand {
-    /// Has its services' present state to go back to. They have to be pristine, and healthy.
-    pub(crate) async fn arm(&mut self) -> Result<(), Unarmed> {
+    /// Has its services' present state to go back to. They have to be pristine, and healthy, and are so afterwards. Answers whether the stand is to be
+    /// rewound from now on: where what is in the way may pass, it is restarted once, and tried again.
+    pub(crate) async fn arm(&mut self) -> Result<bool, StandFault> {
+        let unarmed = match self.take_moment().await {
+            Ok(()) => {
+                self.rewinds.note_moment(true);
+                return Ok(true);
+            }
+            Err(unarmed) => unarmed,
+        };
+        self.rewinds.note_moment(false);
+        let again = unarmed.passes() && !self.rewinds.is_hopeless();
+        tracing::warn!(lane = self.ground.lane, again, error = %chain(&unarmed), "a stand cannot be rewound");
+        if unarmed.killed() {
+            self.restart(Driver::Restart, &[], false).await?;
+        }
+        Ok(again)
+    }
+
+    async fn take_moment(&mut self) -> Result<(), Unarmed> {
         self.disarm().await;
         let rewinding = self.ground.rewinding.clone();
         blocking(move || rewinding.available()).await?.map_err(Unarmed::Unavailable)?;
@@ -236,11 +247,6 @@ impl Stand {
         if let Some(live) = self.live.take() {
             let _ = blocking(move || drop(live)).await;
         }
-    }
-
-    /// Whether its services can be rewound now.
-    pub(crate) fn is_armed(&self) -> bool {
-        self.live.is_some()
     }
 
     async fn running(&self) -> Result<Vec<Running>, Unarmed> {
@@ -503,6 +509,8 @@ impl Mounts {
 
 #[cfg(test)]
 mod tests {
+    use andon_rewind::{Obstacle, Unfreezable};
+
     use super::*;
 
     #[test]
@@ -513,16 +521,15 @@ mod tests {
     }
 
     #[test]
-    fn rewinding_is_given_up_where_it_never_works_or_seldom() {
-        let after = |rewinds: &str| {
-            let mut tried = Tried::default();
-            rewinds.chars().for_each(|went| tried.note(went == '+'));
-            tried.is_hopeless()
-        };
-        assert!(!after("--") && after("---"));
-        assert!(!after("--+--+---+--"), "every third");
-        assert!(after("+------------") && !after("+-----------"));
-        assert!(!after("+------------++++++"), "what is long ago does not count");
+    fn what_is_in_the_way_of_a_moment_may_pass_or_never_will() {
+        let ended = Unarmed::Refused(Refused::Unfreezable(Unfreezable::Ended(7)));
+        assert!(ended.passes() && !ended.killed());
+        assert!(Unarmed::Restless.passes());
+        assert!(!Unarmed::GivenUp.passes() && !Unarmed::Network.passes());
+        let obstacle = Refused::Obstacles(vec![Obstacle::Aio { pid: 7 }]);
+        assert!(!Unarmed::Refused(obstacle).passes());
+        let killed = Unarmed::Refused(Refused::Killed(io::ErrorKind::Other.into()));
+        assert!(killed.killed() && killed.passes());
     }
 
     #[test]
