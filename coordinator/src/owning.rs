@@ -19,12 +19,15 @@ const REMEMBERED_MAX: usize = 32;
 /// Owners of one test that are told.
 pub(crate) const OWNERS_OF_TEST_MAX: usize = 20;
 
+/// Digests of specifications, and their owners; what was read last stands last.
+type Remembered = VecDeque<(String, Arc<RunOwners>)>;
+
 /// Reads and remembers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Owning {
     /// Where specifications are; `None` where there are none.
     blobs: Option<Blobs>,
-    remembered: Arc<Mutex<VecDeque<(String, Arc<RunOwners>)>>>,
+    remembered: Arc<Mutex<Remembered>>,
 }
 
 /// The owners of one run's files.

@@ -44,7 +44,7 @@ pub(crate) fn owner(of: &Value, now_unix_ms: u64) -> String {
     facts.extend(line_facts(flow, now_unix_ms));
     said.push_str(&listed(&facts));
     for (title, key) in [("failing", "failing_tests"), ("flaky", "flaky_tests"), ("slowest", "slow_tests")] {
-        let rows: Vec<Vec<String>> = list(&of[key]).iter().map(|test| row(test)).collect();
+        let rows: Vec<Vec<String>> = list(&of[key]).iter().map(row).collect();
         if !rows.is_empty() {
             let header = [title, "last verdict", "takes", "flaky in", "failed in", "run"];
             said.push_str(&format!("\n{}", table(&header, &rows)));
