@@ -366,15 +366,16 @@ impl Files {
                 return Err(io::Error::other(format!("{} hides what lies beneath it", path.display())));
             }
         }
+        self.set_aside(work)?;
         // In the order of the listing: a folder comes before what is in it.
-        for path in &work.make {
+        for (number, path) in work.make.iter().enumerate() {
             let (live, entry) = (self.tree.live.join(path), self.listing[path].clone());
             let through = self.through().join(path);
             match &entry.kind {
                 Kind::File if self.tree.names == Names::Pinned => {
                     fs::hard_link(&self.homes[&entry.inode], &live)?;
                 }
-                Kind::File => self.make_anew(path)?,
+                Kind::File => self.make_anew(path, number)?,
                 Kind::Folder => fs::create_dir(&through).and_then(|()| entry.dress(&live))?,
                 Kind::Link(target) => symlink(target, &through).and_then(|()| entry.dress(&live))?,
                 Kind::Other => return Err(io::Error::other("a name that cannot be made again")),
@@ -387,15 +388,19 @@ impl Files {
                 self.rewrite(*inode, rewrite.contains(inode))?;
             }
         }
+        let mut made = Vec::new();
         for path in &work.make {
-            let is = Entry::read(&self.tree.live.join(path))?;
-            let was = self.listing.get_mut(path).expect("what is made is of the listing");
-            if was.inode != is.inode
-                && let Some(attributes) = self.attributes.remove(&was.inode)
-            {
-                self.attributes.insert(is.inode, attributes);
-            }
-            was.inode = is.inode;
+            made.push((path, Entry::read(&self.tree.live.join(path))?.inode));
+        }
+        // All are taken before the first is given: one may have the number of another.
+        let attributes = |(path, is): &(&PathBuf, u64)| {
+            let was = self.listing[*path].inode;
+            if was == *is { None } else { self.attributes.remove(&was) }
+        };
+        let attributes: Vec<_> = made.iter().map(attributes).collect();
+        for ((path, is), attributes) in made.into_iter().zip(attributes) {
+            self.attributes.extend(attributes.map(|attributes| (is, attributes)));
+            self.listing.get_mut(path).expect("what is made is of the listing").inode = is;
         }
         for path in work.dress.iter().filter(|path| self.listing.contains_key(*path)) {
             self.listing[path].dress(&self.tree.live.join(path))?;
@@ -403,19 +408,40 @@ impl Files {
         Ok(())
     }
 
+    /// Where the bytes of a file are that is made anew, until it has an inode.
+    fn aside(&self, number: usize) -> PathBuf {
+        self.tree.kept.join(BYTES).join(format!("aside-{number}"))
+    }
+
+    /// Forgets the inodes of files that are to be made anew: their numbers are free, and each may be given to any of them.
+    fn set_aside(&mut self, work: &Work) -> io::Result<()> {
+        if self.tree.names == Names::Pinned {
+            return Ok(());
+        }
+        for (number, path) in work.make.iter().enumerate() {
+            let was = &self.listing[path];
+            if was.kind != Kind::File {
+                continue;
+            }
+            let was = was.inode;
+            if self.listing.values().filter(|entry| entry.inode == was).count() > 1 {
+                return Err(io::Error::other(format!("{} had several names", path.display())));
+            }
+            fs::rename(self.bytes(was), self.aside(number))?;
+            self.inodes.remove(&was);
+            self.homes.remove(&was);
+        }
+        Ok(())
+    }
+
     /// A file that nobody has, as another inode with the same bytes.
-    fn make_anew(&mut self, path: &Path) -> io::Result<()> {
-        let (live, was) = (self.tree.live.join(path), self.listing[path].inode);
+    fn make_anew(&mut self, path: &Path, number: usize) -> io::Result<()> {
+        let (live, kept) = (self.tree.live.join(path), self.aside(number));
         drop(File::create_new(self.through().join(path))?);
-        clone(&File::open(self.bytes(was))?, &File::options().write(true).open(&live)?)?;
+        clone(&File::open(&kept)?, &File::options().write(true).open(&live)?)?;
         self.listing[path].dress(&live)?;
         let is = Entry::read(&live)?;
-        if self.listing.values().filter(|entry| entry.inode == was).count() > 1 {
-            return Err(io::Error::other(format!("{} had several names", path.display())));
-        }
-        fs::rename(self.bytes(was), self.bytes(is.inode))?;
-        self.inodes.remove(&was);
-        self.homes.remove(&was);
+        fs::rename(kept, self.bytes(is.inode))?;
         self.homes.insert(is.inode, live);
         self.inodes.insert(is.inode, is);
         Ok(())
@@ -561,11 +587,13 @@ mod tests {
             );
             assert_eq!(back(&mut files), 1);
         }
-        for _ in 0..2 {
+        // Often enough for a file to get the number of another one that is made anew.
+        for _ in 0..100 {
             fs::remove_dir_all(live("shop")).unwrap();
             fs::remove_file(live("current")).unwrap();
             back(&mut files);
             assert_eq!(fs::read(live("shop/items")).unwrap(), b"items");
+            assert_eq!(fs::read(live("shop/orders")).unwrap(), b"orders");
         }
         let told = |files: &Files| {
             let mut differences = Vec::new();
