@@ -73,4 +73,18 @@ mod tests {
             }
         }
     }
+
+    #[tokio::test]
+    async fn attempts_of_a_test_are_found_without_reading_those_of_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("farm.db")).await.unwrap();
+        for sql in sql::ledger::OF_TESTS {
+            let explained = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+            let steps = explained.fetch_all(&store.pool).await.unwrap();
+            let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
+            let has = |part: &str| steps.iter().any(|step| step.contains(part));
+            assert!(has("attempts_by_test (run=? AND test=?)"), "{steps:?}");
+            assert!(has("PRIMARY KEY (run=? AND attempt=?)"), "{steps:?}");
+        }
+    }
 }

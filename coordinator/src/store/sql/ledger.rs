@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 #[allow(unused_imports, reason = "one of the two engines is asked")]
-pub(in crate::store) use statements::LOOKED;
+pub(in crate::store) use statements::{LOOKED, OF_TESTS};
 
 mod statements;
 

@@ -167,23 +167,28 @@ pub(super) async fn counts(db: &mut Connection, run: RunId) -> Result<Counts> {
     Ok(counts)
 }
 
+const ALL_TESTS: &str = "SELECT test, suite, id, verdict FROM tests WHERE run = $1 ORDER BY test";
+const ONE_TEST: &str = "SELECT test, suite, id, verdict FROM tests WHERE run = $1 AND test = $2";
+const ATTEMPTS_OF_ALL: &str = "SELECT * FROM attempts WHERE run = $1 ORDER BY test, attempt";
+
+/// By way of the index that holds a test's attempts, as those of several tests.
+pub(super) const ATTEMPTS_OF_TEST: &str = "
+    SELECT * FROM attempts
+    WHERE run = $1 AND attempt IN (SELECT attempt FROM attempts WHERE run = $1 AND test = $2) ORDER BY attempt";
+
 /// All tests of a run, or one of them.
 pub(in crate::store) async fn tests(pool: &Pool, run: RunId, only: Option<TestIx>) -> Result<Vec<TestRow>> {
-    let only = only.map(|test| i64::from(test.0));
-    let raws: Vec<(i64, String, String, i64)> = sqlx::query_as(
-        "SELECT test, suite, id, verdict FROM tests WHERE run = $1 AND ($2 IS NULL OR test = $2) ORDER BY test",
-    )
-    .bind(number(run.0))
-    .bind(only)
-    .fetch_all(pool)
-    .await?;
-    let attempts = sqlx::query(
-        "SELECT * FROM attempts WHERE run = $1 AND ($2 IS NULL OR test = $2) ORDER BY test, attempt",
-    )
-    .bind(number(run.0))
-    .bind(only)
-    .fetch_all(pool)
-    .await?;
+    let run = number(run.0);
+    let (raws, attempts): (Vec<(i64, String, String, i64)>, _) = match only.map(|test| i64::from(test.0)) {
+        None => (
+            sqlx::query_as(ALL_TESTS).bind(run).fetch_all(pool).await?,
+            sqlx::query(ATTEMPTS_OF_ALL).bind(run).fetch_all(pool).await?,
+        ),
+        Some(test) => (
+            sqlx::query_as(ONE_TEST).bind(run).bind(test).fetch_all(pool).await?,
+            sqlx::query(ATTEMPTS_OF_TEST).bind(run).bind(test).fetch_all(pool).await?,
+        ),
+    };
     let mut of_test: HashMap<i64, Vec<AttemptRow>> = HashMap::new();
     for row in attempts {
         of_test.entry(row.try_get("test")?).or_default().push(attempt(&row)?);

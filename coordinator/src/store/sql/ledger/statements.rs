@@ -1,5 +1,8 @@
 //! The ledger's statements: static text for both engines.
 
+#[cfg(test)]
+use super::read;
+
 pub(super) const NAMES: &str = "
     UPDATE tests SET name = CAST(v.value->>2 AS BIGINT) FROM json_each($1) AS v
     WHERE tests.run = CAST(v.value->>0 AS BIGINT) AND tests.test = CAST(v.value->>1 AS BIGINT)";
@@ -120,6 +123,11 @@ pub(super) const DAYS: &str = "
 pub(super) const REBASE_DAYS: &str = "
     SELECT day, driver, sketch FROM ledger_rebases WHERE worker = $1 AND day >= $2 ORDER BY day, driver LIMIT $3";
 
+/// Of these, those in which the attempts of a test must be found without reading those of all others.
+#[cfg(test)]
+#[allow(dead_code, reason = "one of the two engines is asked")]
+pub(in crate::store) const OF_TESTS: &[&str] = &[ATTEMPTS_OF_TESTS, read::ATTEMPTS_OF_TEST];
+
 /// What is read to be looked at: each from an index (a test asks SQLite how it would).
 #[cfg(test)]
 #[allow(dead_code, reason = "one of the two engines is asked")]
@@ -143,6 +151,7 @@ pub(in crate::store) const LOOKED: &[&str] = &[
     LANES,
     ATTEMPTS,
     ATTEMPTS_OF_TESTS,
+    read::ATTEMPTS_OF_TEST,
     TESTS,
     PAST,
 ];
