@@ -46,6 +46,7 @@ const ROUTES: &[Route] = &[
     ("/projects/{project}/test?suite={suite}&id={id}", |of| {
         format!("/projects/{}/test?{}", of.project, of.named())
     }),
+    ("/projects/{project}/owners", |of| format!("/projects/{}/owners", of.project)),
     ("/runs", |_| "/runs".to_owned()),
     ("/runs?before={run}", |of| format!("/runs?before={}", of.run.0 + 1)),
     ("/runs/{run}", |of| format!("/runs/{}", of.run.0)),
@@ -81,6 +82,7 @@ const ROUTES: &[Route] = &[
     ("/api/v1/projects/{project}/test", |of| {
         format!("/api/v1/projects/{}/test?{}&limit=200", of.project, of.named())
     }),
+    ("/api/v1/projects/{project}/owners", |of| format!("/api/v1/projects/{}/owners", of.project)),
     ("/api/v1/baselines", |_| "/api/v1/baselines".to_owned()),
     ("/api/v1/baselines/{key}", |of| format!("/api/v1/baselines/{}", of.baseline)),
     ("/api/v1/workers", |_| "/api/v1/workers".to_owned()),
