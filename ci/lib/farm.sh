@@ -17,7 +17,6 @@ ANDON_TARGETS=(-p andon --bin andon)
 build_andon() {
   local start
   if [[ -n ${ANDON_IS_BUILT:-} ]]; then return 0; fi
-  ensure_rust
   start=$(now)
   say 'building andon (cargo; the first time takes some minutes)'
   (cd "$ANDON_ROOT" && cargo build --locked --profile "$ANDON_PROFILE" "${ANDON_TARGETS[@]}") || die 'andon does not build'

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::archive::Archive;
 pub use self::remote::{RemoteError, RemoteUrl};
-pub(crate) use self::remote::{Way, without_credentials};
+pub(crate) use self::remote::{Way, host_name, without_credentials};
 pub use self::snapshot::{ENTRIES_MAX, Entry, FILE_BYTES_MAX, Kind, Snapshot, TOTAL_BYTES_MAX};
 pub use self::worktree::WorkingTree;
 

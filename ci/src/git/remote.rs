@@ -84,19 +84,9 @@ impl RemoteUrl {
             Some(("git", rest)) => (Way::Git, rest, 9418),
             Some(_) => return None,
             None if self.0.starts_with('/') => return None,
-            None => {
-                let at = self.0.split(':').next().unwrap_or_default();
-                let name = at.rsplit_once('@').map_or(at, |(_, name)| name);
-                return Some(Host { way: Way::Ssh, name, port: 22 });
-            }
+            None => return Some(Host { way: Way::Ssh, name: host_name(&self.0), port: 22 }),
         };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
-        let end = authority.rfind(']').map_or(0, |end| end + 1);
-        let (name, port) = match authority[end..].find(':') {
-            Some(colon) => authority.split_at(end + colon),
-            None => (authority, ""),
-        };
+        let (name, port) = name_and_port(rest);
         let port = port.trim_start_matches(':').parse().unwrap_or(usual);
         Some(Host { way, name, port })
     }
@@ -134,6 +124,29 @@ impl fmt::Display for RemoteUrl {
 impl fmt::Debug for RemoteUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The machine's name in any address, whether it may be fetched from or not; empty for a path of this one.
+pub(crate) fn host_name(address: &str) -> &str {
+    match address.split_once("://") {
+        Some((_, rest)) => name_and_port(rest).0,
+        None if address.starts_with(['/', '.']) => "",
+        None => {
+            let at = address.split(':').next().unwrap_or_default();
+            at.rsplit_once('@').map_or(at, |(_, name)| name)
+        }
+    }
+}
+
+/// Of `user@host:port/path`: the host, and `:port` or nothing.
+fn name_and_port(rest: &str) -> (&str, &str) {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+    let end = authority.rfind(']').map_or(0, |end| end + 1);
+    match authority[end..].find(':') {
+        Some(colon) => authority.split_at(end + colon),
+        None => (authority, ""),
     }
 }
 

@@ -7,7 +7,7 @@ use andon_figures::owners::{Dialect, Owners, TEXT_MAX};
 use andon_proto::{CodeOwners, OwnersRules};
 
 use crate::config::{Note, Place};
-use crate::git::{GitError, Kind, Snapshot};
+use crate::git::{GitError, Kind, Snapshot, host_name};
 
 const GITHUB: [&str; 3] = [".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS"];
 const GITLAB: [&str; 3] = ["CODEOWNERS", "docs/CODEOWNERS", ".gitlab/CODEOWNERS"];
@@ -44,7 +44,7 @@ pub(super) fn of_commit(
 }
 
 fn dialect(snapshot: &Snapshot<'_>, repository: &str) -> Dialect {
-    let host = host(repository).to_ascii_lowercase();
+    let host = host_name(repository).to_ascii_lowercase();
     let names = |forge: &str| host.split('.').any(|label| label == forge);
     let has = |path: &str| matches!(snapshot.kind(path), Some(Kind::File { .. }));
     let is_gitlab = if names("github") || names("gitlab") {
@@ -53,18 +53,6 @@ fn dialect(snapshot: &Snapshot<'_>, repository: &str) -> Dialect {
         !has(GITHUB[0]) && (has(GITLAB[2]) || has(".gitlab-ci.yml"))
     };
     if is_gitlab { Dialect::GitLab } else { Dialect::GitHub }
-}
-
-/// Of `https://host/path`, `ssh://user@host:port/path` and `user@host:path`; empty for a path of this machine.
-fn host(repository: &str) -> &str {
-    let rest = match repository.split_once("://") {
-        Some((_, rest)) => rest,
-        None if repository.starts_with(['/', '.']) => return "",
-        None => repository,
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    host.split(':').next().unwrap_or_default()
 }
 
 fn told(path: &str, owners: &Owners) -> Vec<Note> {

@@ -127,7 +127,7 @@ async fn suites(store: &dyn Store, history: &History) -> Result<(Beside, Beside)
             for (from, beside) in [(judged, &mut stored), (0, &mut whole)] {
                 let runs: Vec<&EnteredRun> = runs[from..].iter().filter(|run| run.is_measure()).collect();
                 let numbers: Vec<u64> = runs.iter().map(|run| run.run.0).collect();
-                let points: Vec<Point<'_>> = runs.iter().map(|run| point(run)).collect();
+                let points: Vec<Point<'_>> = runs.iter().map(|run| run.point()).collect();
                 let jumps = jumps(&history.world, &tests, &commits(history, &numbers));
                 let found = if from == 0 && judged > 0 {
                     let found = shift::shifts(&points, &Settings::default());
@@ -209,14 +209,4 @@ fn placed(told: &[Told], runs: &[u64]) -> Result<Vec<Found>, Failure> {
         Ok(Found { index, is_slower: told.ratio > 1.0 })
     };
     told.iter().map(place).collect()
-}
-
-fn point(run: &EnteredRun) -> Point<'_> {
-    Point {
-        commit: &run.commit,
-        at_unix_ms: run.ended_ms,
-        duration_us: run.mean_us,
-        baseline: &run.baseline_key,
-        farm: &run.farm,
-    }
 }

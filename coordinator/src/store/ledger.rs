@@ -10,6 +10,7 @@ use andon_core::ids::{LaneIx, Lease, RunId, TestIx, WorkerId};
 use andon_core::model::{LeaseKind, Outcome, RunEnd, RunState, Verdict};
 use andon_figures::Sketch;
 use andon_figures::flow::End;
+use andon_figures::shift::Point;
 use async_trait::async_trait;
 
 use super::{AttemptRow, Counts, Result, RunRow, TestRow};
@@ -131,6 +132,18 @@ pub struct EnteredRun {
 }
 
 impl EnteredRun {
+    /// In a series that is looked through for changes.
+    #[must_use]
+    pub fn point(&self) -> Point<'_> {
+        Point {
+            commit: &self.commit,
+            at_unix_ms: self.ended_ms,
+            duration_us: self.mean_us,
+            baseline: &self.baseline_key,
+            farm: &self.farm,
+        }
+    }
+
     /// Its times say how long the suite takes: what was stopped halfway has the times of its first half.
     #[must_use]
     pub fn is_measure(&self) -> bool {
@@ -320,7 +333,8 @@ pub fn outcome_of(attempt: &AttemptRow) -> Option<andon_figures::Outcome> {
 pub trait Ledger: Send + Sync + 'static {
     /// Runs that have ended and were not entered, by number.
     async fn to_enter(&self, limit: u32) -> Result<Vec<RunId>>;
-    /// Gives tests of a run the [numbers](name_of) by which they are found over their runs, and to their owners.
+    /// Gives tests of a run the [numbers](name_of) by which they are found over their runs, and to their owners. One
+    /// transaction, which a round may have to wait for: a page of them at a time.
     async fn name_tests(&self, run: RunId, names: &[Named]) -> Result<()>;
     /// Enters a run; one that was entered before changes nothing.
     async fn enter(&self, entry: &Entry) -> Result<()>;

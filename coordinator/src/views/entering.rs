@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use andon_core::ids::RunId;
-use andon_figures::shift::{self, Cause, Point, Series, Settings};
+use andon_figures::shift::{self, Cause, Series, Settings};
 
 use super::Shift;
 use crate::owning::{Owning, RunOwners};
@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// Runs of one look.
 const RUNS_MAX: u32 = 20;
-/// Tests that are read at a time.
+/// Tests that are read, and named, at a time: a round may have to wait for it.
 const TESTS_MAX: u32 = 500;
 /// Points of a suite's series.
 pub const POINTS_MAX: u32 = 300;
@@ -108,7 +108,7 @@ async fn judge(store: &dyn Store, entry: &Entry, git_ref: &str) -> Result<(), St
 fn shifts(project: &str, lines: &[(String, Vec<EnteredRun>)]) -> Vec<(String, Vec<Shift>)> {
     let all: Vec<Series<'_>> = lines
         .iter()
-        .map(|(name, line)| Series { project, name, points: line.iter().map(point).collect() })
+        .map(|(name, line)| Series { project, name, points: line.iter().map(EnteredRun::point).collect() })
         .collect();
     let of = |(at, series): (usize, &Series<'_>)| {
         let found = shift::shifts(&series.points, &Settings::default());
@@ -124,14 +124,4 @@ fn shifts(project: &str, lines: &[(String, Vec<EnteredRun>)]) -> Vec<(String, Ve
         (lines[at].0.clone(), told.collect())
     };
     all.iter().enumerate().map(of).collect()
-}
-
-fn point(run: &EnteredRun) -> Point<'_> {
-    Point {
-        commit: &run.commit,
-        at_unix_ms: run.ended_ms,
-        duration_us: run.mean_us,
-        baseline: &run.baseline_key,
-        farm: &run.farm,
-    }
 }

@@ -1,13 +1,11 @@
 //! Owners: what fails, flakes and takes long of theirs, and how long it stays red.
 
-use andon_core::ids::RunId;
 use andon_figures::Rate;
 use andon_figures::flow::End;
 
-use super::project::{flow_of, full_ref};
+use super::project::{Window, flow_of};
 use super::{
-    DAYS_DEFAULT, DAYS_MAX, OWNERS_MAX, Owner, OwnerLine, OwnerRun, Owners, Page, ProjectAsk, ViewError,
-    Views, lines, page_size, words,
+    OWNERS_MAX, Owner, OwnerLine, OwnerRun, Owners, Page, ProjectAsk, ViewError, Views, lines, words,
 };
 use crate::store::ledger::{DAY_MS, EnteredRun, FROM_THE_NEWEST, RunsOf};
 use crate::store::owned::{OwnedTest, OwnedWhich, OwnerSums};
@@ -37,12 +35,8 @@ impl Views {
         owner: &str,
         ask: &ProjectAsk,
     ) -> Result<Owner, ViewError> {
-        let git_ref = ask.git_ref.as_deref().filter(|name| !name.is_empty()).map(full_ref);
-        let days = ask.days.unwrap_or(DAYS_DEFAULT).clamp(1, DAYS_MAX);
         let now_unix_ms = self.now_unix_ms();
-        let from_day = (now_unix_ms / DAY_MS).saturating_sub(u64::from(days - 1));
-        let limit = page_size(ask.limit);
-        let before = ask.before.map_or(FROM_THE_NEWEST, RunId);
+        let Window { git_ref, from_day, before, limit } = Window::of(ask, now_unix_ms);
         let on = git_ref.as_deref();
         let mut ran = self.store.entered_of(project, owner, on, FROM_THE_NEWEST, FLOW_RUNS_MAX).await?;
         let sums = self.store.owners(project, Some(owner), 1).await?.pop();

@@ -26,12 +26,8 @@ const REFS_MAX: usize = 50;
 impl Views {
     /// One project.
     pub(crate) async fn project(&self, project: &str, ask: &ProjectAsk) -> Result<Project, ViewError> {
-        let git_ref = ask.git_ref.as_deref().filter(|name| !name.is_empty()).map(full_ref);
-        let days = ask.days.unwrap_or(DAYS_DEFAULT).clamp(1, DAYS_MAX);
         let now_unix_ms = self.now_unix_ms();
-        let from_day = (now_unix_ms / DAY_MS).saturating_sub(u64::from(days - 1));
-        let limit = page_size(ask.limit);
-        let before = ask.before.map_or(FROM_THE_NEWEST, RunId);
+        let Window { git_ref, from_day, before, limit } = Window::of(ask, now_unix_ms);
         let of = match &git_ref {
             Some(git_ref) => RunsOf::Ref(project.to_owned(), git_ref.clone()),
             None => RunsOf::Project(project.to_owned()),
@@ -74,8 +70,31 @@ impl Views {
     }
 }
 
+/// What an ask is about.
+pub(super) struct Window {
+    /// In full.
+    pub(super) git_ref: Option<String>,
+    /// The first day of figures.
+    pub(super) from_day: u64,
+    pub(super) before: RunId,
+    /// Runs of the page.
+    pub(super) limit: u32,
+}
+
+impl Window {
+    pub(super) fn of(ask: &ProjectAsk, now_unix_ms: u64) -> Self {
+        let days = ask.days.unwrap_or(DAYS_DEFAULT).clamp(1, DAYS_MAX);
+        Self {
+            git_ref: ask.git_ref.as_deref().filter(|name| !name.is_empty()).map(full_ref),
+            from_day: (now_unix_ms / DAY_MS).saturating_sub(u64::from(days - 1)),
+            before: ask.before.map_or(FROM_THE_NEWEST, RunId),
+            limit: page_size(ask.limit),
+        }
+    }
+}
+
 /// `main` is the branch of that name.
-pub(super) fn full_ref(name: &str) -> String {
+fn full_ref(name: &str) -> String {
     if name.starts_with("refs/") { name.to_owned() } else { format!("refs/heads/{name}") }
 }
 

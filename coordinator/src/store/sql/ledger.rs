@@ -25,9 +25,6 @@ use super::write::number;
 use super::{Database, owned};
 use statements::*;
 
-/// Tests that one transaction gives their names: a round may have to wait for it.
-const NAMES_MAX: usize = 500;
-
 #[async_trait]
 impl Ledger for Database {
     async fn to_enter(&self, limit: u32) -> Result<Vec<RunId>> {
@@ -37,16 +34,13 @@ impl Ledger for Database {
     }
 
     async fn name_tests(&self, run: RunId, names: &[Named]) -> Result<()> {
-        for names in names.chunks(NAMES_MAX) {
-            let rows: Vec<_> = names.iter().map(|named| (number(run.0), named.test.0, named.name)).collect();
-            let rows = serde_json::to_string(&rows).expect("numbers are valid JSON");
-            let mut transaction = self.pool.begin_with(BEGIN).await?;
-            check_leader(&mut transaction, self.epoch).await?;
-            sqlx::query(NAMES).bind(rows).execute(&mut *transaction).await?;
-            owned::own(&mut transaction, run, names).await?;
-            transaction.commit().await?;
-        }
-        Ok(())
+        let rows: Vec<_> = names.iter().map(|named| (number(run.0), named.test.0, named.name)).collect();
+        let rows = serde_json::to_string(&rows).expect("numbers are valid JSON");
+        let mut transaction = self.pool.begin_with(BEGIN).await?;
+        check_leader(&mut transaction, self.epoch).await?;
+        sqlx::query(NAMES).bind(rows).execute(&mut *transaction).await?;
+        owned::own(&mut transaction, run, names).await?;
+        Ok(transaction.commit().await?)
     }
 
     async fn enter(&self, entry: &Entry) -> Result<()> {
@@ -116,15 +110,7 @@ impl Ledger for Database {
         limit: u32,
     ) -> Result<Vec<EnteredRun>> {
         let sql = if git_ref.is_some() { ENTERED_ON_REF } else { ENTERED_ON_ALL };
-        let rows = sqlx::query(sql)
-            .bind(project)
-            .bind(suite)
-            .bind(number(before.0))
-            .bind(git_ref.unwrap_or_default())
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(entered_run).collect()
+        self.entered_by(sql, (project, suite), git_ref, before, limit).await
     }
 
     async fn days(&self, project: &str, from_day: u64, limit: u32) -> Result<Vec<(u64, String, Tally)>> {
@@ -311,6 +297,26 @@ impl Ledger for Database {
 }
 
 impl Database {
+    /// What runs amounted to, by project and suite or owner.
+    pub(super) async fn entered_by(
+        &self,
+        sql: &'static str,
+        (project, name): (&str, &str),
+        git_ref: Option<&str>,
+        before: RunId,
+        limit: u32,
+    ) -> Result<Vec<EnteredRun>> {
+        let rows = sqlx::query(sql)
+            .bind(project)
+            .bind(name)
+            .bind(number(before.0))
+            .bind(git_ref.unwrap_or_default())
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(entered_run).collect()
+    }
+
     /// By run and test.
     async fn attempts_of_tests(&self, places: &[(i64, i64)]) -> Result<HashMap<(i64, i64), Vec<AttemptRow>>> {
         let mut of_tests: HashMap<(i64, i64), Vec<AttemptRow>> = HashMap::new();
@@ -394,7 +400,7 @@ async fn enter_rebases(
     Ok(())
 }
 
-pub(super) fn entered_run(row: &Row) -> Result<EnteredRun> {
+fn entered_run(row: &Row) -> Result<EnteredRun> {
     let count = |name: &str| row.try_get::<i64, _>(name).map(natural);
     Ok(EnteredRun {
         suite: row.try_get("suite")?,

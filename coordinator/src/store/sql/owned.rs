@@ -9,7 +9,6 @@ use super::super::super::owned::{Owned, OwnedTest, OwnedWhich, OwnerSums};
 use super::super::super::{Result, codes};
 use super::super::{Connection, Row};
 use super::Database;
-use super::ledger::entered_run;
 use super::read::{natural, small};
 use super::write::number;
 
@@ -96,15 +95,7 @@ impl Owned for Database {
         limit: u32,
     ) -> Result<Vec<EnteredRun>> {
         let sql = if git_ref.is_some() { ENTERED_ON_REF } else { ENTERED_ON_ALL };
-        let rows = sqlx::query(sql)
-            .bind(project)
-            .bind(owner)
-            .bind(number(before.0))
-            .bind(git_ref.unwrap_or_default())
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(entered_run).collect()
+        self.entered_by(sql, (project, owner), git_ref, before, limit).await
     }
 
     async fn owned(
