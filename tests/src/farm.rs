@@ -9,9 +9,9 @@ use tempfile::TempDir;
 
 use crate::{eventually, ok, run, stage};
 
-/// So many farms at a time on a machine: one works while the other waits for its servers. The test runner's own limit
-/// (`.config/nextest.toml`) is the same; these locks hold for any other that starts the tests.
-const FARMS_MAX: usize = 2;
+/// So many farms at a time on a machine: one works while another waits for its servers. The test runner's own limit
+/// (`.config/nextest.toml`) is the same, or less; these locks hold for any other that starts the tests.
+const FARMS_MAX: usize = 4;
 
 /// A running farm.
 pub struct Farm {

@@ -8,6 +8,8 @@ use andon_tests::project::Project;
 use andon_tests::{eventually, ok, run, stage};
 
 const TESTS: u64 = 2_000;
+/// The tests of the crowd wait, most of their time.
+const LANES: u32 = 4;
 /// Where a box keeps the daemon's data root.
 const DATA: &str = "/var/lib/andon/pool/pool/docker";
 /// Tests that have to be decided between two faults: the box works again.
@@ -40,7 +42,7 @@ fn starve(farm: &Farm, victim: &str) {
 
 #[test]
 fn a_daemon_or_an_agent_that_runs_out_of_memory_is_named_and_no_test_is_blamed() {
-    let farm = Farm::up(1, 2, &[]);
+    let farm = Farm::up(1, LANES, &[]);
     let project = Project::from_fixture("crowd");
     ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
     let run = farm.newest();
@@ -53,7 +55,8 @@ fn a_daemon_or_an_agent_that_runs_out_of_memory_is_named_and_no_test_is_blamed()
 
     starve(&farm, "pgrep -o -x andon");
     eventually("the box is gone with its agent", || farm.boxes().is_empty().then_some(()));
-    let up = ["up", "--workers", "1", "--lanes", "2", "--image", &stage("ANDON_TEST_WORKER_IMAGE")];
+    let lanes = LANES.to_string();
+    let up = ["up", "--workers", "1", "--lanes", &lanes, "--image", &stage("ANDON_TEST_WORKER_IMAGE")];
     let said = ok(farm.andon().args(up));
     println!("{said}");
     assert!(said.contains("had ended: exit code 137: the agent ran out of memory"), "{said}");
@@ -101,7 +104,7 @@ fn decided(farm: &Farm, run: u64) -> u64 {
 
 #[test]
 fn a_daemon_that_is_killed_or_whose_files_are_damaged_comes_back_and_costs_no_verdict() {
-    let farm = Farm::up(1, 2, &[]);
+    let farm = Farm::up(1, LANES, &[]);
     let project = Project::from_fixture("crowd");
     ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
     let run = farm.newest();

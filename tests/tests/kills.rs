@@ -86,7 +86,7 @@ fn a_coordinator_that_is_killed_every_few_seconds_costs_no_test_a_second_attempt
 
 #[test]
 fn a_killed_worker_and_a_frozen_one_that_comes_back_change_no_verdict() {
-    let farm = Farm::up(3, 1, &[]);
+    let farm = Farm::up(3, 2, &[]);
     let (_project, run) = started(&farm);
     let boxes = farm.boxes();
     let docker = |arguments: &[&str]| ok(Command::new("docker").args(arguments));
