@@ -1,11 +1,17 @@
 //! A run as a file that Perfetto opens: `andon show RUN --trace FILE`.
 
 use andon_figures::Outcome as Judged;
-use andon_figures::trace::{Attempt, Phase, Trace};
-use andon_proto::{self as wire, Outcome, Run};
+use andon_figures::trace::times::RunTimes;
+use andon_figures::trace::{Attempt, Trace};
+use andon_proto::{Outcome, Run};
 
 /// What each lane did when. Attempts that never started are not in it.
 pub(crate) fn of(run: &Run) -> Trace {
+    let times = RunTimes {
+        created_unix_ms: run.created_unix_ms,
+        started_unix_ms: run.started_unix_ms,
+        ended_unix_ms: run.ended_unix_ms,
+    };
     let attempts: Vec<Attempt<'_>> = run
         .tests
         .iter()
@@ -19,46 +25,20 @@ pub(crate) fn of(run: &Run) -> Trace {
                 worker: &attempt.worker,
                 lane: attempt.lane,
                 outcome: judged(attempt.outcome())?,
-                phases: phases(attempt),
+                phases: times.attempt(
+                    attempt.started_unix_ms,
+                    attempt.prepare_ms,
+                    attempt.rebase_us,
+                    attempt.run_ms,
+                ),
             })
         })
         .collect();
     let first_us =
         attempts.iter().filter_map(|attempt| attempt.phases.first()).map(|phase| phase.from_unix_us).min();
+    let phases = times.phases(first_us);
     let name = run.run.to_string();
-    trace(run, &name, first_us, attempts)
-}
-
-fn trace(run: &Run, name: &str, first_us: Option<u64>, attempts: Vec<Attempt<'_>>) -> Trace {
-    let micros = |ms: u64| (ms > 0).then(|| ms.saturating_mul(1_000));
-    let moments =
-        [micros(run.created_unix_ms), micros(run.started_unix_ms), first_us, micros(run.ended_unix_ms)];
-    let named = ["queue", "baseline and discovery", "tests"].into_iter().zip(moments.windows(2));
-    let phases = named.filter_map(|(name, between)| match between {
-        [Some(from_unix_us), Some(to_unix_us)] => {
-            Some(Phase { name, from_unix_us: *from_unix_us, to_unix_us: *to_unix_us })
-        }
-        _ => None,
-    });
-    Trace::of(&andon_figures::trace::Run { name, commit: &run.commit, phases: phases.collect(), attempts })
-}
-
-/// The rebase, then what else came before the test, then the test: all within the attempt's time on its lane.
-fn phases(attempt: &wire::Attempt) -> Vec<Phase<'static>> {
-    let started_us = attempt.started_unix_ms.saturating_mul(1_000);
-    let prepared_us = started_us.saturating_sub(attempt.prepare_ms.saturating_mul(1_000));
-    let rebased_us = prepared_us.saturating_sub(attempt.rebase_us);
-    let ended_us = started_us.saturating_add(attempt.run_ms.saturating_mul(1_000));
-    let all = [
-        ("rebase", rebased_us, prepared_us),
-        ("prepare", prepared_us, started_us),
-        ("test", started_us, ended_us),
-    ];
-    let took_time = |(name, from, to): &(&str, u64, u64)| to > from || *name == "test";
-    all.into_iter()
-        .filter(took_time)
-        .map(|(name, from_unix_us, to_unix_us)| Phase { name, from_unix_us, to_unix_us })
-        .collect()
+    Trace::of(&andon_figures::trace::Run { name: &name, commit: &run.commit, phases, attempts })
 }
 
 fn judged(outcome: Outcome) -> Option<Judged> {
@@ -75,7 +55,7 @@ fn judged(outcome: Outcome) -> Option<Judged> {
 
 #[cfg(test)]
 mod tests {
-    use andon_proto::Test;
+    use andon_proto::{self as wire, Test};
 
     use super::*;
 

@@ -7,6 +7,8 @@
 //! Names are not trusted: JSON escapes what JSON must; control characters and those that turn the direction of text are replaced,
 //! long names are cut. The number of events is bounded, and the trace says what it left out.
 
+pub mod times;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
