@@ -20,6 +20,7 @@ mod sessions;
 pub mod store;
 #[doc(hidden)]
 pub mod testing;
+mod traces;
 mod unreferenced;
 mod verifying;
 mod views;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use andon_core::Config as CoreConfig;
 pub use lead::WhereLed;
 pub use roles::Role;
+pub use traces::{TracesConfig, TracesError};
 
 /// Where a coordinator keeps its state and how it is reached.
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ pub struct CoordinatorConfig {
     pub keep_runs: Option<Duration>,
     /// What to do where another coordinator leads this farm.
     pub where_led: WhereLed,
+    /// Where traces of runs go; `None` for nowhere.
+    pub traces: Option<TracesConfig>,
 }
 
 /// Why a coordinator could not start or go on.
@@ -89,6 +93,9 @@ pub enum CoordinatorError {
     /// The address is taken or not ours.
     #[error("cannot listen on {0}")]
     Listen(SocketAddr, #[source] std::io::Error),
+    /// Traces cannot be sent to where they are to go.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The store.
     #[error("the store failed")]
     Store(#[from] store::StoreError),
@@ -122,6 +129,7 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     if config.listen.is_none() && config.socket.is_none() {
         return Err(CoordinatorError::NowhereToListen);
     }
+    let collector = config.traces.as_ref().map(traces::Collector::new).transpose()?;
     let Some(opened) = stop.run_until_cancelled(open(&config)).await else { return Ok(()) };
     let (_lock, store) = opened?;
     let blobs = blobs::Blobs::open(config.state_dir.join("blobs"))
@@ -132,9 +140,14 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     let tokens = roles::Tokens::new(of_roles.chain([(Role::Admin, config.client_token.as_str())]));
     let services = rpc::services(&farm, &tokens, &config.join_token);
 
+    let traces = collector.map(|collector| {
+        let (traces, exporter) = traces::open(collector, Arc::clone(&farm.store), Arc::clone(&farm.meters));
+        tokio::spawn(exporter.run(stop.clone()));
+        traces
+    });
     tokio::spawn({
-        let (entering, stop) =
-            (views::entering::run(Arc::clone(&farm.store), farm.owning.clone()), stop.clone());
+        let entering = views::entering::run(Arc::clone(&farm.store), farm.owning.clone(), traces);
+        let stop = stop.clone();
         async move { stop.run_until_cancelled(entering).await }
     });
     if let Some((store, keep)) = forgetting {

@@ -13,5 +13,5 @@ use crate::views::entering::step;
 /// # Errors
 /// Where the store fails.
 pub async fn enter_ended(store: &dyn Store) -> Result<usize, StoreError> {
-    step(store, &Owning::silent()).await
+    step(store, &Owning::silent(), |_| ()).await
 }

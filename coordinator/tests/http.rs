@@ -51,6 +51,7 @@ impl Coordinator {
             core: CoreConfig::default(),
             keep_runs: None,
             where_led: WhereLed::Refuse,
+            traces: None,
         };
         let stop = CancellationToken::new();
         let serving = serve(config, stop.clone());

@@ -139,6 +139,7 @@ async fn every_address_of_the_api_is_asked_and_answers_and_changes_are_found() {
         core: CoreConfig::default(),
         keep_runs: None,
         where_led: WhereLed::Refuse,
+        traces: None,
     };
     let stop = CancellationToken::new();
     let serving = tokio::spawn(serve(config, stop.clone()));

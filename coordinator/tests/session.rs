@@ -55,6 +55,7 @@ impl Coordinator {
             core: CoreConfig::default(),
             keep_runs: None,
             where_led,
+            traces: None,
         };
         let stop = CancellationToken::new();
         let serving = serve(config, stop.clone());

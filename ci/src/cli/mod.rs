@@ -36,6 +36,7 @@ pub(crate) mod shares;
 mod show;
 mod stats;
 mod token;
+mod traces;
 mod up;
 mod verify;
 mod what;

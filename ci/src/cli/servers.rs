@@ -20,6 +20,7 @@ use super::gateway::Whose;
 use super::out;
 use super::registry::{RegistryArgs, Surroundings};
 use super::shares::{ShareArgs, Shares};
+use super::traces::TracesArgs;
 use crate::report::exit::Exit;
 use crate::state::{FarmFile, StateDir, StateError};
 
@@ -41,6 +42,8 @@ pub(crate) struct CoordinatorArgs {
     store: StoreArgs,
     #[command(flatten)]
     shares: ShareArgs,
+    #[command(flatten)]
+    traces: TracesArgs,
     /// Where another coordinator leads this farm: wait for as long as it does, and take over
     #[arg(long)]
     standby: bool,
@@ -48,6 +51,7 @@ pub(crate) struct CoordinatorArgs {
 
 pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Result<Exit, CliError> {
     log_to_stderr();
+    let traces = args.traces.checked()?;
     let state = farm.state_dir()?;
     let file = ensure_farm(
         &state,
@@ -72,6 +76,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs, farm: &FarmArgs) -> Resul
         keep_runs: (file.keep_runs_days > 0)
             .then(|| Duration::from_secs(u64::from(file.keep_runs_days) * 86_400)),
         where_led: if args.standby { WhereLed::StandBy } else { WhereLed::Refuse },
+        traces,
     };
     andon_coordinator::serve(config, stop_on_signal()?)
         .await

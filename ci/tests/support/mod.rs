@@ -15,6 +15,10 @@ pub(crate) fn andon() -> Command {
     for name in ["ANDON_STATE", "ANDON_COORDINATOR", "ANDON_TOKEN", "ANDON_JOIN_TOKEN", "XDG_STATE_HOME"] {
         command.env_remove(name);
     }
+    for name in ["ENDPOINT", "HEADERS", "PROTOCOL"] {
+        command.env_remove(format!("OTEL_EXPORTER_OTLP_{name}"));
+        command.env_remove(format!("OTEL_EXPORTER_OTLP_TRACES_{name}"));
+    }
     command.env("NO_COLOR", "1").stdin(Stdio::null());
     command
 }
@@ -44,22 +48,30 @@ pub(crate) fn complained(output: &Output) -> String {
 pub(crate) struct Coordinator {
     child: Child,
     temp: tempfile::TempDir,
+    variables: Vec<(String, String)>,
 }
 
 impl Coordinator {
     /// Starts it in a state folder of its own and waits until it answers.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_with(variables: &[(&str, &str)]) -> Self {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        let coordinator = Self { child: serve(&temp.path().join("state")), temp };
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let coordinator = Self { child: serve(&temp.path().join("state"), &variables), temp, variables };
         coordinator.wait();
         coordinator
     }
 
-    /// Ends it and starts it again with the same state; between the two nobody answers.
+    /// Ends it and starts it again with the same state and environment; between the two nobody answers.
     pub(crate) fn restart(&mut self) {
         signal(&self.child, rustix::process::Signal::TERM);
         self.child.wait().expect("the child is waited for");
-        self.child = serve(&self.state());
+        self.child = serve(&self.state(), &self.variables);
         self.wait();
     }
 
@@ -94,10 +106,11 @@ impl Coordinator {
     }
 }
 
-fn serve(state: &Path) -> Child {
+fn serve(state: &Path, variables: &[(String, String)]) -> Child {
     andon()
         .args(["coordinator", "--listen", "127.0.0.1:0", "--state"])
         .arg(state)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stderr(Stdio::null())
         .spawn()
         .expect("the coordinator starts")

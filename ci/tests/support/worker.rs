@@ -2,6 +2,9 @@
 //! said by the test.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+#[path = "../../src/clock.rs"]
+mod clock;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -19,6 +22,8 @@ use wire::worker_message::Body as Said;
 
 /// How often it says that it is there.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// What it says that each test takes.
+const RUN_MS: u64 = 3;
 
 #[derive(Debug, Default)]
 struct Rules {
@@ -220,7 +225,12 @@ fn results(rules: &Shared, execute: &wire::Execute) -> Vec<Report> {
     let mut before: BTreeSet<&str> = BTreeSet::new();
     let mut reports = Vec::new();
     for test in &execute.tests {
-        let mut result = wire::TestResult { attempt: test.attempt, run_ms: 3, ..Default::default() };
+        let mut result = wire::TestResult {
+            attempt: test.attempt,
+            run_ms: RUN_MS,
+            started_unix_ms: clock::unix_ms() - RUN_MS,
+            ..Default::default()
+        };
         if !rules.printed.is_empty() {
             result.log_zstd = packed(&rules.printed);
         }

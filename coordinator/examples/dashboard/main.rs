@@ -65,6 +65,7 @@ async fn main() -> Result<(), Failure> {
         core: CoreConfig::default(),
         keep_runs: None,
         where_led: WhereLed::Refuse,
+        traces: None,
     };
     let stop = CancellationToken::new();
     let serving = tokio::spawn(andon_coordinator::serve(config, stop.clone()));

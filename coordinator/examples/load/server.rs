@@ -28,6 +28,7 @@ pub(crate) async fn serve(state: &Path, address: SocketAddr) -> Result<(), Failu
         core: CoreConfig::default(),
         keep_runs: None,
         where_led: WhereLed::Refuse,
+        traces: None,
     };
     Ok(andon_coordinator::serve(config, CancellationToken::new()).await?)
 }

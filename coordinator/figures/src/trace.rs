@@ -242,7 +242,8 @@ fn colour_of(outcome: Outcome) -> &'static str {
 }
 
 /// A name that shows as what it is: no control characters, none that turn the direction of text, not too long.
-fn clean(name: &str) -> String {
+#[must_use]
+pub fn clean(name: &str) -> String {
     let mut cleaned = String::with_capacity(name.len().min(NAME_MAX));
     for c in name.chars() {
         let shown = if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c };

@@ -303,7 +303,7 @@ pub(crate) fn has_own_verdict(test: &TestRow) -> bool {
     test.verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Infrastructure | Verdict::NotRun))
 }
 
-fn ending(row: &RunRow) -> End {
+pub(crate) fn ending(row: &RunRow) -> End {
     match row.state {
         RunState::Ended(RunEnd::Passed) => End::Green,
         RunState::Ended(RunEnd::Incomplete) if row.reason.starts_with("superseded") => End::Superseded,

@@ -12,6 +12,7 @@ use crate::store::ledger::{
     EnteredRun, Entering, Entry, FROM_THE_NEWEST, Named, TestFilter, has_own_verdict, name_of,
 };
 use crate::store::{RunRow, Store, StoreError};
+use crate::traces::Traces;
 
 /// Between two looks; a run's figures are there so long after its end, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -26,10 +27,15 @@ pub const POINTS_MAX: u32 = 300;
 /// Suites of a project that are compared with each other.
 const SUITES_MAX: usize = 50;
 
-/// Enters runs as they end. Never ends itself.
-pub(crate) async fn run(store: Arc<dyn Store>, owning: Owning) {
+/// Enters runs as they end, and offers each as a trace. Never ends itself.
+pub(crate) async fn run(store: Arc<dyn Store>, owning: Owning, traces: Option<Traces>) {
+    let entered = |run| {
+        if let Some(traces) = &traces {
+            traces.offer(run);
+        }
+    };
     loop {
-        let pause = match step(&*store, &owning).await {
+        let pause = match step(&*store, &owning, entered).await {
             Ok(0) => LOOK_EVERY,
             Ok(_) => Duration::ZERO,
             Err(error) => {
@@ -41,11 +47,16 @@ pub(crate) async fn run(store: Arc<dyn Store>, owning: Owning) {
     }
 }
 
-/// Enters the runs that wait for it, and answers how many there were.
-pub(crate) async fn step(store: &dyn Store, owning: &Owning) -> Result<usize, StoreError> {
+/// Enters the runs that wait for it, tells of each, and answers how many there were.
+pub(crate) async fn step(
+    store: &dyn Store,
+    owning: &Owning,
+    entered: impl Fn(RunId),
+) -> Result<usize, StoreError> {
     let runs = store.to_enter(RUNS_MAX).await?;
     for run in &runs {
         enter(store, owning, *run).await?;
+        entered(*run);
     }
     Ok(runs.len())
 }

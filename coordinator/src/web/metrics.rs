@@ -42,6 +42,29 @@ fn rebases() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 22))
 }
 
+/// Why a run's trace was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TraceLoss {
+    /// Too many waited before it.
+    Queue,
+    /// It was not taken: refused, or nobody was there for too long.
+    Collector,
+    /// The run could not be read.
+    Store,
+}
+
+impl TraceLoss {
+    const ALL: [Self; 3] = [Self::Queue, Self::Collector, Self::Store];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Collector => "collector",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// What has happened since the start.
 #[derive(Debug)]
 pub(crate) struct Meters {
@@ -56,6 +79,8 @@ pub(crate) struct Meters {
     baseline_hits: Counter,
     baseline_builds: Counter,
     inexact: Counter,
+    traces_exported: Counter,
+    traces_dropped: Family<Labels, Counter>,
     /// Key and run of the baseline that was published last, until a run is pinned to it.
     published: Mutex<Option<(String, String)>>,
 }
@@ -93,6 +118,16 @@ impl Default for Meters {
             "Stands that were put back and not exact",
             inexact.clone(),
         );
+        let (exported, dropped) = (Counter::default(), Family::<Labels, Counter>::default());
+        registry.register("andon_traces_exported", "Runs whose trace a collector has", exported.clone());
+        registry.register(
+            "andon_traces_dropped",
+            "Runs whose trace it does not get, by why",
+            dropped.clone(),
+        );
+        for why in TraceLoss::ALL {
+            let _ = dropped.get_or_create(&[("reason", why.word())]);
+        }
         for verdict in [Verdict::Passed, Verdict::Failed, Verdict::Flaky, Verdict::TimedOut] {
             let _ = tests.get_or_create(&[("verdict", verdict_word(verdict))]);
         }
@@ -108,6 +143,8 @@ impl Default for Meters {
             baseline_hits: hits,
             baseline_builds: builds,
             inexact,
+            traces_exported: exported,
+            traces_dropped: dropped,
             published: Mutex::default(),
         }
     }
@@ -169,6 +206,26 @@ impl Meters {
 
     fn published(&self) -> std::sync::MutexGuard<'_, Option<(String, String)>> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A collector has the trace of one more run.
+    pub(crate) fn trace_exported(&self) {
+        self.traces_exported.inc();
+    }
+
+    /// One more run whose trace it does not get.
+    pub(crate) fn trace_dropped(&self, why: TraceLoss) {
+        self.traces_dropped.get_or_create(&[("reason", why.word())]).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn traces_exported(&self) -> u64 {
+        self.traces_exported.get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn traces_dropped(&self, why: TraceLoss) -> u64 {
+        self.traces_dropped.get_or_create(&[("reason", why.word())]).get()
     }
 
     /// In OpenMetrics' text form, with how the farm is now.

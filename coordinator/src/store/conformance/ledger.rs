@@ -12,7 +12,7 @@ use crate::views::entering;
 
 /// Enters what waits for it; no specification is there, so that nobody owns anything.
 async fn enter(store: &dyn Store) -> usize {
-    entering::step(store, &Owning::silent()).await.unwrap()
+    entering::step(store, &Owning::silent(), |_| ()).await.unwrap()
 }
 
 const MAIN: &str = "refs/heads/main";

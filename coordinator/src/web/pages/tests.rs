@@ -41,7 +41,7 @@ async fn stored(records: Vec<Vec<Record>>) -> Arc<Memory> {
     store.apply(&records.concat()).await.expect("the records are taken");
     let folder = tempfile::tempdir().expect("a folder");
     let owning = Owning::new(blobs(folder.path()));
-    while entering::step(&*store, &owning).await.expect("runs are entered") > 0 {}
+    while entering::step(&*store, &owning, |_| ()).await.expect("runs are entered") > 0 {}
     store
 }
 
