@@ -252,7 +252,10 @@ impl FarmApi for FarmService {
         let attempt = self.attempt(run, &request.test, request.attempt).await?.attempt;
         let kept = self.farm.store.artifacts(run, attempt).await.map_err(|error| internal(&error))?;
         let nothing = || {
-            let text = format!("attempt {} of {} left nothing in $ANDON_ARTIFACTS", attempt.0, request.test);
+            let text = format!(
+                "nothing was kept of attempt {} of {}: it left no file in $ANDON_ARTIFACTS, and failed on no services",
+                attempt.0, request.test
+            );
             Status::not_found(text)
         };
         let artifacts = Some(convert::artifacts_told(kept.ok_or_else(nothing)?));
