@@ -93,7 +93,9 @@ impl Default for Meters {
             "Stands that were put back and not exact",
             inexact.clone(),
         );
-        for verdict in [Verdict::Passed, Verdict::Failed, Verdict::Flaky, Verdict::TimedOut] {
+        for verdict in
+            [Verdict::Passed, Verdict::Failed, Verdict::Flaky, Verdict::TimedOut, Verdict::Quarantined]
+        {
             let _ = tests.get_or_create(&[("verdict", verdict_word(verdict))]);
         }
         Self {
