@@ -25,6 +25,7 @@ use crate::looking::Looking;
 use crate::owning::Owning;
 use crate::plan::plan_of;
 use crate::printed::Budgets;
+use crate::quarantining::{self, Ground};
 use crate::restore::{self, Histories};
 use crate::round;
 use crate::rpc::convert;
@@ -238,8 +239,9 @@ impl Driver {
             Words::Heartbeat { held } => Input::Heartbeat { worker, held },
             Words::Fitness { unfit } => Input::WorkerFitness { worker, unfit },
             Words::Report { lease, report: Report::Discovered { tests } } => {
-                let report = Report::Discovered { tests: self.with_history(lease, tests).await };
-                Input::Reported { worker, lease, report }
+                let (tests, notes) = self.with_history(lease, tests).await;
+                self.note(lease.run, notes, round);
+                Input::Reported { worker, lease, report: Report::Discovered { tests } }
             }
             Words::Report { lease, report } => Input::Reported { worker, lease, report },
             Words::Artifacts { lease, artifacts } => {
@@ -291,17 +293,44 @@ impl Driver {
     }
 
     /// What earlier runs say of these tests. It is only advice: where it cannot be had, they count as new.
-    async fn with_history(&self, lease: Lease, tests: Vec<Candidate>) -> Vec<Candidate> {
-        let Some((project, suite)) = self.core.discovery(lease) else { return tests };
+    /// What a person should know of those in quarantine comes with it.
+    async fn with_history(&self, lease: Lease, tests: Vec<Candidate>) -> (Vec<Candidate>, Vec<String>) {
+        let Some((project, suite)) = self.core.discovery(lease) else { return (tests, Vec::new()) };
         let history = self.farm.store.history(project, suite).await.unwrap_or_default();
-        tests.into_iter().map(|test| restore::candidate(test.id, Some(&history))).collect()
+        let known = tests.into_iter().map(|test| restore::candidate(test.id, Some(&history)));
+        let mut tests: Vec<Candidate> = known.collect();
+        let Some((header, plan, baseline)) = self.core.run_of(lease.run) else { return (tests, Vec::new()) };
+        let of_suite = tests.iter_mut().map(|test| (suite, test)).collect();
+        let notes = self.excuse(header, plan, baseline, of_suite).await;
+        (tests, notes)
+    }
+
+    /// A test of which that cannot be had is not excused.
+    async fn excuse(
+        &self,
+        header: &RunHeader,
+        plan: &Plan,
+        baseline: &str,
+        tests: Vec<(&str, &mut Candidate)>,
+    ) -> Vec<String> {
+        let now_unix_ms = self.farm.clock.now().unix_ms;
+        let ground = Ground { project: &header.project, commit: &header.commit, baseline, now_unix_ms };
+        let excused = quarantining::excuse(&*self.farm.store, plan, ground, tests).await;
+        excused.unwrap_or_else(|error| vec![format!("quarantine: nothing is excused, {error}")])
+    }
+
+    fn note(&self, run: RunId, notes: Vec<String>, round: &mut Round) {
+        let at_unix_ms = self.farm.clock.now().unix_ms;
+        let noted =
+            notes.into_iter().map(|text| Record::Noted { run, text, log_zstd: Vec::new(), at_unix_ms });
+        round.decided.records.extend(noted);
     }
 
     async fn submit(
         &mut self,
         header: RunHeader,
         plan: Plan,
-        start: Start,
+        mut start: Start,
         reply: oneshot::Sender<Submitted>,
         round: &mut Round,
     ) {
@@ -321,7 +350,22 @@ impl Driver {
         }
         let ticket = round.submitted.len() as u64;
         round.submitted.push((ticket, header.dedup_key.clone(), reply));
+        let notes = match &mut start {
+            Start::Discover => Vec::new(),
+            Start::Chosen { tests, baseline } => {
+                let tests = tests.iter_mut().map(|(suite, test)| (suite.as_str(), test)).collect();
+                self.excuse(&header, &plan, baseline.as_deref().unwrap_or_default(), tests).await
+            }
+        };
+        let before = round.decided.effects.len();
         self.step(Input::Submit { ticket, header, plan, start }, round);
+        let made = round.decided.effects[before..].iter().find_map(|(effect, _)| match effect {
+            Effect::Accepted { ticket: known, run } if *known == ticket => Some(*run),
+            _ => None,
+        });
+        if let Some(run) = made {
+            self.note(run, notes, round);
+        }
     }
 
     /// False where the coordinator was stopped while the store failed: the round is lost, unacknowledged.
@@ -423,7 +467,7 @@ async fn restored(
     let mut unreadable = Vec::new();
     for run in active.runs {
         match plan_again(blobs, &run).await {
-            Some(plan) => stored.runs.push(stored_run(store, run, plan).await?),
+            Some(plan) => stored.runs.push(stored_run(store, run, plan, clock.now().unix_ms).await?),
             None => unreadable.push(run.row.run),
         }
     }
@@ -447,11 +491,26 @@ async fn plan_again(blobs: &Blobs, run: &ActiveRun) -> Option<Plan> {
     plan_of(&wire::RunSpec::decode(bytes.as_slice()).ok()?).ok()
 }
 
-async fn stored_run(store: &dyn Store, run: ActiveRun, plan: Plan) -> Result<StoredRun, StoreError> {
+async fn stored_run(
+    store: &dyn Store,
+    run: ActiveRun,
+    plan: Plan,
+    now_unix_ms: u64,
+) -> Result<StoredRun, StoreError> {
     let mut histories = Histories::new();
     for suite in &plan.suites {
         let known = store.history(&run.row.header.project, &suite.name).await?;
         histories.insert(suite.name.clone(), known);
     }
-    Ok(restore::stored_run(run, plan, &histories))
+    let mut stored = restore::stored_run(run, plan, &histories);
+    let ground = Ground {
+        project: &stored.header.project,
+        commit: &stored.header.commit,
+        baseline: stored.baseline.as_deref().unwrap_or_default(),
+        now_unix_ms,
+    };
+    let open = stored.tests.iter_mut().filter(|test| test.verdict.is_none());
+    let open = open.map(|test| (test.suite.as_str(), &mut test.candidate)).collect();
+    quarantining::excuse(store, &stored.plan, ground, open).await?;
+    Ok(stored)
 }

@@ -11,6 +11,7 @@ mod looking;
 mod owning;
 mod plan;
 mod printed;
+mod quarantining;
 mod restore;
 mod retention;
 mod roles;

@@ -1,5 +1,5 @@
-//! Who owns the tests of a run: the CODEOWNERS that its specification carries, read once and remembered for the runs that were looked at
-//! last.
+//! Who owns the tests of a run, and which of them are in quarantine: what its specification says of that, read once and remembered for the
+//! runs that were looked at last.
 //!
 //! Whoever submitted the run read the commit; here are no git and no forge, so that a name is only a name. A specification stays in the
 //! blob store for as long as its run is kept; where it is gone, or carries none, nobody owns anything. Nothing here fails: whose a test is
@@ -8,11 +8,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use andon_core::quarantine::Quarantine;
 use andon_figures::owners::{Dialect, Owners, file_of};
 use andon_proto as wire;
 use prost::Message;
 
 use crate::blobs::{Blobs, Digest};
+use crate::plan;
 
 /// Specifications whose owners are remembered; the one that was read first goes.
 const REMEMBERED_MAX: usize = 32;
@@ -34,6 +36,7 @@ pub(crate) struct Owning {
 #[derive(Debug)]
 pub(crate) struct RunOwners {
     owners: Option<Owners>,
+    quarantines: Vec<Quarantine>,
     is_silent: bool,
 }
 
@@ -80,7 +83,7 @@ impl Owning {
 impl RunOwners {
     /// Of a run that says nothing of them.
     pub(crate) fn silent() -> Self {
-        Self { owners: None, is_silent: true }
+        Self { owners: None, quarantines: Vec::new(), is_silent: true }
     }
 
     fn of(spec: &wire::RunSpec) -> Self {
@@ -93,7 +96,9 @@ impl RunOwners {
             };
             Owners::parse(&file.text, dialect).ok()
         });
-        Self { owners: read, is_silent }
+        // A specification that is refused for them has no run.
+        let quarantines = plan::quarantine_of(spec).unwrap_or_default();
+        Self { owners: read, quarantines, is_silent }
     }
 
     /// It says nothing of whose its tests are from now on: its specification is gone, or it is an experiment, of which nothing is
@@ -110,7 +115,12 @@ impl RunOwners {
         }
     }
 
-    /// The same of many tests, each file looked up once.
+    /// The quarantine that a test is in, whether that holds or not.
+    pub(crate) fn quarantine_of(&self, suite: &str, id: &str) -> Option<&Quarantine> {
+        Quarantine::of(&self.quarantines, suite, id)
+    }
+
+    /// Who owns them, of many tests, each file looked up once.
     pub(crate) fn of_tests<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
         let Some(owners) = &self.owners else { return ids.map(|_| Vec::new()).collect() };
         let mut known: HashMap<&str, Vec<String>> = HashMap::new();

@@ -1,6 +1,8 @@
 //! A specification as the core sees it. The rest of it is the workers' business.
 
+use andon_core::asked::Pattern;
 use andon_core::model::{Grain, Plan, Policy, SuitePlan};
+use andon_core::quarantine::Quarantine;
 use andon_proto as wire;
 use prost::Message;
 
@@ -10,6 +12,11 @@ use crate::asked::{AskedError, asked_of};
 const SUITES_MAX: usize = 1_000;
 /// A suite retries a failed test at most so often.
 const RETRIES_MAX: u32 = 10;
+
+/// A run has at most so many quarantines …
+const QUARANTINES_MAX: usize = 1_000;
+/// … each of whose texts has at most so many bytes: as long as a test's id may be, with its suite.
+const QUARANTINE_BYTES_MAX: usize = 8_192;
 
 /// Why a specification is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,6 +29,12 @@ pub(crate) enum PlanError {
     TooManySuites,
     #[error("suite {suite:?} asks for {retries} retries, at most {RETRIES_MAX} are given")]
     TooManyRetries { suite: String, retries: u32 },
+    #[error("the specification has more than {QUARANTINES_MAX} quarantines")]
+    TooManyQuarantines,
+    #[error("a quarantine names no tests, or by more than {QUARANTINE_BYTES_MAX} bytes")]
+    QuarantineOfNothing,
+    #[error("a quarantine has no owner, or none that can be one")]
+    QuarantineOfNobody,
     #[error(transparent)]
     Asked(#[from] AskedError),
 }
@@ -74,7 +87,31 @@ pub(crate) fn plan_of(spec: &wire::RunSpec) -> Result<Plan, PlanError> {
         merge_key: (wanted.merge && !as_it_comes).then(|| merge_key(spec)),
         baseline_group: spec.stack.as_ref().map(|_| group.unwrap_or_default()),
         asked,
+        quarantine: quarantine_of(spec)?,
     })
+}
+
+/// The quarantines of a specification, checked.
+pub(crate) fn quarantine_of(spec: &wire::RunSpec) -> Result<Vec<Quarantine>, PlanError> {
+    use wire::quarantine::Tests;
+    if spec.quarantines.len() > QUARANTINES_MAX {
+        return Err(PlanError::TooManyQuarantines);
+    }
+    let is_fit = |text: &str| !text.is_empty() && text.len() <= QUARANTINE_BYTES_MAX;
+    let checked = |of: &wire::Quarantine| {
+        let tests = match &of.tests {
+            Some(Tests::Test(name)) if is_fit(name) => Pattern::Exact(name.clone()),
+            Some(Tests::Pattern(glob)) if is_fit(glob) => Pattern::Glob(glob.clone()),
+            _ => return Err(PlanError::QuarantineOfNothing),
+        };
+        let until_unix_ms = of.until_unix_ms.max(1);
+        let held = andon_figures::quarantine::Quarantine::new(&of.owner, until_unix_ms - 1, until_unix_ms);
+        let owner = held.map_err(|_| PlanError::QuarantineOfNobody)?.owner().to_owned();
+        let suite = (!of.suite.is_empty()).then(|| of.suite.clone());
+        let reason = of.reason.chars().take(QUARANTINE_BYTES_MAX / 4).collect();
+        Ok(Quarantine { suite, tests, owner, until_unix_ms, reason })
+    };
+    spec.quarantines.iter().map(checked).collect()
 }
 
 /// True where both runs start from the same baseline for certain: same source, stack, seed, and image that runs the seed.
@@ -142,6 +179,30 @@ mod tests {
         let asked = Some(wire::Asked { in_order: true, ..Default::default() });
         let plan = plan_of(&wire::RunSpec { asked, ..spec() }).expect("a plan");
         assert!(plan.suites.iter().all(|suite| suite.grain == Grain::Never));
+    }
+
+    #[test]
+    fn a_quarantine_of_nothing_or_of_nobody_is_refused() {
+        use wire::quarantine::Tests;
+        let fit = wire::Quarantine {
+            tests: Some(Tests::Test("a.py::x".into())),
+            owner: " @shop/cart ".into(),
+            until_unix_ms: 5,
+            ..Default::default()
+        };
+        let of = |quarantine: wire::Quarantine| {
+            plan_of(&wire::RunSpec { quarantines: vec![quarantine], ..spec() }).map(|plan| plan.quarantine)
+        };
+        let taken = of(fit.clone()).expect("a plan").remove(0);
+        assert_eq!(
+            (taken.owner.as_str(), taken.suite.as_deref(), taken.until_unix_ms),
+            ("@shop/cart", None, 5)
+        );
+        assert!(taken.names("ui", "a.py::x"));
+        assert_eq!(of(wire::Quarantine { tests: None, ..fit.clone() }), Err(PlanError::QuarantineOfNothing));
+        let long = Some(Tests::Pattern("*".repeat(10_000)));
+        assert_eq!(of(wire::Quarantine { tests: long, ..fit.clone() }), Err(PlanError::QuarantineOfNothing));
+        assert_eq!(of(wire::Quarantine { owner: " ".into(), ..fit }), Err(PlanError::QuarantineOfNobody));
     }
 
     #[test]

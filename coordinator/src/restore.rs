@@ -61,6 +61,7 @@ pub fn candidate(id: String, history: Option<&HashMap<String, Past>>) -> Candida
     Candidate {
         expected_ms: past.map(|past| past.mean_ms),
         failed_last: past.is_some_and(|past| past.failed_last),
+        excused: false,
         id,
     }
 }

@@ -11,6 +11,7 @@ use andon_tests::{ok, run};
 use serde_json::Value;
 
 const BROKEN: &str = "tests/test_attach.py::test_leaves_a_row";
+const PASSED: &str = "tests/test_attach.py::test_needs_it_pristine[1]";
 /// Prints all rows, and deletes them.
 const LOOK: &str = "import pymysql; db = pymysql.connect(host='db', user='root', database='mini', autocommit=True); \
                     c = db.cursor(); c.execute('SELECT id, value FROM counter ORDER BY id'); print(c.fetchall()); \
@@ -47,6 +48,16 @@ fn what_a_failed_test_left_is_kept(driver: &str) -> (Project, Farm) {
     );
     let plain = ok(farm.andon().args(["diff", &number, BROKEN]));
     assert!(plain.contains("volume/data") && plain.contains("mini/counter.ibd"), "{plain}");
+
+    // What its database had written by then; nobody's who passed.
+    let log = ok(farm.andon().args(["logs", &number, BROKEN, "--service", "db"]));
+    assert!(log.contains("ready for connections"), "{log}");
+    let other = run(farm.andon().args(["logs", &number, BROKEN, "--service", "cache"]));
+    assert_eq!(other.status.code(), Some(2), "{}", said(&other));
+    assert!(said(&other).contains("but of these: db"), "{}", said(&other));
+    let passed = run(farm.andon().args(["logs", &number, PASSED, "--service", "db"]));
+    assert_eq!(passed.status.code(), Some(2), "{}", said(&passed));
+    assert!(said(&passed).contains("failed on no services"), "{}", said(&passed));
 
     // What is done in one attach is not there in the next.
     for _ in 0..2 {
@@ -85,7 +96,7 @@ fn a_failed_tests_row_its_changed_files_a_command_and_a_port_with_standby() {
     led.wait().expect("it ends");
 
     // Others have nothing to look into, and the lane works on.
-    let passed = run(farm.andon().args(["diff", "tests/test_attach.py::test_needs_it_pristine[1]"]));
+    let passed = run(farm.andon().args(["diff", PASSED]));
     assert_eq!(passed.status.code(), Some(2), "{}", said(&passed));
     assert!(said(&passed).contains("only failed tests' stacks are kept"), "{}", said(&passed));
     let again = farm.run(&project.copy(), &["pristine"]);

@@ -18,3 +18,5 @@ pub mod outer;
 pub mod registry;
 pub mod runner;
 pub mod stack;
+
+pub use lane::service_of_log;

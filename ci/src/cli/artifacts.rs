@@ -1,6 +1,7 @@
-//! `andon artifacts`: the files that a test left for people.
+//! `andon artifacts`: the files that a test left for people, and what was kept beside them.
 
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use andon::connect::Connection;
@@ -60,7 +61,7 @@ pub(crate) async fn artifacts(args: ArtifactsArgs, farm: &FarmArgs) -> Result<Ex
     Ok(Exit::Passed)
 }
 
-async fn download(connection: &Connection, kept: &Artifacts) -> Result<Vec<u8>, CliError> {
+pub(super) async fn download(connection: &Connection, kept: &Artifacts) -> Result<Vec<u8>, CliError> {
     let damaged = |what: &str| CliError::infrastructure(format!("the artifacts {what}"));
     let request = GetBlobRequest { digest: kept.blob_digest.clone(), offset: 0 };
     let mut chunks = connection.blobs().get(request).await?.into_inner();
@@ -77,12 +78,54 @@ async fn download(connection: &Connection, kept: &Artifacts) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// The names of the plain files in the archive, each written below `into` where that is given. A name that leads elsewhere
-/// and anything but a plain file is an error: no worker of ours packs such.
-fn unpack(archive: &[u8], into: Option<&Path>) -> std::io::Result<Vec<String>> {
-    let wrong = |name: &Path| std::io::Error::other(format!("{name:?} is not a plain file in the archive"));
-    let unpacked = zstd::Decoder::new(archive)?.take(UNPACKED_BYTES_MAX);
+/// The contents of those files of an archive that are given a name.
+pub(super) fn files(
+    archive: &[u8],
+    named: impl Fn(&Path) -> Option<String>,
+) -> Result<BTreeMap<String, Vec<u8>>, CliError> {
+    let mut found = BTreeMap::new();
+    let read = each(archive, |path, entry| {
+        if let Some(name) = named(path) {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            found.insert(name, bytes);
+        }
+        Ok(())
+    });
+    read.map_err(|error| CliError::infrastructure("the artifacts cannot be unpacked").because(&error))?;
+    Ok(found)
+}
+
+/// The names of the plain files in the archive, each written below `into` where that is given.
+fn unpack(archive: &[u8], into: Option<&Path>) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
+    each(archive, |name, entry| {
+        if let Some(into) = into {
+            std::fs::create_dir_all(into)?;
+            if into.join(name).symlink_metadata().is_ok() {
+                let text = format!("{} is there already", into.join(name).display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
+            // Also sees to it that no link on the way leads out.
+            if !entry.unpack_in(into)? {
+                return Err(wrong(name));
+            }
+        }
+        names.push(name.to_string_lossy().into_owned());
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+type Unpacked<'a> = io::Take<zstd::Decoder<'static, io::BufReader<&'a [u8]>>>;
+
+/// Each plain file of an archive, in its order. A name that leads elsewhere and anything but a plain file is an error: no worker of
+/// ours packs such.
+fn each<'a>(
+    archive: &'a [u8],
+    mut take: impl FnMut(&Path, &mut tar::Entry<'_, Unpacked<'a>>) -> io::Result<()>,
+) -> io::Result<()> {
+    let unpacked = zstd::Decoder::new(archive)?.take(UNPACKED_BYTES_MAX);
     for entry in tar::Archive::new(unpacked).entries()? {
         let mut entry = entry?;
         let name = entry.path()?.into_owned();
@@ -90,20 +133,13 @@ fn unpack(archive: &[u8], into: Option<&Path>) -> std::io::Result<Vec<String>> {
         if !entry.header().entry_type().is_file() || !is_inside {
             return Err(wrong(&name));
         }
-        if let Some(into) = into {
-            std::fs::create_dir_all(into)?;
-            if into.join(&name).symlink_metadata().is_ok() {
-                let text = format!("{} is there already", into.join(&name).display());
-                return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, text));
-            }
-            // Also sees to it that no link on the way leads out.
-            if !entry.unpack_in(into)? {
-                return Err(wrong(&name));
-            }
-        }
-        names.push(name.to_string_lossy().into_owned());
+        take(&name, &mut entry)?;
     }
-    Ok(names)
+    Ok(())
+}
+
+fn wrong(name: &Path) -> io::Error {
+    io::Error::other(format!("{name:?} is not a plain file in the archive"))
 }
 
 #[cfg(test)]
@@ -145,6 +181,23 @@ mod tests {
         assert_eq!(unpack(&archive, Some(&into)).unwrap(), ["shots/a.png"]);
         assert_eq!(std::fs::read(into.join("shots/a.png")).unwrap(), b"abc");
         assert_eq!(unpack(&archive, Some(&into)).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn files_that_are_asked_for_are_read() {
+        let archive = packed(|archive| {
+            for (name, bytes) in [("service-logs/3-5/db.log", &b"said"[..]), ("shots/a.png", b"abc")] {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o644);
+                archive.append_data(&mut header, name, bytes).unwrap();
+            }
+        });
+        let read = |attempt| {
+            files(&archive, |path| andon_worker::service_of_log(path, attempt).map(str::to_owned)).unwrap()
+        };
+        assert_eq!(read(4), [("db".to_owned(), b"said".to_vec())].into());
+        assert_eq!(read(6), BTreeMap::new());
     }
 
     #[test]

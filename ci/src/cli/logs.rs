@@ -1,4 +1,5 @@
-//! `andon logs`: what a test wrote, or what the run itself did; as it is, or as it comes.
+//! `andon logs`: what a test wrote, what the services of its stack had written when it failed, or what the run itself did; as
+//! it is, or as it comes.
 //!
 //! Following asks for the log again and again and shows what is new of it, until the test has its verdict or the run is over.
 //! What is new is decided by `report::unread`. A coordinator that is restarted meanwhile is asked again for a bounded time.
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use andon::connect::Connection;
 use andon_proto::run_event::Event;
-use andon_proto::{GetLogRequest, GetLogResponse, Verdict, WatchRunRequest};
+use andon_proto::{GetArtifactsRequest, GetLogRequest, GetLogResponse, Verdict, WatchRunRequest};
+use andon_worker::service_of_log;
 use clap::Args;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::StreamExt as _;
@@ -16,7 +18,7 @@ use super::error::CliError;
 use super::farm::FarmArgs;
 use super::follow::{self, RECONNECT_EVERY, RECONNECT_FOR};
 use super::show::{run_or_latest, split_run};
-use super::{clock, out};
+use super::{artifacts, clock, out};
 use crate::report::exit::{self, Exit};
 use crate::report::unread::{News, Unread};
 use crate::report::{ids, text, words};
@@ -28,7 +30,7 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 #[command(
     after_help = "Examples:\n  andon logs 12         what the run itself did: baseline, discovery\n  andon logs 12 \
                         tests/test_orders.py::test_place\n  andon logs 12 integration/tests/test_orders.py::test_place \
-                        --attempt 3\n  andon logs 12 --since 5m\n  andon logs -f         the latest run, until it ends"
+                        --attempt 3\n  andon logs 12 tests/test_orders.py::test_place --service db\n  andon logs 12 --since 5m\n  andon logs -f         the latest run, until it ends"
 )]
 pub(crate) struct LogsArgs {
     /// Number of the run [default: the latest], then the test as `show` prints it: `suite/id` or `id`
@@ -37,6 +39,9 @@ pub(crate) struct LogsArgs {
     /// Which attempt, as `show --json` numbers them [default: the last]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     attempt: Option<u64>,
+    /// What this service of the stack had written when the test failed
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["follow", "since"])]
+    service: Option<String>,
     /// Go on with what comes, until the test has its verdict or the run is over
     #[arg(short, long)]
     follow: bool,
@@ -59,8 +64,16 @@ pub(crate) async fn logs(args: LogsArgs, farm: &FarmArgs) -> Result<Exit, CliErr
         return Err(CliError::usage("--since is for the run's own log: what a test writes has no times")
             .hint("andon logs RUN --since 5m"));
     }
+    if args.service.is_some() && test.is_empty() {
+        return Err(CliError::usage("--service: of which test? Each has a stack of its own")
+            .hint("andon logs RUN TEST --service NAME"));
+    }
     let connection = farm.connect().await?;
     let run = run_or_latest(&connection, number, "").await?;
+    if let Some(service) = &args.service {
+        let request = GetArtifactsRequest { run, test, attempt: args.attempt.unwrap_or(0) };
+        return show(&service_log(&connection, request, service).await?, args.raw);
+    }
     let since_unix_ms = args
         .since
         .map_or(0, |age| clock::unix_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
@@ -69,11 +82,40 @@ pub(crate) async fn logs(args: LogsArgs, farm: &FarmArgs) -> Result<Exit, CliErr
         return follow_log(&connection, request, args.raw).await;
     }
     let log = connection.farm().get_log(request).await?.into_inner();
-    if log.text.is_empty() {
+    show(&log.text, args.raw)
+}
+
+/// What a service had written, by what the unit's archive holds of the attempt.
+async fn service_log(
+    connection: &Connection,
+    request: GetArtifactsRequest,
+    service: &str,
+) -> Result<Vec<u8>, CliError> {
+    let of = request.test.clone();
+    let answer = connection.farm().get_artifacts(request).await?.into_inner();
+    let (kept, attempt) = (answer.artifacts.unwrap_or_default(), answer.attempt);
+    let archive = artifacts::download(connection, &kept).await?;
+    let mut logs = artifacts::files(&archive, |path| service_of_log(path, attempt).map(str::to_owned))?;
+    if let Some(log) = logs.remove(service) {
+        return Ok(log);
+    }
+    if logs.is_empty() {
+        let of = text::one_line(&of);
+        return Err(CliError::usage(format!("no service's log was kept of attempt {attempt} of {of}")).hint(
+            "they are kept where a test failed; `andon show RUN --json` numbers its attempts, for --attempt N",
+        ));
+    }
+    let names = logs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Err(CliError::usage(format!("no log of a service {service:?} was kept, but of these: {names}")))
+}
+
+/// All of a log.
+fn show(log: &[u8], raw: bool) -> Result<Exit, CliError> {
+    if log.is_empty() {
         out::note("nothing was written");
     } else {
-        write(&log.text, args.raw)?;
-        if !args.raw && out::is_terminal() && !log.text.ends_with(b"\n") {
+        write(log, raw)?;
+        if !raw && out::is_terminal() && !log.ends_with(b"\n") {
             out::line("")?;
         }
     }

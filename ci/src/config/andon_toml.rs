@@ -13,11 +13,12 @@ use super::table::{Table, wrong_type};
 use super::{
     Baseline, Build, Config, ConfigErrors, DEFAULT_SEED_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_WORKDIR,
     FILE_BYTES_MAX, Image, KEEP_FOR_MAX, KEEP_MAX, Keep, Located, Note, Place, Policy, RETRIES_MAX, Rebase,
-    RepoPath, SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check, quoted, runner,
+    RepoPath, SUITES_MAX, Suite, TIMEOUT_MAX, Triggers, all_problems, baseline, check, quarantine, quoted,
+    runner,
 };
 
 /// The keys of each table, for the hint that a key belongs elsewhere.
-pub(super) const HOMES: [(&str, &[&str]); 9] = [
+pub(super) const HOMES: [(&str, &[&str]); 10] = [
     ("[stack]", &["compose", "quick"]),
     ("[baseline]", &["seed", "inputs", "step", "proof", "seed_timeout", "labels"]),
     ("[[baseline.step]]", &["run", "inputs", "grows", "keep", "name"]),
@@ -45,7 +46,8 @@ pub(super) const HOMES: [(&str, &[&str]); 9] = [
     ),
     ("[triggers]", &["branches"]),
     ("[limits]", &["memory", "cpus", "pids", "disk"]),
-    ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers", "limits"]),
+    ("[[quarantine]]", &["test", "pattern", "suite", "owner", "until", "reason"]),
+    ("the top of the file", &["stack", "baseline", "suite", "policy", "triggers", "limits", "quarantine"]),
 ];
 
 const REBASES: [(&str, Rebase); 5] = [
@@ -133,6 +135,7 @@ fn empty() -> Config {
         suites: Vec::new(),
         policy: Policy::default(),
         triggers: Triggers::default(),
+        quarantines: Vec::new(),
     }
 }
 
@@ -173,8 +176,9 @@ fn top(findings: &mut Findings<'_>, document: &DeTable<'_>) -> Config {
         Some(table) => triggers(findings, table),
         None => Triggers::default(),
     };
+    let quarantines = quarantine::read(findings, &mut table, &suites);
     table.finish(findings, &HOMES);
-    Config { compose, quick, baseline, suites, policy, triggers }
+    Config { compose, quick, baseline, suites, policy, triggers, quarantines }
 }
 
 type StackKeys = (Option<Located<RepoPath>>, Vec<(Located<String>, Engine)>);

@@ -1,6 +1,6 @@
 //! What a project writes: `andon.toml` and its compose file, read with every mistake at once.
 //!
-//! Must not know git, the wire or the farm (but for the list of runners, in `runner.rs`): bytes in, a checked [`Config`] or [`ConfigErrors`] out. What can only be
+//! Must not know git, the wire or the farm (but for the list of runners, in `runner.rs`, and what a quarantine may be): bytes in, a checked [`Config`] or [`ConfigErrors`] out. What can only be
 //! checked against a commit (does the compose file exist?) is checked in `spec`, with the places kept here.
 //! No input panics, and none takes more than [`FILE_BYTES_MAX`] times a small constant of memory.
 
@@ -13,6 +13,7 @@ mod measure;
 mod paths;
 mod problem;
 pub mod proof;
+pub mod quarantine;
 pub mod quick;
 mod runner;
 pub mod schema;
@@ -74,6 +75,8 @@ pub struct Config {
     pub policy: Policy,
     /// `[triggers]`.
     pub triggers: Triggers,
+    /// `[[quarantine]]`, in the file's order: of a test the first that names it counts.
+    pub quarantines: Vec<quarantine::Quarantine>,
 }
 
 /// `[baseline]`.

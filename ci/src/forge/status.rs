@@ -123,6 +123,7 @@ struct Tally {
     passed: usize,
     failed: usize,
     flaky: usize,
+    quarantined: usize,
     skipped: usize,
     unsure: usize,
 }
@@ -136,6 +137,7 @@ impl Tally {
             wire::Verdict::Failed | wire::Verdict::TimedOut => self.failed += 1,
             wire::Verdict::Flaky => self.flaky += 1,
             wire::Verdict::Skipped => self.skipped += 1,
+            wire::Verdict::Quarantined => self.quarantined += 1,
             wire::Verdict::Infrastructure | wire::Verdict::NotRun => self.unsure += 1,
         }
     }
@@ -144,6 +146,7 @@ impl Tally {
         let parts = [
             (self.passed, "passed"),
             (self.failed, "failed"),
+            (self.quarantined, "quarantined"),
             (self.flaky, "flaky"),
             (self.skipped, "skipped"),
             (self.unsure, "without a verdict"),

@@ -136,6 +136,7 @@ mod tests {
             // Tests failed for real before the run was stopped, or beside the farm's own failures.
             (RunState::Incomplete, counts(3, 1, 0, 2, 5), Some(100)),
             (RunState::Failed, counts(3, 1, 0, 2, 0), Some(100)),
+            (RunState::Passed, Counts { total: 2, passed: 1, quarantined: 1, ..Counts::default() }, Some(0)),
             // Infrastructure is never 100 and never 0, whatever the state says.
             (RunState::Failed, counts(3, 0, 0, 1, 0), Some(106)),
             (RunState::Passed, counts(3, 0, 0, 1, 0), Some(106)),

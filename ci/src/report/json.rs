@@ -53,6 +53,7 @@ pub(crate) struct CountsJson {
     pub(crate) skipped: u32,
     pub(crate) infrastructure: u32,
     pub(crate) not_run: u32,
+    pub(crate) quarantined: u32,
     pub(crate) open: u32,
     pub(crate) running: u32,
 }
@@ -92,7 +93,17 @@ pub(crate) struct TestJson {
     pub(crate) verdict: &'static str,
     /// Who owns its file, by CODEOWNERS at the run's commit.
     pub(crate) owners: Vec<String>,
+    /// The quarantine that it is in, whether that holds or not: the verdict says so.
+    pub(crate) quarantine: Option<QuarantineJson>,
     pub(crate) attempts: Vec<AttemptJson>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct QuarantineJson {
+    pub(crate) owner: String,
+    /// It has ended from then on.
+    pub(crate) until_unix_ms: u64,
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -237,9 +248,20 @@ pub(crate) fn run_whole(run: &Run, keep: impl Fn(&Test) -> bool) -> RunJson {
 }
 
 fn counts(counts: &Counts) -> CountsJson {
-    let Counts { total, passed, failed, flaky, timed_out, skipped, infrastructure, not_run, open, running } =
-        *counts;
-    CountsJson { total, passed, failed, flaky, timed_out, skipped, infrastructure, not_run, open, running }
+    let counts = *counts;
+    CountsJson {
+        total: counts.total,
+        passed: counts.passed,
+        failed: counts.failed,
+        flaky: counts.flaky,
+        timed_out: counts.timed_out,
+        skipped: counts.skipped,
+        infrastructure: counts.infrastructure,
+        not_run: counts.not_run,
+        quarantined: counts.quarantined,
+        open: counts.open,
+        running: counts.running,
+    }
 }
 
 fn figures(stats: &Stats) -> FiguresJson {
@@ -272,6 +294,11 @@ fn test(test: &Test) -> TestJson {
         id: test.id.clone(),
         verdict: words::verdict(test.verdict()),
         owners: test.owners.clone(),
+        quarantine: test.quarantine.as_ref().map(|of| QuarantineJson {
+            owner: of.owner.clone(),
+            until_unix_ms: of.until_unix_ms,
+            reason: given(&of.reason),
+        }),
         attempts: test.attempts.iter().map(attempt).collect(),
     }
 }
@@ -433,6 +460,7 @@ mod tests {
             "skipped": 1,
             "infrastructure": 1,
             "not_run": 1,
+            "quarantined": 0,
             "open": 0,
             "running": 0
           },
@@ -467,6 +495,7 @@ mod tests {
               "owners": [
                 "@shop/orders"
               ],
+              "quarantine": null,
               "attempts": [
                 {
                   "attempt": 1,

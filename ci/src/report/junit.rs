@@ -2,7 +2,8 @@
 //!
 //! A `<testsuite>` for each suite. Verdicts become: failed and timed out `<failure>` (earlier attempts
 //! `<rerunFailure>`), flaky a success with `<flakyFailure>`, infrastructure `<error>` (never `<failure>`), skipped
-//! and not run `<skipped>` with the reason. Invariants: the output is well-formed XML 1.0 whatever the names hold; in
+//! and not run `<skipped>` with the reason. A quarantined failure is `<skipped>`, too, so that what reads the report does not block either;
+//! what failed is in its message and text. Invariants: the output is well-formed XML 1.0 whatever the names hold; in
 //! [`Form::Strict`] it is valid by the schema of Jenkins' xunit plugin (junit-10.xsd), whose rules `junit/rules.rs` has.
 
 use std::io;
@@ -117,10 +118,27 @@ fn status(run: &Run, test: &Test) -> TestCaseStatus {
         }
         Verdict::Infrastructure => non_success(NonSuccessKind::Error, "infrastructure", message),
         Verdict::Skipped => skipped(message),
+        Verdict::Quarantined => {
+            let failure = deciding(test).map_or(message, |attempt| attempt.message.as_str());
+            let mut status = skipped(&quarantined(test, failure));
+            if !failure.is_empty() {
+                status.set_description(xml(failure));
+            }
+            status
+        }
         Verdict::NotRun if run.reason.is_empty() => skipped("not run"),
         Verdict::NotRun => skipped(&format!("not run: {}", first_line(&run.reason))),
         Verdict::Unspecified => skipped("no verdict yet"),
     }
+}
+
+/// `quarantined until 2026-12-31 by @shop/cart: assert 1 == 2`.
+fn quarantined(test: &Test, failure: &str) -> String {
+    let held = test
+        .quarantine
+        .as_ref()
+        .map(|of| format!(" until {} by {}", words::day(of.until_unix_ms.saturating_sub(1)), of.owner));
+    format!("quarantined{}: {}", held.unwrap_or_default(), first_line(failure))
 }
 
 /// The last attempt that is the test's own failure.

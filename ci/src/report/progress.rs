@@ -92,6 +92,7 @@ impl Progress {
         let bad = [
             (self.counts.failed, "failed"),
             (self.counts.timed_out, "timed out"),
+            (self.counts.quarantined, "quarantined"),
             (self.counts.flaky, "flaky"),
             (self.counts.infrastructure, "infrastructure"),
         ];

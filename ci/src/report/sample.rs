@@ -29,7 +29,7 @@ pub(crate) fn test(id: &str, verdict: Verdict, attempts: Vec<Attempt>) -> Test {
         id: id.to_owned(),
         verdict: verdict.into(),
         attempts,
-        owners: Vec::new(),
+        ..Test::default()
     }
 }
 

@@ -79,8 +79,11 @@ pub(crate) fn summary(run: &Run, paint: Paint) -> String {
     let failed = |test: &&Test| matches!(test.verdict(), Verdict::Failed | Verdict::TimedOut);
     let infrastructure = |test: &&Test| matches!(test.verdict(), Verdict::Infrastructure);
     let flaky = |test: &&Test| matches!(test.verdict(), Verdict::Flaky);
+    let quarantined = |test: &&Test| matches!(test.verdict(), Verdict::Quarantined);
     section(&mut said, run, &paint.bad("failed"), run.tests.iter().filter(failed), paint);
     section(&mut said, run, &paint.warn("infrastructure"), run.tests.iter().filter(infrastructure), paint);
+    let titled = paint.warn("quarantined (blocks nothing)");
+    section(&mut said, run, &titled, run.tests.iter().filter(quarantined), paint);
     section(&mut said, run, &paint.warn("flaky"), run.tests.iter().filter(flaky), paint);
     next_commands(&mut said, run);
     said
@@ -195,6 +198,11 @@ pub(crate) fn listed(run: u64, test: &Test, paint: Paint) -> String {
     if !test.owners.is_empty() {
         let owners: Vec<String> = test.owners.iter().map(|owner| cut(owner, OWNER_CHARS_MAX)).collect();
         writeln!(said, "      owned by {}", owners.join(", ")).expect("a string takes every write");
+    }
+    if let Some(of) = &test.quarantine {
+        let until = words::day(of.until_unix_ms.saturating_sub(1));
+        let owner = cut(&of.owner, OWNER_CHARS_MAX);
+        writeln!(said, "      in quarantine until {until} by {owner}").expect("a string takes every write");
     }
     let command = format!("andon logs {run} {}", shell_word(&full));
     writeln!(said, "      {}", paint.dim(&command)).expect("a string takes every write");
@@ -338,6 +346,22 @@ mod tests {
         let said = summary(&run, Paint::Plain);
         assert!(said.contains("      owned by @shop/orders, ann@shop.example\n"), "{said}");
         assert_eq!(said.matches("owned by").count(), 1, "{said}");
+    }
+
+    #[test]
+    fn what_is_in_quarantine_is_shown_apart_with_its_owner_and_end() {
+        let mut run = sample::mixed();
+        run.tests[1].set_verdict(Verdict::Quarantined);
+        run.tests[1].quarantine = Some(andon_proto::Quarantine {
+            owner: "@shop/orders".to_owned(),
+            until_unix_ms: 1_800_057_600_000,
+            ..Default::default()
+        });
+        let said = summary(&run, Paint::Plain);
+        let apart = said.split("\nquarantined (blocks nothing):\n").nth(1).expect("a section");
+        assert!(apart.starts_with("  integration/tests/test_orders.py::TestOrders::test_cancel"), "{said}");
+        assert!(apart.contains("      in quarantine until 2027-01-15 by @shop/orders\n"), "{said}");
+        assert_eq!(said.matches("test_cancel  (").count(), 1, "{said}");
     }
 
     #[test]

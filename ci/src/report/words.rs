@@ -2,6 +2,8 @@
 //!
 //! The lowercase words are part of the `--json` interface.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 pub(crate) use andon_figures::words::{ago, bytes, micros, millis, plural, seconds, short, tally, thousands};
 use andon_proto::{Counts, Outcome, RunState, Trigger, Verdict};
 
@@ -38,6 +40,7 @@ pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Skipped => "skipped",
         Verdict::Infrastructure => "infrastructure",
         Verdict::NotRun => "not_run",
+        Verdict::Quarantined => "quarantined",
     }
 }
 
@@ -65,6 +68,14 @@ pub(crate) const fn trigger(trigger: Trigger) -> &'static str {
     }
 }
 
+/// The day of a moment, as in `2026-12-31`.
+pub(crate) fn day(unix_ms: u64) -> String {
+    /// The end of the year 9999: what comes after has no such form.
+    const LAST_MS: u64 = 253_402_300_799_000;
+    let at = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS));
+    humantime::format_rfc3339_seconds(at).to_string().chars().take(10).collect()
+}
+
 /// A verdict that a person has to look at.
 pub(crate) const fn is_bad(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Infrastructure)
@@ -76,6 +87,7 @@ pub(crate) fn counts(counts: &Counts) -> String {
         (counts.passed, "passed"),
         (counts.failed, "failed"),
         (counts.timed_out, "timed out"),
+        (counts.quarantined, "quarantined"),
         (counts.flaky, "flaky"),
         (counts.skipped, "skipped"),
         (counts.infrastructure, "infrastructure"),

@@ -32,7 +32,7 @@ impl Styles {
     fn verdict(self, verdict: Verdict) -> Style {
         match verdict {
             Verdict::Failed | Verdict::TimedOut => self.of(Color::Red),
-            Verdict::Flaky | Verdict::Infrastructure => self.of(Color::Yellow),
+            Verdict::Flaky | Verdict::Infrastructure | Verdict::Quarantined => self.of(Color::Yellow),
             Verdict::Passed => self.of(Color::Green),
             Verdict::Unspecified | Verdict::Skipped | Verdict::NotRun => Style::new(),
         }

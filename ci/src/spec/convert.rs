@@ -5,6 +5,7 @@ use std::time::Duration;
 use andon_proto as wire;
 
 use crate::config::compose::{Compose, Condition, Healthcheck, Mount, MountSource, Service};
+use crate::config::quarantine::{Quarantine, Tests};
 use crate::config::quick::Engine;
 use crate::config::{Build, Config, Image, Keep, Limits, Policy, Preset, Process, Rebase, Runner, Suite};
 
@@ -159,6 +160,20 @@ pub(super) fn suite(suite: &Suite) -> wire::Suite {
         docker: suite.docker,
         limits: limits(suite.limits),
         egress: suite.egress.clone(),
+    }
+}
+
+pub(super) fn quarantine(of: &Quarantine) -> wire::Quarantine {
+    use wire::quarantine::Tests as Named;
+    wire::Quarantine {
+        suite: of.suite.clone().unwrap_or_default(),
+        tests: Some(match &of.tests {
+            Tests::Test(id) => Named::Test(id.clone()),
+            Tests::Pattern(glob) => Named::Pattern(glob.clone()),
+        }),
+        owner: of.owner.clone(),
+        until_unix_ms: of.until_unix_ms.value,
+        reason: of.reason.clone(),
     }
 }
 

@@ -11,10 +11,12 @@ mod owners;
 
 use std::path::Path;
 
+use andon_figures::quarantine::DURATION_MAX_MS;
 use andon_proto::{Provenance, RunSpec, Trigger};
 
+use crate::config::quarantine::Quarantine;
 use crate::config::{
-    self, Config, ConfigErrors, Note, Place, RepoPath, Triggers, all_problems, compose, is_name,
+    self, Config, ConfigErrors, Note, Place, Problem, RepoPath, Triggers, all_problems, compose, is_name,
 };
 use crate::git::{Archive, CommitId, GitError, Kind, Repository, Snapshot};
 
@@ -177,6 +179,7 @@ pub fn prepare(
     }
     let snapshot = repository.snapshot(commit)?;
     let project = check(&snapshot)?;
+    ends(&project.config.quarantines, request.submitted_unix_ms)?;
     let mut spec = specification(&snapshot, &project)?;
     spec.project.clone_from(&request.project);
     spec.repository.clone_from(&request.repository);
@@ -197,6 +200,26 @@ pub fn prepare(
     Ok(Prepared { spec, archive, notes })
 }
 
+/// A quarantine ends within [`DURATION_MAX_MS`]; one that has ended is no mistake, its tests block again.
+fn ends(quarantines: &[Quarantine], now_unix_ms: u64) -> Result<(), PrepareError> {
+    const DAY_MS: u64 = 24 * 3_600 * 1_000;
+    // It lasts to the end of its last day.
+    let latest_unix_ms = now_unix_ms.saturating_add(DURATION_MAX_MS);
+    let too_far = quarantines.iter().filter(|of| of.until_unix_ms.value > latest_unix_ms);
+    let problem = |of: &Quarantine| {
+        let days = (of.until_unix_ms.value - now_unix_ms).div_ceil(DAY_MS);
+        let message = format!(
+            "\"until\" is {days} days ahead: a quarantine ends within {} days, then somebody decides anew",
+            DURATION_MAX_MS / DAY_MS
+        );
+        Problem { place: of.until_unix_ms.place.clone(), message }
+    };
+    match all_problems(too_far.map(problem).collect()) {
+        Some(errors) => Err(PrepareError::Config(errors)),
+        None => Ok(()),
+    }
+}
+
 /// The part of a specification that the commit alone decides; everything but source, project and provenance.
 pub fn specification(snapshot: &Snapshot<'_>, project: &Project) -> Result<RunSpec, PrepareError> {
     let stack = match &project.stack {
@@ -214,6 +237,7 @@ pub fn specification(snapshot: &Snapshot<'_>, project: &Project) -> Result<RunSp
         baseline: Some(baseline),
         suites: project.config.suites.iter().map(convert::suite).collect(),
         policy: Some(convert::policy(&project.config.policy)),
+        quarantines: project.config.quarantines.iter().map(convert::quarantine).collect(),
         ..RunSpec::default()
     })
 }

@@ -251,3 +251,21 @@ fn a_forks_run_has_nothing_that_is_not_in_its_commit_and_reaches_nobody_until_it
     (bare.provenance, bare.suites) = (plain.provenance.clone(), plain.suites.clone());
     assert_eq!(bare, plain);
 }
+
+#[test]
+fn a_quarantine_is_handed_over_and_ends_within_ninety_days_of_the_submission() {
+    let with = |until: &str| {
+        let repo = TestRepo::sample();
+        let lines = format!("[[quarantine]]\ntest = \"a.py::x\"\nowner = \"@shop\"\nuntil = {until}\n");
+        repo.write("andon.toml", format!("{SAMPLE}{lines}"));
+        repo.commit("quarantine");
+        repo
+    };
+    // Submitted on the first of January 1970.
+    let quarantines = prepared(&with("1970-03-31")).spec.quarantines;
+    let [quarantine] = quarantines.as_slice() else { panic!("one quarantine") };
+    assert_eq!((quarantine.owner.as_str(), quarantine.until_unix_ms), ("@shop", 90 * 86_400_000));
+    assert_eq!(quarantine.tests, Some(wire::quarantine::Tests::Test("a.py::x".into())));
+    let said = refused(&with("1970-04-01"));
+    assert!(said.contains("\"until\" is 91 days ahead") && said.contains("within 90 days"), "{said}");
+}

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn candidate(id: &str, expected_ms: Option<u64>) -> Candidate {
-        Candidate { id: id.into(), expected_ms, failed_last: false }
+        Candidate { id: id.into(), expected_ms, failed_last: false, excused: false }
     }
 
     #[test]

@@ -81,6 +81,7 @@ mod tests {
             id: (*id).into(),
             expected_ms: *ms,
             failed_last: false,
+            excused: false,
         };
         ids.iter().map(candidate).collect()
     }

@@ -32,6 +32,7 @@ pub mod inexact;
 mod lanes;
 pub mod model;
 mod place;
+pub mod quarantine;
 mod queue;
 mod restore;
 mod run;
@@ -266,6 +267,13 @@ impl Core {
             PendingKind::Discover(suite) => Some((&run.header.project, &run.suite(suite).name)),
             PendingKind::Baseline | PendingKind::Unit { .. } => None,
         }
+    }
+
+    /// What a run that has not ended is, what is to be done in it, and its baseline; that is empty while it is not known.
+    #[must_use]
+    pub fn run_of(&self, run: RunId) -> Option<(&RunHeader, &Plan, &str)> {
+        let run = self.runs.get(&run)?;
+        Some((&run.header, &run.plan, run.baseline.as_deref().unwrap_or_default()))
     }
 
     /// Whether the worker works under this grant.

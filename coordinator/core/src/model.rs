@@ -3,6 +3,7 @@
 use crate::asked::Asked;
 use crate::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use crate::inexact::Inexact;
+use crate::quarantine::Quarantine;
 
 /// Facts about a run that the core only hands on to the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Plan {
     pub merge_key: Option<String>,
     /// What whoever submits it asks beyond that.
     pub asked: Asked,
+    /// Tests that may fail without blocking.
+    pub quarantine: Vec<Quarantine>,
 }
 
 /// One suite of a plan.
@@ -129,6 +132,8 @@ pub struct Candidate {
     pub expected_ms: Option<u64>,
     /// It failed the last time it ran.
     pub failed_last: bool,
+    /// A failure of it blocks nothing: it is in quarantine, and known to be flaky.
+    pub excused: bool,
 }
 
 /// A run's life. See the picture in `lib.rs`.
@@ -197,6 +202,8 @@ pub enum Verdict {
     Infrastructure,
     /// The run was stopped before.
     NotRun,
+    /// Failed or ran out of time as often as it was tried, and may: it was excused before.
+    Quarantined,
 }
 
 /// Everything that is known of an attempt once it has ended.

@@ -155,7 +155,8 @@ fn restore_tests(now: Now, run: &mut Run, tests: Vec<StoredTest>) {
         if let Some(verdict) = test.verdict {
             run.give_verdict(ix, verdict);
             // The last failure was not retried.
-            run.retries_used -= u32::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
+            run.retries_used -=
+                u32::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Quarantined));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::queue::{Pending, PendingKind, Queue};
 use crate::shares::Flow;
 use crate::trust::Trust;
 use crate::units;
-use crate::verdict::{Decision, decide, decide_repeated};
+use crate::verdict::{Decision, decide, decide_repeated, weighed};
 
 /// How long work that a worker failed waits for another one before it takes the same again.
 const CHOOSY_MS: u64 = 60_000;
@@ -28,6 +28,8 @@ pub(crate) struct Test {
     /// Where it is new: what is learned of this class in this run is about it.
     pub(crate) new_in: Option<ClassIx>,
     pub(crate) failed_last: bool,
+    /// A failure of it blocks nothing.
+    pub(crate) excused: bool,
     pub(crate) verdict: Option<Verdict>,
     /// Ended attempts that count, oldest first.
     pub(crate) ended: Vec<(AttemptId, Outcome)>,
@@ -157,6 +159,7 @@ impl Run {
                     new_in: is_new.then(|| self.classes.of_new(suite, &candidate.id, &estimates)),
                     id: candidate.id,
                     failed_last: candidate.failed_last,
+                    excused: candidate.excused,
                     verdict: None,
                     ended: Vec::new(),
                     last_run_ms: None,
@@ -385,7 +388,7 @@ impl Run {
         if outcome != Outcome::Cancelled {
             test.ended.push((attempt, outcome));
         }
-        let new_in = test.new_in;
+        let (new_in, excused) = (test.new_in, test.excused);
         if run_ms.is_some() {
             test.last_run_ms = run_ms;
         }
@@ -394,7 +397,7 @@ impl Run {
         let decision = if repeat.is_wanted() {
             decide_repeated(&outcomes, repeat)
         } else {
-            decide(&outcomes, if within_budget { retries } else { 0 })
+            weighed(decide(&outcomes, if within_budget { retries } else { 0 }), excused)
         };
         if let (Some(class), Some(ms)) = (new_in, run_ms) {
             for (class, guess) in self.classes.learn(class, ms) {

@@ -203,11 +203,14 @@ fn plan(retries: u32, grain: Grain) -> Plan {
         baseline_group: Some("group".into()),
         merge_key: None,
         asked: Asked::default(),
+        quarantine: Vec::new(),
     }
 }
 
 fn candidates(ids: &[&str]) -> Vec<Candidate> {
-    ids.iter().map(|id| Candidate { id: (*id).to_owned(), expected_ms: None, failed_last: false }).collect()
+    ids.iter()
+        .map(|id| Candidate { id: (*id).to_owned(), expected_ms: None, failed_last: false, excused: false })
+        .collect()
 }
 
 impl Core {

@@ -4,7 +4,7 @@
 use crate::ids::{AttemptId, Now, RunId, TestIx};
 use crate::model::{Record, Verdict};
 use crate::run::Run;
-use crate::verdict::{Decision, decide};
+use crate::verdict::{Decision, decide, weighed};
 use crate::{Core, Effect, note, persist};
 
 impl Core {
@@ -84,7 +84,11 @@ impl Core {
             }
             // What it saw itself before counts as well; else the other's verdict stands, whose budget may be another.
             let retries = run.suite(run.test(follower).suite).retries;
-            let verdict = match decide(&run.test(follower).outcomes(), retries) {
+            let of = match decide(&run.test(follower).outcomes(), retries) {
+                Decision::RunAgain => Decision::Final(verdict),
+                own => own,
+            };
+            let verdict = match weighed(of, run.test(follower).excused) {
                 Decision::Final(own) => own,
                 Decision::RunAgain => verdict,
             };

@@ -1,4 +1,4 @@
-//! A verdict is a function of attempts, and of nothing else.
+//! A verdict is a function of attempts, and of whether a failure was excused before; of nothing else.
 
 use crate::asked::Repeat;
 use crate::model::{Outcome, Verdict};
@@ -37,6 +37,18 @@ pub fn decide(ended: &[Outcome], retries: u32) -> Decision {
         }
         None if exhausted => Decision::Final(Verdict::Infrastructure),
         _ => Decision::RunAgain,
+    }
+}
+
+/// What a decision comes to for a test whose failure was excused before, or was not.
+#[must_use]
+pub fn weighed(decision: Decision, is_excused: bool) -> Decision {
+    match decision {
+        Decision::Final(Verdict::Failed | Verdict::TimedOut) if is_excused => {
+            Decision::Final(Verdict::Quarantined)
+        }
+        Decision::Final(Verdict::Quarantined) if !is_excused => Decision::Final(Verdict::Failed),
+        other => other,
     }
 }
 
@@ -96,6 +108,19 @@ mod tests {
         for (ended, retries, expected) in cases {
             assert_eq!(decide(ended, *retries), *expected, "{ended:?} with {retries} retries");
         }
+    }
+
+    #[test]
+    fn only_a_failure_is_excused_and_only_where_it_was_before() {
+        use Verdict::{Flaky, Infrastructure, NotRun, Quarantined};
+        for verdict in [Verdict::Failed, Verdict::TimedOut, Quarantined] {
+            assert_eq!(weighed(Decision::Final(verdict), true), Decision::Final(Quarantined));
+        }
+        assert_eq!(weighed(Decision::Final(Quarantined), false), Decision::Final(Verdict::Failed));
+        for verdict in [Verdict::Passed, Flaky, Verdict::Skipped, Infrastructure, NotRun] {
+            assert_eq!(weighed(Decision::Final(verdict), true), Decision::Final(verdict));
+        }
+        assert_eq!(weighed(Decision::RunAgain, true), Decision::RunAgain);
     }
 
     #[test]

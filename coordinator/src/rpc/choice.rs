@@ -103,7 +103,7 @@ pub(super) fn choose(
 fn chosen(test: TestRow) -> (String, Candidate) {
     let expected_ms = test.attempts.iter().rev().find(|a| a.run_ms > 0).map(|a| a.run_ms);
     let failed_last = counted(&test).is_some_and(|a| a.outcome == Some(Outcome::Failed));
-    (test.suite, Candidate { id: test.id, expected_ms, failed_last })
+    (test.suite, Candidate { id: test.id, expected_ms, failed_last, excused: false })
 }
 
 /// The last attempt that has ended and counts.
@@ -152,8 +152,12 @@ mod tests {
 
     #[test]
     fn a_rerun_in_order_runs_as_it_names() {
-        let candidate =
-            |id: &str| ("it".to_owned(), Candidate { id: id.into(), expected_ms: None, failed_last: false });
+        let candidate = |id: &str| {
+            (
+                "it".to_owned(),
+                Candidate { id: id.into(), expected_ms: None, failed_last: false, excused: false },
+            )
+        };
         let request = wire::RerunRequest { tests: vec!["c".into(), "it/a".into()], ..Default::default() };
         let ordered = in_order(&request, ["a", "b", "c"].map(candidate).into());
         let ids: Vec<_> = ordered.iter().map(|(_, test)| test.id.as_str()).collect();

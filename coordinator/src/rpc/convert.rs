@@ -1,10 +1,12 @@
 //! Domain types to wire types and back: the coordinator's only place for it.
 
 use andon_core::Void;
+use andon_core::asked::Pattern;
 use andon_core::ids::{AttemptId, Fence, LaneIx, Lease, RunId, WorkId};
 use andon_core::model::{
     Artifacts, Ended, FailureClass, Outcome, Report, RunEnd, RunState, Trigger, Verdict, Work,
 };
+use andon_core::quarantine::Quarantine;
 use andon_proto as wire;
 use andon_proto::coordinator_message::Body;
 
@@ -220,6 +222,7 @@ pub(crate) fn counts(counts: Counts) -> wire::Counts {
         skipped: counts.skipped,
         infrastructure: counts.infrastructure,
         not_run: counts.not_run,
+        quarantined: counts.quarantined,
         open: counts.open,
         running: counts.running,
     }
@@ -235,16 +238,33 @@ fn verdict(verdict: Option<Verdict>) -> wire::Verdict {
         Some(Verdict::Skipped) => wire::Verdict::Skipped,
         Some(Verdict::Infrastructure) => wire::Verdict::Infrastructure,
         Some(Verdict::NotRun) => wire::Verdict::NotRun,
+        Some(Verdict::Quarantined) => wire::Verdict::Quarantined,
     }
 }
 
-pub(crate) fn test(row: TestRow, owners: Vec<String>) -> wire::Test {
+pub(crate) fn test(row: TestRow, owners: Vec<String>, quarantine: Option<&Quarantine>) -> wire::Test {
     wire::Test {
         suite: row.suite,
         id: row.id,
         verdict: verdict(row.verdict).into(),
         attempts: row.attempts.into_iter().map(attempt).collect(),
         owners,
+        quarantine: quarantine.map(self::quarantine),
+    }
+}
+
+fn quarantine(of: &Quarantine) -> wire::Quarantine {
+    use wire::quarantine::Tests;
+    wire::Quarantine {
+        suite: of.suite.clone().unwrap_or_default(),
+        tests: Some(match &of.tests {
+            Pattern::Exact(name) => Tests::Test(name.clone()),
+            Pattern::Glob(glob) => Tests::Pattern(glob.clone()),
+            Pattern::Part(part) => Tests::Pattern(format!("*{part}*")),
+        }),
+        owner: of.owner.clone(),
+        until_unix_ms: of.until_unix_ms,
+        reason: of.reason.clone(),
     }
 }
 

@@ -187,9 +187,13 @@ impl FarmApi for FarmService {
         let mut run = convert::run(row);
         if request.with_tests {
             let tests = self.farm.store.tests(id).await.map_err(|error| internal(&error))?;
-            let owners = self.farm.owning.of(&run.spec_digest).await;
-            let owners = owners.of_tests(tests.iter().map(|test| test.id.as_str()));
-            run.tests = tests.into_iter().zip(owners).map(|(row, of)| convert::test(row, of)).collect();
+            let told = self.farm.owning.of(&run.spec_digest).await;
+            let owners = told.of_tests(tests.iter().map(|test| test.id.as_str()));
+            let test = |(row, owners): (TestRow, Vec<String>)| {
+                let quarantine = told.quarantine_of(&row.suite, &row.id).cloned();
+                convert::test(row, owners, quarantine.as_ref())
+            };
+            run.tests = tests.into_iter().zip(owners).map(test).collect();
         }
         Ok(Response::new(run))
     }
@@ -252,7 +256,10 @@ impl FarmApi for FarmService {
         let attempt = self.attempt(run, &request.test, request.attempt).await?.attempt;
         let kept = self.farm.store.artifacts(run, attempt).await.map_err(|error| internal(&error))?;
         let nothing = || {
-            let text = format!("attempt {} of {} left nothing in $ANDON_ARTIFACTS", attempt.0, request.test);
+            let text = format!(
+                "nothing was kept of attempt {} of {}: it left no file in $ANDON_ARTIFACTS, and failed on no services",
+                attempt.0, request.test
+            );
             Status::not_found(text)
         };
         let artifacts = Some(convert::artifacts_told(kept.ok_or_else(nothing)?));
@@ -503,8 +510,10 @@ async fn tell_verdict(
             None => None,
         };
         let verdict = farm.store.test(run, test).await?.map(|row| {
-            let owners = owners.map(|owners| owners.of_test(&row.id)).unwrap_or_default();
-            Event::Verdict(convert::test(row, owners))
+            let of_test = owners.as_ref().map(|told| told.of_test(&row.id)).unwrap_or_default();
+            let quarantine =
+                owners.as_ref().and_then(|told| told.quarantine_of(&row.suite, &row.id).cloned());
+            Event::Verdict(convert::test(row, of_test, quarantine.as_ref()))
         });
         let counts = row.map(|row| Event::Counts(convert::counts(row.counts)));
         for event in verdict.into_iter().chain(counts) {

@@ -54,6 +54,7 @@ codes!(from_verdict, to_verdict, Verdict, "verdict", {
     Verdict::Skipped => Verdict::Skipped, 5;
     Verdict::Infrastructure => Verdict::Infrastructure, 6;
     Verdict::NotRun => Verdict::NotRun, 7;
+    Verdict::Quarantined => Verdict::Quarantined, 8;
 });
 
 codes!(from_trigger, to_trigger, Trigger, "trigger", {

@@ -270,8 +270,8 @@ impl State {
         let (suite, id) = (row.suite.clone(), row.id.clone());
         if let Some(seen_ms) = run_ms {
             let known = self.history.entry((project, suite)).or_default();
-            let (failed, flaky) =
-                (matches!(verdict, Verdict::Failed | Verdict::TimedOut), verdict == Verdict::Flaky);
+            let failed = matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Quarantined);
+            let flaky = verdict == Verdict::Flaky;
             let before = known.get(&id).map(|(past, _)| *past);
             let sum = before.unwrap_or_default();
             let past = Past {

@@ -106,6 +106,9 @@ pub struct Counts {
     pub skipped: u32,
     pub infrastructure: u32,
     pub not_run: u32,
+    /// Of runs from before there were any, none.
+    #[serde(default)]
+    pub quarantined: u32,
     /// Without a verdict.
     pub open: u32,
     /// Attempts that are out.
@@ -124,6 +127,7 @@ impl Counts {
             Some(Verdict::Skipped) => &mut self.skipped,
             Some(Verdict::Infrastructure) => &mut self.infrastructure,
             Some(Verdict::NotRun) => &mut self.not_run,
+            Some(Verdict::Quarantined) => &mut self.quarantined,
         };
         *field += tests;
     }
@@ -138,6 +142,7 @@ impl Counts {
             + self.skipped
             + self.infrastructure
             + self.not_run
+            + self.quarantined
             + self.open
     }
 }

@@ -125,7 +125,8 @@ impl<'a> Round<'a> {
             }
             Record::VerdictGiven { run, test, verdict, run_ms } => {
                 self.verdicts.push((run.0, test.0, codes::from_verdict(*verdict)));
-                let failed = u8::from(matches!(verdict, Verdict::Failed | Verdict::TimedOut));
+                let failed = matches!(verdict, Verdict::Failed | Verdict::TimedOut | Verdict::Quarantined);
+                let failed = u8::from(failed);
                 let flaky = u8::from(*verdict == Verdict::Flaky);
                 self.seen.extend(run_ms.map(|ms| (run.0, test.0, ms, failed, flaky)));
             }

@@ -1,9 +1,10 @@
 //! Rows as the lines of lists: what several views show alike.
 
 use andon_core::model::{RunState, Verdict};
+use andon_core::quarantine::Quarantine;
 use andon_figures::{Rate, Sketch};
 
-use super::{AttemptLine, Day, Figures, RateView, RunLine, Spread, TestLine, words};
+use super::{AttemptLine, Day, Figures, QuarantineLine, RateView, RunLine, Spread, TestLine, words};
 use crate::store::ledger::{DAY_MS, Tally};
 use crate::store::{AttemptRow, RunRow, TestRow};
 
@@ -44,7 +45,7 @@ pub(super) fn run(row: RunRow) -> RunLine {
     }
 }
 
-pub(super) fn test(row: &TestRow, owners: Vec<String>) -> TestLine {
+pub(super) fn test(row: &TestRow, owners: Vec<String>, quarantine: Option<&Quarantine>) -> TestLine {
     TestLine {
         test: row.test.0,
         suite: row.suite.clone(),
@@ -53,7 +54,13 @@ pub(super) fn test(row: &TestRow, owners: Vec<String>) -> TestLine {
         attempts: u32::try_from(row.attempts.len()).unwrap_or(u32::MAX),
         run_ms: row.attempts.iter().rev().find(|attempt| attempt.outcome.is_some()).map(|last| last.run_ms),
         owners,
+        quarantine: quarantine.map(self::quarantine),
     }
+}
+
+pub(super) fn quarantine(of: &Quarantine) -> QuarantineLine {
+    let Quarantine { owner, until_unix_ms, reason, .. } = of;
+    QuarantineLine { owner: owner.clone(), until_unix_ms: *until_unix_ms, reason: reason.clone() }
 }
 
 pub(super) fn attempt(row: AttemptRow) -> AttemptLine {
@@ -80,6 +87,7 @@ pub(super) const fn class(verdict: Option<Verdict>) -> &'static str {
         Some(Verdict::TimedOut) => "timeout",
         Some(Verdict::Infrastructure) => "infrastructure",
         Some(Verdict::Flaky) => "flaky",
+        Some(Verdict::Quarantined) => "quarantined",
         _ => "test",
     }
 }

@@ -49,6 +49,7 @@ use crate::watch::{Change, Watchers};
 pub(crate) use lines::is_other_baseline;
 pub(crate) use run::Log;
 pub(crate) use shapes::*;
+pub(crate) use test::attempts as judged_attempts;
 pub(crate) use words::{outcome_word, state as state_word, verdict_word};
 
 /// Verdicts in a project's strip.

@@ -29,7 +29,8 @@ const COMMITS_MAX: u32 = 50;
 /// Fewer digits of a commit say nothing.
 const COMMIT_DIGITS_MIN: usize = 7;
 
-const BAD: [Verdict; 4] = [Verdict::Failed, Verdict::TimedOut, Verdict::Infrastructure, Verdict::Flaky];
+const BAD: [Verdict; 5] =
+    [Verdict::Failed, Verdict::TimedOut, Verdict::Infrastructure, Verdict::Quarantined, Verdict::Flaky];
 
 /// What an attempt, or the run itself, printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,13 +123,15 @@ impl Views {
             Verdict::TimedOut => counts.timed_out,
             Verdict::Infrastructure => counts.infrastructure,
             Verdict::Flaky => counts.flaky,
+            Verdict::Quarantined => counts.quarantined,
             _ => 0,
         };
         Ok(count.min(BAD_MAX))
     }
 
     async fn failure(&self, run: RunId, test: TestRow, owners: &RunOwners) -> Result<Failure, ViewError> {
-        let line = lines::test(&test, owners.of_test(&test.id));
+        let quarantine = owners.quarantine_of(&test.suite, &test.id);
+        let line = lines::test(&test, owners.of_test(&test.id), quarantine);
         let class = lines::class(test.verdict);
         let is_bad = |attempt: &&AttemptRow| {
             matches!(attempt.outcome, Some(Outcome::Failed | Outcome::TimedOut | Outcome::Infrastructure))
@@ -174,8 +177,11 @@ impl Views {
         let is_full = rows.len() == limit as usize;
         let next = rows.last().filter(|_| is_full).map(|last| u64::from(last.test.0));
         let owners = self.owning.of(&row.header.spec_digest).await;
-        let owners = owners.of_tests(rows.iter().map(|row| row.id.as_str()));
-        let items = rows.iter().zip(owners).map(|(row, owners)| lines::test(row, owners));
+        let of_rows = owners.of_tests(rows.iter().map(|row| row.id.as_str()));
+        let items = rows.iter().zip(of_rows).map(|(row, of)| {
+            let quarantine = owners.quarantine_of(&row.suite, &row.id);
+            lines::test(row, of, quarantine)
+        });
         Ok(Page { items: items.collect(), next })
     }
 
@@ -220,7 +226,8 @@ impl Views {
     pub(crate) async fn test_of_run(&self, run: u64, test: u32) -> Result<TestOfRun, ViewError> {
         let (row, test) = self.test_row(run, test).await?;
         let owners = self.owning.of(&row.header.spec_digest).await;
-        let line = lines::test(&test, owners.of_test(&test.id));
+        let quarantine = owners.quarantine_of(&test.suite, &test.id);
+        let line = lines::test(&test, owners.of_test(&test.id), quarantine);
         let all_attempts = test.attempts.into_iter().map(lines::attempt).collect();
         Ok(TestOfRun { run: lines::run(row), test: line, all_attempts })
     }

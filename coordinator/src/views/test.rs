@@ -32,9 +32,12 @@ impl Views {
             Some(latest) => self.store.run(latest.run).await?,
             None => None,
         };
-        let owners = match latest {
-            Some(row) => self.owning.of(&row.header.spec_digest).await.of_test(id),
-            None => Vec::new(),
+        let (owners, quarantine) = match latest {
+            Some(row) => {
+                let of_run = self.owning.of(&row.header.spec_digest).await;
+                (of_run.of_test(id), of_run.quarantine_of(suite, id).map(lines::quarantine))
+            }
+            None => (Vec::new(), None),
         };
         let judgement = flake::judge(&attempts(&past));
         let run_ms: Sketch = past.iter().filter_map(run_ms).collect();
@@ -44,6 +47,7 @@ impl Views {
             suite: suite.to_owned(),
             id: id.to_owned(),
             owners,
+            quarantine,
             standing: standing(&judgement.standing),
             flakes: lines::rate(judgement.rate),
             first_flake: judgement.first_seen.map(seen),
@@ -65,7 +69,8 @@ const fn standing(standing: &Standing) -> &'static str {
     }
 }
 
-fn attempts(past: &[PastTest]) -> Vec<flake::Attempt<'_>> {
+/// As they are judged.
+pub(crate) fn attempts(past: &[PastTest]) -> Vec<flake::Attempt<'_>> {
     let mut all = Vec::new();
     for past in past {
         let (commit, baseline) = (past.commit.as_str(), past.baseline_key.as_str());

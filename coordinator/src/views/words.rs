@@ -18,7 +18,7 @@ pub(crate) const fn state(state: RunState) -> &'static str {
 }
 
 /// What a test's verdict can be called.
-pub(super) const VERDICTS: [(&str, Option<Verdict>); 8] = [
+pub(super) const VERDICTS: [(&str, Option<Verdict>); 9] = [
     ("open", None),
     ("passed", Some(Verdict::Passed)),
     ("failed", Some(Verdict::Failed)),
@@ -27,6 +27,7 @@ pub(super) const VERDICTS: [(&str, Option<Verdict>); 8] = [
     ("skipped", Some(Verdict::Skipped)),
     ("infrastructure", Some(Verdict::Infrastructure)),
     ("not_run", Some(Verdict::NotRun)),
+    ("quarantined", Some(Verdict::Quarantined)),
 ];
 
 pub(super) fn verdict(verdict: Option<Verdict>) -> &'static str {

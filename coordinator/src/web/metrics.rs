@@ -128,7 +128,9 @@ impl Default for Meters {
         for why in TraceLoss::ALL {
             let _ = dropped.get_or_create(&[("reason", why.word())]);
         }
-        for verdict in [Verdict::Passed, Verdict::Failed, Verdict::Flaky, Verdict::TimedOut] {
+        for verdict in
+            [Verdict::Passed, Verdict::Failed, Verdict::Flaky, Verdict::TimedOut, Verdict::Quarantined]
+        {
             let _ = tests.get_or_create(&[("verdict", verdict_word(verdict))]);
         }
         Self {

@@ -115,6 +115,7 @@ impl Projects {
             baseline_group: dice.chance(850).then(|| format!("{project}/{commit}")),
             merge_key: (dice.chance(600) && !repeats).then(|| format!("{project}/{commit}")),
             asked,
+            quarantine: Vec::new(),
         }
     }
 
@@ -174,7 +175,8 @@ impl Projects {
         let mut tests = Vec::new();
         for suite in &wish.plan.suites {
             let known = self.tests(project, &suite.name, commit).into_iter().filter(|_| dice.chance(500));
-            let chosen = known.map(|id| Candidate { id, expected_ms: None, failed_last: true });
+            let chosen =
+                known.map(|id| Candidate { id, expected_ms: None, failed_last: true, excused: false });
             tests.extend(chosen.map(|candidate| (suite.name.clone(), candidate)));
         }
         wish.start = Start::Chosen { tests, baseline };

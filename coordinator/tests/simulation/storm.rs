@@ -84,7 +84,8 @@ impl Cluster {
             Work::Discover { .. } if faulty => (fails(FailureClass::Config), true),
             Work::Discover { suite, .. } => {
                 let found = self.projects.tests(&project, suite, &commit).into_iter();
-                let tests = found.map(|id| Candidate { id, expected_ms: None, failed_last: false });
+                let tests =
+                    found.map(|id| Candidate { id, expected_ms: None, failed_last: false, excused: false });
                 (Report::Discovered { tests: tests.collect() }, true)
             }
             Work::Execute { tests, .. } => match tests.get(working.next) {

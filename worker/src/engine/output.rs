@@ -94,6 +94,12 @@ impl HeadTail {
         }
     }
 
+    /// Keeps the last bytes alone.
+    #[must_use]
+    pub fn tail_alone(limit: usize) -> Self {
+        Self { head_limit: 0, tail_limit: limit, ..Self::with_limit(0) }
+    }
+
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, chunk: &[u8]) {
         let to_head = chunk.len().min(self.head_limit - self.head.len());

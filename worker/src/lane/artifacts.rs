@@ -1,4 +1,4 @@
-//! The files that a unit's tests left for people: taken out of the unit's artifacts folder into one archive.
+//! The files that a unit's tests left for people, and what the services had written where one failed: taken into one archive.
 //!
 //! The folder was written by the project's code, which may still be at it: nothing is followed, only plain files are taken, and
 //! what is read is bounded. What is left out is counted, never silently missing.
@@ -14,6 +14,7 @@ use andon_proto::Artifacts;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 
 use super::Workshop;
+use super::service_logs::{self, ServiceLogs};
 use crate::hands::{WorkFailure, blocking};
 
 /// Of one unit.
@@ -34,17 +35,21 @@ pub(super) struct Collected {
     pub(super) left_out: u32,
 }
 
-/// Puts what is in the folder into the farm's blob store. `None` where there is nothing.
-pub(super) async fn keep(workshop: &Workshop, folder: PathBuf) -> Result<Option<Artifacts>, WorkFailure> {
+/// Puts what is in the folder, and the logs, into the farm's blob store. `None` where there is nothing.
+pub(super) async fn keep(
+    workshop: &Workshop,
+    folder: PathBuf,
+    logs: ServiceLogs,
+) -> Result<Option<Artifacts>, WorkFailure> {
     // Mostly there is nothing, and nobody should wait for that.
-    if std::fs::read_dir(&folder).is_ok_and(|mut names| names.next().is_none()) {
+    if logs.files.is_empty() && std::fs::read_dir(&folder).is_ok_and(|mut names| names.next().is_none()) {
         return Ok(None);
     }
     let scratch = workshop.scratch().to_owned();
     let failed = |error: io::Error| WorkFailure::infrastructure(format!("cannot pack artifacts: {error}"));
     let packed = blocking(move || {
         let mut archive = tempfile::NamedTempFile::new_in(scratch)?;
-        let collected = collect(&folder, archive.as_file_mut())?;
+        let collected = collect(&folder, &logs, archive.as_file_mut())?;
         let size = archive.as_file().metadata()?.len();
         Ok(collected.map(|collected| (archive, collected, size)))
     });
@@ -55,16 +60,24 @@ pub(super) async fn keep(workshop: &Workshop, folder: PathBuf) -> Result<Option<
     Ok(Some(Artifacts { blob_digest, blob_size, files, bytes, left_out }))
 }
 
-/// Writes what is in the folder as a `tar.zst`. `None`, and nothing that counts is written, where there is nothing.
-pub(super) fn collect(folder: &Path, into: impl Write) -> io::Result<Option<Collected>> {
+/// Writes the logs and what is in the folder as a `tar.zst`. `None`, and nothing that counts is written, where there is nothing.
+pub(super) fn collect(folder: &Path, logs: &ServiceLogs, into: impl Write) -> io::Result<Option<Collected>> {
     let root = rustix::fs::openat(CWD, folder, READ | OFlags::DIRECTORY, Mode::empty())?;
     let mut archive = tar::Builder::new(zstd::Encoder::new(into, LEVEL)?);
-    let mut collected = Collected::default();
+    let mut collected = Collected { left_out: logs.left_out, ..Collected::default() };
+    for (path, log) in &logs.files {
+        add(&mut archive, log.as_slice(), path, &mut collected)?;
+    }
     let mut names = 0;
     let mut folders = vec![(root, PathBuf::new(), 0)];
     while let Some((folder, path, depth)) = folders.pop() {
         for name in sorted_names(&folder, &mut names, &mut collected.left_out)? {
             let path = path.join(&name);
+            if path == Path::new(service_logs::FOLDER) {
+                // What Andon itself says is not to be said by others.
+                collected.left_out += 1;
+                continue;
+            }
             // Gone by now, a link, a pipe without a writer: whatever cannot be opened like this is no plain file.
             let Ok(found) = rustix::fs::openat(&folder, &name, READ, Mode::empty()) else {
                 collected.left_out += 1;
@@ -105,7 +118,7 @@ fn sorted_names(folder: &OwnedFd, names: &mut u32, left_out: &mut u32) -> io::Re
 
 fn add<W: Write>(
     archive: &mut tar::Builder<W>,
-    file: File,
+    file: impl Read,
     path: &Path,
     collected: &mut Collected,
 ) -> io::Result<()> {
@@ -149,19 +162,34 @@ mod tests {
         symlink("/etc", at("etc")).unwrap();
         rustix::fs::mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
         let mut archive = Vec::new();
-        let collected = collect(dir.path(), &mut archive).unwrap();
+        let collected = collect(dir.path(), &ServiceLogs::default(), &mut archive).unwrap();
         assert_eq!(collected, Some(Collected { files: 2, bytes: 7, left_out: 3 }));
         assert_eq!(names_in(&archive), ["report.html", "shots/deep/a.png"]);
         let mut again = Vec::new();
-        collect(dir.path(), &mut again).unwrap();
+        collect(dir.path(), &ServiceLogs::default(), &mut again).unwrap();
         assert_eq!(archive, again, "the same files, the same bytes");
+    }
+
+    #[test]
+    fn logs_of_services_come_first_and_nobody_else_speaks_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("service-logs/1-1")).unwrap();
+        fs::write(dir.path().join("service-logs/1-1/db.log"), "forged").unwrap();
+        fs::write(dir.path().join("a.png"), "a").unwrap();
+        let path = PathBuf::from("service-logs/1-1/db.log");
+        let logs =
+            ServiceLogs { files: vec![(path, b"said".to_vec())], left_out: 2, ..ServiceLogs::default() };
+        let mut archive = Vec::new();
+        let collected = collect(dir.path(), &logs, &mut archive).unwrap();
+        assert_eq!(collected, Some(Collected { files: 2, bytes: 5, left_out: 3 }));
+        assert_eq!(names_in(&archive), ["service-logs/1-1/db.log", "a.png"]);
     }
 
     #[test]
     fn an_empty_folder_is_nothing() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("empty")).unwrap();
-        assert_eq!(collect(dir.path(), Vec::new()).unwrap(), None);
+        assert_eq!(collect(dir.path(), &ServiceLogs::default(), Vec::new()).unwrap(), None);
     }
 
     #[test]
@@ -171,7 +199,7 @@ mod tests {
         for file in 0..=FILES_MAX {
             fs::write(dir.path().join(format!("{file:04}")), "").unwrap();
         }
-        let collected = collect(dir.path(), io::sink()).unwrap().unwrap();
+        let collected = collect(dir.path(), &ServiceLogs::default(), io::sink()).unwrap().unwrap();
         assert_eq!((collected.files, collected.left_out), (FILES_MAX, 2));
     }
 }

@@ -22,6 +22,7 @@ mod kept;
 mod look;
 mod outfit;
 mod resolve;
+mod service_logs;
 mod stand;
 mod stands;
 mod unit_box;
@@ -47,6 +48,7 @@ use berth::{Berth, Berths};
 use disk::{Keeper, Part, Parts};
 use door::{Door, SOCKET_FILE};
 use kept::{Expected, Label};
+use service_logs::ServiceLogs;
 use stand::{Ground, StandFault, User};
 use stands::Stands;
 use unit_box::{BoxPlan, UnitBox};
@@ -55,6 +57,7 @@ use witness::{LaneWitness, Services};
 pub(crate) use congruence::{busy, not_looked_at, refused};
 pub(crate) use kept::KeepRule;
 pub(crate) use look::Looks;
+pub use service_logs::service_of_log;
 pub(crate) use workshop::{Place, Workshop};
 
 /// Rebuilds that may fail before the lane is given up.
@@ -92,6 +95,8 @@ pub(crate) struct Lane {
     parts: Parts,
     /// What its tests leave is kept where one failed.
     keeping: Option<Keeps>,
+    /// Of the unit that runs.
+    service_logs: ServiceLogs,
 }
 
 /// Of the unit that runs.
@@ -132,6 +137,7 @@ impl Lane {
             services: Services::default(),
             parts: Parts::default(),
             keeping: None,
+            service_logs: ServiceLogs::default(),
         }
     }
 
@@ -156,6 +162,7 @@ impl Lane {
         let UnitWork { run, place, arrived, tests, project, keep } = work;
         let suite = place.box_plan.suite.clone();
         self.keeping = None;
+        self.service_logs = ServiceLogs::default();
         let attempts: Vec<u64> = tests.iter().map(|test| test.attempt).collect();
         let expected = keep.filter(|_| place.ground.is_some()).map(|rule| {
             let label = Label { project, run, place: place.clone(), rule };
@@ -196,6 +203,7 @@ impl Lane {
             self.attend(Box::pin(running), &cell, door, &rebases, &news).await?;
         }
         if !cancel.is_cancelled() {
+            self.keep_service_logs(&rebases).await;
             self.send_artifacts(&cell, &news).await;
         }
         Ok(())
@@ -210,6 +218,13 @@ impl Lane {
         }
     }
 
+    /// Before the stack is put back: what its services wrote is kept where a test failed.
+    async fn keep_service_logs(&mut self, rebases: &Rebases) {
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let engine = self.workshop.options.engine.as_ref();
+        self.service_logs.keep(engine, &services, &rebases.failed()).await;
+    }
+
     /// What whoever knocks may know.
     fn about(&self) -> serde_json::Value {
         let baseline = self.stands.ground().map_or("", |ground| ground.baseline.key());
@@ -218,8 +233,9 @@ impl Lane {
     }
 
     /// Keeps what the unit's tests left for people. Where that fails the tests' verdicts are none the worse.
-    async fn send_artifacts(&self, cell: &runner::Cell, news: &mpsc::Sender<UnitNews>) {
-        match artifacts::keep(&self.workshop, cell.out_dir.join(runner::ARTIFACTS_FOLDER)).await {
+    async fn send_artifacts(&mut self, cell: &runner::Cell, news: &mpsc::Sender<UnitNews>) {
+        let folder = cell.out_dir.join(runner::ARTIFACTS_FOLDER);
+        match artifacts::keep(&self.workshop, folder, std::mem::take(&mut self.service_logs)).await {
             Ok(Some(artifacts)) => {
                 // Nobody takes news any more: the link has let go of the lease.
                 let _ = news.send(UnitNews::Artifacts(artifacts)).await;

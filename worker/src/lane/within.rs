@@ -83,6 +83,7 @@ impl Lane {
         if self.stands.ground().is_none() {
             return Answer::NoStack;
         }
+        self.keep_service_logs(rebases).await;
         let attempts = rebases.begin();
         let turned = self.turn_within().await;
         let last = self.stands.last().clone();

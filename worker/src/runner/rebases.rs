@@ -24,6 +24,8 @@ struct State {
     ended: Vec<u64>,
     /// The same, and whether each failed, until they are asked for.
     outcomes: Vec<(u64, bool)>,
+    /// Attempts that failed, until they are asked for.
+    failed: Vec<u64>,
     /// All that rebases within the unit took, but for the one that goes on.
     rested: Duration,
     since: Option<Instant>,
@@ -82,7 +84,16 @@ impl Rebases {
 
     /// How an attempt ended.
     pub(crate) fn note(&self, attempt: u64, failed: bool) {
-        self.state().outcomes.push((attempt, failed));
+        let mut state = self.state();
+        state.outcomes.push((attempt, failed));
+        if failed {
+            state.failed.push(attempt);
+        }
+    }
+
+    /// The attempts that failed since this was asked last.
+    pub(crate) fn failed(&self) -> Vec<u64> {
+        std::mem::take(&mut self.state().failed)
     }
 
     /// The attempts that ended since this was asked last, in order, and whether each failed.

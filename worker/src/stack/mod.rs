@@ -28,5 +28,5 @@ pub use rig::{
     LANE_LABEL, Rig, RigFault, create_network, ensure_network, lane_labels, stand_labels, sweep, sweep_stand,
 };
 pub use sandbox::{Sandbox, SandboxSpec, joins};
-pub use up::{Completing, bring_up, kill_all, last_lines, stop_cleanly};
+pub use up::{Completing, bring_up, kill_all, last_lines, stop_cleanly, tail};
 pub use wire::{Lead, Wire};

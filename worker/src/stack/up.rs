@@ -219,10 +219,15 @@ async fn ended(engine: &dyn Engine, service: &ServicePlan, container: &str) -> S
 /// The last lines that a container wrote; empty where they cannot be had.
 pub async fn last_lines(engine: &dyn Engine, container: &str) -> String {
     let mut kept = HeadTail::with_limit(LOG_BYTES_MAX);
-    if let Err(error) = engine.logs(container, LogsSpec::Tail(LOG_LINES), &mut kept).await {
+    tail(engine, container, LOG_LINES, &mut kept).await;
+    kept.to_text()
+}
+
+/// Feeds the last lines that a container wrote; fewer, or none, where they cannot be had.
+pub async fn tail(engine: &dyn Engine, container: &str, lines: u32, kept: &mut HeadTail) {
+    if let Err(error) = engine.logs(container, LogsSpec::Tail(lines), kept).await {
         tracing::debug!(%error, container, "reading the last lines");
     }
-    kept.to_text()
 }
 
 /// Kills every process of these containers, all at once, and answers when none is left. One that does not run, or is not

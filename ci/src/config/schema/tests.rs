@@ -15,7 +15,7 @@ use super::*;
 use crate::testing::SAMPLE;
 
 /// Each table of the schema, and a file with a line in that table. What else is wrong with the file does not matter.
-const TABLES: [(&str, &str); 11] = [
+const TABLES: [(&str, &str); 12] = [
     ("", "{}\n"),
     ("stack", "[stack]\n{}\n"),
     ("baseline", "[baseline]\n{}\n"),
@@ -23,6 +23,7 @@ const TABLES: [(&str, &str); 11] = [
     ("proof", "[[baseline.proof]]\n{}\n"),
     ("suite", "[[suite]]\n{}\n"),
     ("image", "[[suite]]\n[suite.image]\n{}\n"),
+    ("quarantine", "[[quarantine]]\n{}\n"),
     ("policy", "[policy]\n{}\n"),
     ("triggers", "[triggers]\n{}\n"),
     ("limits", "[limits]\n{}\n"),

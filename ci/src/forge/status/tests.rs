@@ -126,3 +126,16 @@ fn hostile_names_and_messages_are_bounded_and_cannot_leave_their_place() {
     let long = Status { description: "x".repeat(500), ..status };
     assert_eq!(long.described(140).chars().count(), 140);
 }
+
+#[test]
+fn what_is_in_quarantine_is_counted_and_blocks_nothing() {
+    let tests = vec![
+        test("unit", "a", Verdict::Passed, ""),
+        test("unit", "b", Verdict::Quarantined, "no"),
+        test("unit", "c", Verdict::Quarantined, "no"),
+    ];
+    assert_eq!(
+        one(&run(RunState::Passed, "", tests)),
+        (State::Success, "1 passed, 2 quarantined".to_owned())
+    );
+}

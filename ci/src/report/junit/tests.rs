@@ -182,3 +182,19 @@ proptest! {
         prop_assert_eq!(rules::broken(&in_form(&run, Form::Strict)), Vec::<String>::new());
     }
 }
+
+#[test]
+fn a_quarantined_failure_is_skipped_and_says_what_failed_until_when_and_whose_it_is() {
+    let attempt = sample::attempt(1, 0, Outcome::Failed, 5, "assert 1 == 2\nmore");
+    let mut test = sample::test("a.py::x", Verdict::Quarantined, vec![attempt]);
+    let owner = "@shop/cart".to_owned();
+    // The end of the 14th.
+    let until_unix_ms = 1_799_971_200_000;
+    test.quarantine = Some(andon_proto::Quarantine { owner, until_unix_ms, ..Default::default() });
+    let run = Run { tests: vec![test], ..sample::mixed() };
+    let xml = written(&run);
+    let said = "<skipped message=\"quarantined until 2027-01-14 by @shop/cart: assert 1 == 2\">assert 1 == 2\nmore</skipped>";
+    assert!(xml.contains(said), "{xml}");
+    assert!(xml.contains(r#"failures="0""#) && !xml.contains("<failure"), "{xml}");
+    assert_eq!(rules::broken(&in_form(&run, Form::Strict)), Vec::<String>::new());
+}

@@ -110,7 +110,7 @@ impl<'a> Farm<'a> {
     fn submit(&mut self) {
         let candidate = |(place, id): (usize, &String)| {
             let expected_ms = self.case.history_ms.map(|known| known[place]);
-            (SUITE.to_owned(), Candidate { id: id.clone(), expected_ms, failed_last: false })
+            (SUITE.to_owned(), Candidate { id: id.clone(), expected_ms, failed_last: false, excused: false })
         };
         let tests = self.case.ids.iter().enumerate().map(candidate).collect();
         let plan = Plan {
@@ -120,6 +120,7 @@ impl<'a> Farm<'a> {
             baseline_group: Some(BASELINE.to_owned()),
             merge_key: None,
             asked: andon_core::asked::Asked::default(),
+            quarantine: Vec::new(),
         };
         let header = RunHeader { project: "project".to_owned(), ..RunHeader::default() };
         let start = Start::Chosen { tests, baseline: Some(BASELINE.to_owned()) };

@@ -35,7 +35,7 @@ fn longest_first_after_what_failed_before() {
     let mut farm = Farm::new();
     let known = [("short", 10, false), ("long", 900, false), ("failed", 20, true), ("middle", 100, false)];
     let tests = known.map(|(id, ms, failed_last)| {
-        ("it".to_owned(), Candidate { id: id.into(), expected_ms: Some(ms), failed_last })
+        ("it".to_owned(), Candidate { id: id.into(), expected_ms: Some(ms), failed_last, excused: false })
     });
     farm.submit(plan(0, Grain::Test), Start::Chosen { tests: tests.to_vec(), baseline: Some("k".into()) });
     farm.join("w1", 4);

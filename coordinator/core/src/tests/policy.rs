@@ -113,7 +113,12 @@ fn projects_share_lanes_by_time() {
     let mut farm = Farm::new();
     let many: Vec<String> = (0..400).map(|n| n.to_string()).collect();
     let candidates = |ms| {
-        let candidate = |id: &String| Candidate { id: id.clone(), expected_ms: Some(ms), failed_last: false };
+        let candidate = |id: &String| Candidate {
+            id: id.clone(),
+            expected_ms: Some(ms),
+            failed_last: false,
+            excused: false,
+        };
         let tests = many.iter().map(|id| ("it".to_owned(), candidate(id))).collect();
         Start::Chosen { tests, baseline: Some("k".into()) }
     };
@@ -136,7 +141,10 @@ fn batches_are_large_at_first_and_small_at_the_end() {
     farm.join("w1", 1);
     farm.join("w2", 1);
     let tests = (0..200).map(|n| {
-        ("it".to_owned(), Candidate { id: n.to_string(), expected_ms: Some(100), failed_last: false })
+        (
+            "it".to_owned(),
+            Candidate { id: n.to_string(), expected_ms: Some(100), failed_last: false, excused: false },
+        )
     });
     farm.submit(plan(0, Grain::Batch), Start::Chosen { tests: tests.collect(), baseline: Some("k".into()) });
     let mut sizes = Vec::new();
@@ -148,4 +156,30 @@ fn batches_are_large_at_first_and_small_at_the_end() {
     assert_eq!(sizes.iter().sum::<usize>(), 200);
     assert!(sizes.is_sorted_by(|left, right| left >= right), "{sizes:?}");
     assert!(sizes[0] >= 30 && *sizes.last().unwrap() <= 2, "{sizes:?}");
+}
+
+#[test]
+fn a_failure_that_was_excused_is_shown_and_blocks_nothing() {
+    let mut farm = Farm::new();
+    farm.join("w1", 1);
+    let mut strict = plan(1, Grain::Test);
+    strict.policy.max_failures = Some(1);
+    let mut start = chosen(&["a", "b"]);
+    if let Start::Chosen { tests, .. } = &mut start {
+        tests[0].1.excused = true;
+    }
+    let run = farm.submit(strict, start);
+    let mut tries = 0;
+    while farm.core.is_active(run) {
+        let given = farm.take();
+        let outcome = if given.ids() == ["a"] { Outcome::Failed } else { Outcome::Passed };
+        tries += u32::from(outcome == Outcome::Failed);
+        farm.finish(&given, outcome);
+    }
+    assert_eq!(tries, 2, "it is retried as any other");
+    assert_eq!(
+        (farm.verdict(run, 0), farm.verdict(run, 1)),
+        (Some(Verdict::Quarantined), Some(Verdict::Passed))
+    );
+    assert_eq!(farm.state(run), RunState::Ended(RunEnd::Passed), "neither verdict nor cord");
 }

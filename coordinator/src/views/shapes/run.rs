@@ -19,7 +19,7 @@ pub(crate) struct Run {
     pub(crate) lanes: Vec<LaneLoad>,
     /// By driver.
     pub(crate) rebases: Vec<DriverRebases>,
-    /// Failed, timed out, infrastructure, then flaky; at most [`crate::views::FAILURES_MAX`].
+    /// Failed, timed out, infrastructure, quarantined, then flaky; at most [`crate::views::FAILURES_MAX`].
     pub(crate) failures: Vec<Failure>,
     /// So many more are not shown here.
     pub(crate) failures_left_out: u32,
@@ -76,7 +76,7 @@ pub(crate) struct DriverRebases {
 pub(crate) struct Failure {
     #[serde(flatten)]
     pub(crate) test: TestLine,
-    /// `test`, `timeout`, `infrastructure`, `flaky`: whose doing it was.
+    /// `test`, `timeout`, `infrastructure`, `quarantined`, `flaky`: whose doing it was.
     pub(crate) class: &'static str,
     /// First lines of the failure.
     pub(crate) message: String,
@@ -93,13 +93,26 @@ pub(crate) struct TestLine {
     pub(crate) test: u32,
     pub(crate) suite: String,
     pub(crate) id: String,
-    /// `open`, `passed`, `failed`, `flaky`, `timed_out`, `skipped`, `infrastructure`, `not_run`.
+    /// `open`, `passed`, `failed`, `flaky`, `timed_out`, `skipped`, `infrastructure`, `not_run`, `quarantined`.
     pub(crate) verdict: &'static str,
     pub(crate) attempts: u32,
     /// Of its last attempt.
     pub(crate) run_ms: Option<u64>,
     /// Who owns its file, by the CODEOWNERS of the run's commit.
     pub(crate) owners: Vec<String>,
+    /// The quarantine that it is in by the run's own commit, whether that holds or not: the verdict says so.
+    pub(crate) quarantine: Option<QuarantineLine>,
+}
+
+/// A test may fail without blocking, until a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct QuarantineLine {
+    /// Who looks after it.
+    pub(crate) owner: String,
+    /// It has ended from then on.
+    pub(crate) until_unix_ms: u64,
+    /// May be empty.
+    pub(crate) reason: String,
 }
 
 /// What is asked of a run's tests.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Page, RateView, RunLine, Shift, Spread};
+use super::{Page, QuarantineLine, RateView, RunLine, Shift, Spread};
 
 /// One test over its runs.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -15,6 +15,8 @@ pub(crate) struct Test {
     pub(crate) id: String,
     /// Who owns its file, by the CODEOWNERS of the latest of these runs.
     pub(crate) owners: Vec<String>,
+    /// The quarantine that it is in by that commit.
+    pub(crate) quarantine: Option<QuarantineLine>,
     /// `unknown`, `steady`, `flaky`, `settled`, `broken`.
     pub(crate) standing: &'static str,
     /// Failures on commits on which it passed, too.

@@ -12,8 +12,8 @@ use crate::views::{self, TestsAsk};
 use crate::web::State;
 
 /// What a list of tests can be narrowed to.
-const VERDICTS: [&str; 8] =
-    ["failed", "timed_out", "infrastructure", "flaky", "passed", "skipped", "not_run", "open"];
+const VERDICTS: [&str; 9] =
+    ["failed", "timed_out", "infrastructure", "quarantined", "flaky", "passed", "skipped", "not_run", "open"];
 
 #[derive(Template)]
 #[template(path = "runs.html")]
@@ -40,7 +40,7 @@ struct Tests {
     frame: Frame,
     run: views::Run,
     page: views::Page<views::TestLine>,
-    verdicts: [&'static str; 8],
+    verdicts: [&'static str; 9],
     asked_verdict: String,
     asked_suite: String,
 }

@@ -22,7 +22,7 @@ pub(crate) fn tone(word: &str) -> &'static str {
     match word {
         "passed" | "steady" | "settled" => "passed",
         "failed" | "timed_out" | "broken" | "baseline_failed" | "config_error" => "failed",
-        "flaky" => "flaky",
+        "flaky" | "quarantined" => "flaky",
         "infrastructure" | "incomplete" | "unfit" => "farm",
         "preparing" | "discovering" | "running" => "busy",
         _ => "quiet",
@@ -35,7 +35,7 @@ pub(crate) fn shape(word: &str) -> &'static str {
         "passed" | "steady" | "settled" => "i-check",
         "failed" | "broken" | "baseline_failed" | "config_error" => "i-cross",
         "timed_out" => "i-clock",
-        "flaky" => "i-wave",
+        "flaky" | "quarantined" => "i-wave",
         "infrastructure" | "incomplete" | "unfit" => "i-bolt",
         "preparing" | "discovering" | "running" => "i-turn",
         "queued" | "open" | "idle" => "i-dots",
@@ -134,11 +134,12 @@ pub(crate) fn bars(counts: &Counts) -> Vec<Bar> {
 }
 
 /// Each count with its word and its colour, what needs a look first.
-fn parts(counts: &Counts) -> [(u32, &'static str, &'static str); 8] {
+fn parts(counts: &Counts) -> [(u32, &'static str, &'static str); 9] {
     [
         (counts.failed, "failed", "f-failed"),
         (counts.timed_out, "timed out", "f-failed"),
         (counts.infrastructure, "infrastructure", "f-farm"),
+        (counts.quarantined, "quarantined", "f-flaky"),
         (counts.flaky, "flaky", "f-flaky"),
         (counts.passed, "passed", "f-passed"),
         (counts.skipped, "skipped", "f-quiet"),
