@@ -167,7 +167,7 @@ fail_fast = "yes"
 branches = ["refs/heads/main", "a{b"]
 "#;
     insta::assert_snapshot!(problems(text), @r#"
-    andon.toml:1:1: unknown key "title"; known are "stack", "baseline", "suite", "limits", "policy" and "triggers"
+    andon.toml:1:1: unknown key "title"; known are "stack", "baseline", "suite", "limits", "policy", "triggers" and "quarantine"
     andon.toml:2:1: unknown key "max_failures", it belongs in [policy]
     andon.toml:4:1: unknown key "compse" in [stack], did you mean "compose"?
     andon.toml:6:32: a seed command is empty
