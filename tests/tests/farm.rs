@@ -223,5 +223,8 @@ fn files_that_a_test_leaves_can_be_fetched() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("is there already"));
     let nothing = fetch("keeps", &[]);
     assert!(!nothing.status.success());
-    assert!(String::from_utf8_lossy(&nothing.stderr).contains("left nothing"), "{nothing:?}");
+    assert!(
+        String::from_utf8_lossy(&nothing.stderr).contains("it left no file in $ANDON_ARTIFACTS"),
+        "{nothing:?}"
+    );
 }

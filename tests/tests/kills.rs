@@ -93,7 +93,10 @@ fn a_killed_worker_and_a_frozen_one_that_comes_back_change_no_verdict() {
     docker(&["kill", "-s", "KILL", &boxes[0]]);
     // Between two batches a worker holds nothing, and nothing would be shown.
     eventually("a worker is frozen while it holds tests", || {
-        docker(&["pause", &boxes[1]]);
+        // An engine that cannot freeze all processes at once, new ones come too fast, thaws them and says no.
+        if !andon_tests::run(Command::new("docker").args(["pause", &boxes[1]])).status.success() {
+            return None;
+        }
         let holds = holds_tests(&farm.show(run), &boxes[1]);
         if !holds {
             docker(&["unpause", &boxes[1]]);

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 pub use capabilities::{Capabilities, KNOWN as KNOWN_CAPABILITIES};
 pub use look::{Cgroups, Facts, Hierarchies, LookError};
-pub use pressure::{Pressure, held_bytes, own_memory_limit, own_oom_kills};
+pub use pressure::{OomKills, Pressure, container_oom_kills, held_bytes, own_memory_limit, own_oom_kills};
 pub use unlinked::unlinked_bytes;
 
 /// What this process is going to do on the host.

@@ -41,8 +41,36 @@ pub fn held_bytes(pid: u32) -> Option<u64> {
 /// How many processes of this process's own control group, not of those beneath, the kernel has killed for want of memory.
 #[must_use]
 pub fn own_oom_kills() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (folder, is_v1) = memory_group(&groups)?;
+    let (folder, is_v1) = memory_group(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
+    kills_of(&folder, is_v1)
+}
+
+/// What the kernel knows of a container by its first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OomKills {
+    /// This many of its processes were killed for want of memory.
+    Are(u64),
+    /// The process has ended, and the group may have gone with it.
+    Ended,
+    /// The group is not to be found or another one's.
+    Untold,
+}
+
+/// How many processes of a container the kernel has killed for want of memory. Blocking, some dozen microseconds.
+#[must_use]
+pub fn container_oom_kills(id: &str, pid: u32) -> OomKills {
+    match fs::read_to_string(format!("/proc/{pid}/cgroup")) {
+        Ok(groups) => {
+            let own = memory_group(&groups).filter(|(folder, _)| !id.is_empty() && folder.contains(id));
+            let kills = own.and_then(|(folder, is_v1)| kills_of(&folder, is_v1));
+            kills.map_or(OomKills::Untold, OomKills::Are)
+        }
+        Err(_) if pid == 0 => OomKills::Untold,
+        Err(_) => OomKills::Ended,
+    }
+}
+
+fn kills_of(folder: &str, is_v1: bool) -> Option<u64> {
     let file = if is_v1 { "memory.oom_control" } else { "memory.events.local" };
     field_of(&fs::read_to_string(format!("{folder}/{file}")).ok()?, "oom_kill")
 }
@@ -123,6 +151,16 @@ mod tests {
         let v2 = "0::/docker/c\n";
         assert_eq!(memory_file(v2), Some(("/sys/fs/cgroup/docker/c/memory.stat".into(), "anon")));
         assert_eq!(memory_file(""), None);
+    }
+
+    #[test]
+    fn who_has_ended_is_told_from_who_is_another() {
+        let own = std::process::id();
+        assert_eq!(container_oom_kills("", own), OomKills::Untold);
+        assert_eq!(container_oom_kills("no-such-container", own), OomKills::Untold);
+        assert_eq!(container_oom_kills("c", 0), OomKills::Untold);
+        // Above the most that the kernel gives.
+        assert_eq!(container_oom_kills("c", u32::MAX), OomKills::Ended);
     }
 
     #[test]

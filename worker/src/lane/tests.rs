@@ -386,6 +386,33 @@ async fn a_failure_is_not_the_tests_when_its_database_ran_out_of_memory() {
 }
 
 #[tokio::test]
+async fn a_failure_is_not_the_tests_when_its_database_was_killed_and_the_daemon_does_not_say_why() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
+    let key = bench.baseline().await;
+    bench.engine.on_exec(|_, _| Script::code(1));
+    bench.unit(&key).await.0.unwrap();
+    bench.hands.settle(0).await.unwrap();
+    bench.engine.end_container("andon-lane0-db", 137, false);
+    let (ended, results) = bench.unit(&key).await;
+    let failure = ended.unwrap_err();
+    assert_eq!((failure.class, results.len()), (Class::Infrastructure, 0));
+    assert!(failure.reason.contains("`db` was killed"), "{}", failure.reason);
+}
+
+#[tokio::test]
+async fn a_failure_is_the_tests_when_its_database_has_ended_by_itself() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
+    let key = bench.baseline().await;
+    bench.engine.on_exec(|_, _| Script::code(1));
+    bench.unit(&key).await.0.unwrap();
+    bench.hands.settle(0).await.unwrap();
+    bench.engine.end_container("andon-lane0-db", 1, false);
+    let (ended, results) = bench.unit(&key).await;
+    ended.unwrap();
+    assert_eq!(results[0].outcome(), Outcome::Failed);
+}
+
+#[tokio::test]
 async fn a_baseline_that_nobody_has_is_the_farms_fault_and_an_unknown_suite_the_projects() {
     let bench = Bench::new(&Arc::new(FakeFarm::default()), None).await;
     let (ended, _) = bench.unit(&"0".repeat(64)).await;

@@ -1,16 +1,25 @@
 //! Asked before a failure is blamed on a test: is the farm well?
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use andon_snapshot::Pool;
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
 
-use crate::engine::SharedEngine;
+use crate::engine::{ContainerState, SharedEngine};
 use crate::hands::{WorkFailure, chain};
+use crate::host::{OomKills, container_oom_kills};
 use crate::runner::{Overrun, Witness};
 
 /// With less than this free, failures are the disk's.
 const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
+/// What a shell and an engine say of a process that SIGKILL ended.
+const CODE_KILLED: i64 = 137;
+/// A daemon hears that a container has ended, and that memory ran out in it, by messages that come late and in any order; a
+/// failed test may be here before them.
+const MESSAGES_LIMIT: Duration = Duration::from_secs(2);
+const MESSAGES_PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks at the daemon, the lane's services and the disk.
 #[derive(Debug, Clone)]
@@ -34,13 +43,7 @@ impl Witness for LaneWitness {
             self.engine.ping().await.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
         }
         for (name, container) in &services {
-            let state = self.engine.inspect_container(container).await;
-            let state = state.map_err(|error| {
-                WorkFailure::infrastructure(format!("service `{name}` vanished: {error}"))
-            })?;
-            if let Some(how) = state.out_of_memory() {
-                return Err(WorkFailure::infrastructure(format!("service `{name}` ran {how}")));
-            }
+            self.check_service(name, container).await?;
         }
         if self.overrun.get().is_some() {
             return Ok(());
@@ -52,5 +55,64 @@ impl Witness for LaneWitness {
             )));
         }
         Ok(())
+    }
+}
+
+impl LaneWitness {
+    async fn check_service(&self, name: &str, container: &str) -> Result<(), WorkFailure> {
+        let deadline = Instant::now() + MESSAGES_LIMIT;
+        loop {
+            let state = self.engine.inspect_container(container).await;
+            let state = state.map_err(|error| {
+                WorkFailure::infrastructure(format!("service `{name}` vanished: {error}"))
+            })?;
+            match word_on(&state) {
+                Word::Well => return Ok(()),
+                Word::OutOfMemory(how) => {
+                    return Err(WorkFailure::infrastructure(format!("service `{name}` ran {how}")));
+                }
+                Word::Awaited if Instant::now() < deadline => sleep(MESSAGES_PAUSE).await,
+                // No test reaches the processes of a service: whoever killed it is of the farm.
+                Word::Awaited if state.exit_code == CODE_KILLED => {
+                    return Err(WorkFailure::infrastructure(format!(
+                        "service `{name}` was killed{}",
+                        limit(&state)
+                    )));
+                }
+                Word::Awaited => return Ok(()),
+            }
+        }
+    }
+}
+
+enum Word {
+    /// It runs, or has ended by itself.
+    Well,
+    OutOfMemory(String),
+    /// It has ended, and how is not known yet.
+    Awaited,
+}
+
+fn word_on(state: &ContainerState) -> Word {
+    if let Some(how) = state.out_of_memory() {
+        return Word::OutOfMemory(how);
+    }
+    if !state.is_running() {
+        return if state.exit_code == CODE_KILLED { Word::Awaited } else { Word::Well };
+    }
+    match container_oom_kills(&state.id, state.pid) {
+        OomKills::Are(0) | OomKills::Untold => Word::Well,
+        OomKills::Are(_) => {
+            let killed = ContainerState { oom_killed: true, ..state.clone() };
+            killed.out_of_memory().map_or(Word::Well, Word::OutOfMemory)
+        }
+        OomKills::Ended => Word::Awaited,
+    }
+}
+
+fn limit(state: &ContainerState) -> String {
+    match state.memory_limit_bytes {
+        0 => String::new(),
+        bytes => format!(", as where it is out of memory: limit {} MiB", bytes >> 20),
     }
 }

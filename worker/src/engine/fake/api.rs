@@ -25,7 +25,8 @@ fn state_of(id: &str, container: &Container, image_id: String) -> ContainerState
         oom_killed: container.oom_killed,
         memory_limit_bytes: container.spec.limits.memory_bytes,
         error: String::new(),
-        pid: u32::from(container.status == Status::Running) * 1000,
+        // It has no process.
+        pid: 0,
         stop_signal: "SIGTERM".to_owned(),
         upper_dir: container.upper_dir.clone(),
         network_files: container.network_files.clone(),
