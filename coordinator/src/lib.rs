@@ -41,6 +41,9 @@ pub use lead::WhereLed;
 pub use roles::Role;
 pub use traces::{TracesConfig, TracesError};
 
+/// In the state folder: where the coordinator that runs, or that ran last, listens for TCP.
+pub const ADDRESS_FILE: &str = "address";
+
 /// Where a coordinator keeps its state and how it is reached.
 #[derive(Debug, Clone)]
 pub struct CoordinatorConfig {
@@ -160,6 +163,10 @@ pub async fn serve(config: CoordinatorConfig, stop: CancellationToken) -> Result
     if let Some(address) = config.listen {
         let listener =
             TcpListener::bind(address).await.map_err(|source| CoordinatorError::Listen(address, source))?;
+        // Of port 0 the system makes another one.
+        let address = listener.local_addr().map_err(|source| CoordinatorError::Listen(address, source))?;
+        let told = config.state_dir.join(ADDRESS_FILE);
+        std::fs::write(&told, format!("{address}\n")).map_err(|source| io("write", told, source))?;
         let stop = stop.clone();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let state = web::State {

@@ -1,61 +1,18 @@
-// The dashboard in a real browser: `node check.mjs URL [--pictures FOLDER]`.
+// The dashboard in a real browser, over a farm that is made up: `node check.mjs URL [--pictures FOLDER]`.
 //
 // For each page: nothing of WCAG 2 A and AA that axe finds serious, in light and in dark; nothing that the Content-Security-Policy
 // had to refuse; nothing wider than a phone. Then what only a browser can show: charts that zoom, parts that follow a run, the keyboard.
 // Prints a line for each failure and ends with 1 where there is one.
 
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { existsSync } from "node:fs";
-import { chromium } from "playwright-core";
+import { DESK, PHONE, Browser, widerThanItsWindow } from "./browse.mjs";
 
 const [address, option, folder] = process.argv.slice(2);
 if (!address) throw new Error("write: node check.mjs URL [--pictures FOLDER]");
 const pictures = option === "--pictures" ? folder : null;
-const executablePath = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
-if (!executablePath) throw new Error("no chromium here: apt-get install chromium");
-const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-const DESK = { width: 1280, height: 860 };
-const PHONE = { width: 360, height: 740 };
-const failures = [];
-const fail = (text) => {
-  failures.push(text);
-  console.log(`FAILED ${text}`);
-};
-
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-quic"] });
-
-// What the policy refuses and what scripts throw is told in the console.
-const open = async (options) => {
-  // axe is put into pages, which their policy forbids to everybody else.
-  const context = await browser.newContext({ bypassCSP: false, reducedMotion: "reduce", ...options });
-  const page = await context.newPage();
-  page.on("console", (message) => {
-    // That one page is missing is what is looked at there.
-    if (message.type() === "error" && !page.url().endsWith("/nowhere")) fail(`${page.url()}: ${message.text()}`);
-  });
-  page.on("pageerror", (error) => fail(`${page.url()}: ${error.message}`));
-  return page;
-};
-
-const go = async (page, path) => {
-  const response = await page.goto(address + path, { waitUntil: "load" });
-  return response.status();
-};
-
-const judge = async (page, name) => {
-  // Through the debugger, which stands outside of the page's policy.
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() =>
-    globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
-  );
-  for (const { id, impact, help, nodes } of violations) {
-    const text = `${name}: axe ${impact} ${id}: ${help}: ${nodes.slice(0, 3).map((node) => node.target.join(" ")).join(", ")}`;
-    if (impact === "serious" || impact === "critical") fail(text);
-    else console.log(`note ${text}`);
-  }
-};
+const browser = await Browser.launch(address);
+const { fail } = browser;
+const open = (options) => browser.open(options);
+const go = (page, path) => browser.go(page, path);
 
 // Addresses of pages that hold something: found by their links, as a person would.
 const first = await open({ viewport: DESK });
@@ -84,7 +41,7 @@ for (const colorScheme of ["light", "dark"]) {
   for (const [name, path] of Object.entries(pages)) {
     const status = await go(page, path);
     if (status !== (name === "missing" ? 404 : 200)) fail(`${name}: ${status}`);
-    await judge(page, `${name}, ${colorScheme}`);
+    await browser.judge(page, `${name}, ${colorScheme}`);
     if (pictures && (colorScheme === "light" || ["overview", "project"].includes(name))) {
       await page.screenshot({ path: `${pictures}/${name}-${colorScheme}.png`, fullPage: process.env.FULL === "1" });
     }
@@ -95,7 +52,7 @@ for (const colorScheme of ["light", "dark"]) {
 const phone = await open({ viewport: PHONE, isMobile: true, hasTouch: true });
 for (const [name, path] of Object.entries(pages)) {
   await go(phone, path);
-  const wide = await phone.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  const wide = await widerThanItsWindow(phone);
   if (wide > 0) fail(`${name}: ${wide} px wider than a phone`);
   if (pictures && ["overview", "run", "project"].includes(name)) await phone.screenshot({ path: `${pictures}/${name}-phone.png` });
 }
@@ -138,6 +95,4 @@ await go(plain, "/projects/shop");
 if (!(await plain.locator("#runs tbody tr").count())) fail("without scripts a project has no runs");
 if (await plain.locator(".chart:visible").count()) fail("without scripts an empty chart is shown");
 
-await browser.close();
-console.log(`${Object.keys(pages).length} pages in light, dark and at ${PHONE.width} px: ${failures.length} failures`);
-process.exit(failures.length ? 1 : 0);
+await browser.end(`${Object.keys(pages).length} pages in light, dark and at ${PHONE.width} px`);

@@ -84,6 +84,14 @@ impl Farm {
         &self.state
     }
 
+    /// Where the coordinator listens on loopback.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let address = std::fs::read_to_string(self.state.join("coordinator/address")).expect("it listens");
+        let address: std::net::SocketAddr = address.trim().parse().expect("an address");
+        address.port()
+    }
+
     /// A JSON answer of the command.
     #[must_use]
     pub fn json(&self, arguments: &[&str]) -> Value {

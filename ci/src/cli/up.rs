@@ -233,7 +233,7 @@ async fn coordinator(
         let error = match farm::open(&address).await {
             Ok(connection) => match connection.farm().list_workers(ListWorkersRequest {}).await {
                 Ok(_) => {
-                    out::line(&format!("coordinator on http://{}", file.listen))?;
+                    out::line(&format!("coordinator on http://{}", listening(state, file)))?;
                     return Ok(connection);
                 }
                 Err(status) => CliError::from(status),
@@ -251,6 +251,12 @@ async fn coordinator(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Where it listens really; as it was asked for where that cannot be read.
+fn listening(state: &StateDir, file: &FarmFile) -> String {
+    let said = std::fs::read_to_string(state.coordinator().join(andon_coordinator::ADDRESS_FILE));
+    said.map_or_else(|_| file.listen.clone(), |said| said.trim().to_owned())
 }
 
 fn died(process: &Background, what: &str) -> CliError {
