@@ -12,7 +12,7 @@ use crate::queue::{Pending, PendingKind, Queue};
 use crate::shares::Flow;
 use crate::trust::Trust;
 use crate::units;
-use crate::verdict::{Decision, decide, decide_repeated, weighed};
+use crate::verdict::{Decision, decide, decide_repeated};
 
 /// How long work that a worker failed waits for another one before it takes the same again.
 const CHOOSY_MS: u64 = 60_000;
@@ -397,7 +397,7 @@ impl Run {
         let decision = if repeat.is_wanted() {
             decide_repeated(&outcomes, repeat)
         } else {
-            weighed(decide(&outcomes, if within_budget { retries } else { 0 }), excused)
+            decide(&outcomes, if within_budget { retries } else { 0 }).weighed(excused)
         };
         if let (Some(class), Some(ms)) = (new_in, run_ms) {
             for (class, guess) in self.classes.learn(class, ms) {

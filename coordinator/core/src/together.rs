@@ -84,14 +84,11 @@ impl Core {
             }
             // What it saw itself before counts as well; else the other's verdict stands, whose budget may be another.
             let retries = run.suite(run.test(follower).suite).retries;
-            let of = match decide(&run.test(follower).outcomes(), retries) {
-                Decision::RunAgain => Decision::Final(verdict),
-                own => own,
-            };
-            let verdict = match weighed(of, run.test(follower).excused) {
-                Decision::Final(own) => own,
+            let own = match decide(&run.test(follower).outcomes(), retries) {
                 Decision::RunAgain => verdict,
+                Decision::Final(own) => own,
             };
+            let verdict = weighed(own, run.test(follower).excused);
             run.give_verdict(follower, verdict);
             // The leader's verdict has fed the history already.
             persist(out, Record::VerdictGiven { run: id, test: follower, verdict, run_ms: None });

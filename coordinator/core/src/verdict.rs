@@ -40,15 +40,24 @@ pub fn decide(ended: &[Outcome], retries: u32) -> Decision {
     }
 }
 
-/// What a decision comes to for a test whose failure was excused before, or was not.
+/// What a verdict comes to for a test whose failure was excused before, or was not.
 #[must_use]
-pub fn weighed(decision: Decision, is_excused: bool) -> Decision {
-    match decision {
-        Decision::Final(Verdict::Failed | Verdict::TimedOut) if is_excused => {
-            Decision::Final(Verdict::Quarantined)
-        }
-        Decision::Final(Verdict::Quarantined) if !is_excused => Decision::Final(Verdict::Failed),
+pub const fn weighed(verdict: Verdict, is_excused: bool) -> Verdict {
+    match verdict {
+        Verdict::Failed | Verdict::TimedOut if is_excused => Verdict::Quarantined,
+        Verdict::Quarantined if !is_excused => Verdict::Failed,
         other => other,
+    }
+}
+
+impl Decision {
+    /// The same of a decision: an attempt more is one whoever excuses it.
+    #[must_use]
+    pub const fn weighed(self, is_excused: bool) -> Self {
+        match self {
+            Self::Final(verdict) => Self::Final(weighed(verdict, is_excused)),
+            Self::RunAgain => Self::RunAgain,
+        }
     }
 }
 
@@ -114,13 +123,13 @@ mod tests {
     fn only_a_failure_is_excused_and_only_where_it_was_before() {
         use Verdict::{Flaky, Infrastructure, NotRun, Quarantined};
         for verdict in [Verdict::Failed, Verdict::TimedOut, Quarantined] {
-            assert_eq!(weighed(Decision::Final(verdict), true), Decision::Final(Quarantined));
+            assert_eq!(Decision::Final(verdict).weighed(true), Decision::Final(Quarantined));
         }
-        assert_eq!(weighed(Decision::Final(Quarantined), false), Decision::Final(Verdict::Failed));
+        assert_eq!(Decision::Final(Quarantined).weighed(false), Decision::Final(Verdict::Failed));
         for verdict in [Verdict::Passed, Flaky, Verdict::Skipped, Infrastructure, NotRun] {
-            assert_eq!(weighed(Decision::Final(verdict), true), Decision::Final(verdict));
+            assert_eq!(Decision::Final(verdict).weighed(true), Decision::Final(verdict));
         }
-        assert_eq!(weighed(Decision::RunAgain, true), Decision::RunAgain);
+        assert_eq!(Decision::RunAgain.weighed(true), Decision::RunAgain);
     }
 
     #[test]

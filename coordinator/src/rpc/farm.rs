@@ -190,8 +190,8 @@ impl FarmApi for FarmService {
             let told = self.farm.owning.of(&run.spec_digest).await;
             let owners = told.of_tests(tests.iter().map(|test| test.id.as_str()));
             let test = |(row, owners): (TestRow, Vec<String>)| {
-                let quarantine = told.quarantine_of(&row.suite, &row.id).cloned();
-                convert::test(row, owners, quarantine.as_ref())
+                let quarantine = told.quarantine_of(&row.suite, &row.id);
+                convert::test(row, owners, quarantine)
             };
             run.tests = tests.into_iter().zip(owners).map(test).collect();
         }
@@ -511,9 +511,8 @@ async fn tell_verdict(
         };
         let verdict = farm.store.test(run, test).await?.map(|row| {
             let of_test = owners.as_ref().map(|told| told.of_test(&row.id)).unwrap_or_default();
-            let quarantine =
-                owners.as_ref().and_then(|told| told.quarantine_of(&row.suite, &row.id).cloned());
-            Event::Verdict(convert::test(row, of_test, quarantine.as_ref()))
+            let quarantine = owners.as_ref().and_then(|told| told.quarantine_of(&row.suite, &row.id));
+            Event::Verdict(convert::test(row, of_test, quarantine))
         });
         let counts = row.map(|row| Event::Counts(convert::counts(row.counts)));
         for event in verdict.into_iter().chain(counts) {
