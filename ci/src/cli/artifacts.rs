@@ -50,8 +50,7 @@ pub(crate) async fn artifacts(args: ArtifactsArgs, farm: &FarmArgs) -> Result<Ex
     let kept = answer.artifacts.unwrap_or_default();
     let archive = download(&connection, &kept).await?;
     let into = (!args.list).then_some(args.output.as_path());
-    let names = unpack(&archive, into)
-        .map_err(|error| CliError::infrastructure("the artifacts cannot be unpacked").because(&error))?;
+    let names = unpack(&archive, into).map_err(|error| broken(&error))?;
     for name in &names {
         out::line(&text::one_line(name))?;
     }
@@ -92,8 +91,12 @@ pub(super) fn files(
         }
         Ok(())
     });
-    read.map_err(|error| CliError::infrastructure("the artifacts cannot be unpacked").because(&error))?;
+    read.map_err(|error| broken(&error))?;
     Ok(found)
+}
+
+fn broken(error: &io::Error) -> CliError {
+    CliError::infrastructure("the artifacts cannot be unpacked").because(error)
 }
 
 /// The names of the plain files in the archive, each written below `into` where that is given.

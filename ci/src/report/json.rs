@@ -248,19 +248,32 @@ pub(crate) fn run_whole(run: &Run, keep: impl Fn(&Test) -> bool) -> RunJson {
 }
 
 fn counts(counts: &Counts) -> CountsJson {
-    let counts = *counts;
+    // In full, so that a count that comes anew is not forgotten here.
+    let Counts {
+        total,
+        passed,
+        failed,
+        flaky,
+        timed_out,
+        skipped,
+        infrastructure,
+        not_run,
+        quarantined,
+        open,
+        running,
+    } = *counts;
     CountsJson {
-        total: counts.total,
-        passed: counts.passed,
-        failed: counts.failed,
-        flaky: counts.flaky,
-        timed_out: counts.timed_out,
-        skipped: counts.skipped,
-        infrastructure: counts.infrastructure,
-        not_run: counts.not_run,
-        quarantined: counts.quarantined,
-        open: counts.open,
-        running: counts.running,
+        total,
+        passed,
+        failed,
+        flaky,
+        timed_out,
+        skipped,
+        infrastructure,
+        not_run,
+        quarantined,
+        open,
+        running,
     }
 }
 
