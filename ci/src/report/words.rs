@@ -2,9 +2,9 @@
 //!
 //! The lowercase words are part of the `--json` interface.
 
-use std::time::{Duration, UNIX_EPOCH};
-
-pub(crate) use andon_figures::words::{ago, bytes, micros, millis, plural, seconds, short, tally, thousands};
+pub(crate) use andon_figures::words::{
+    ago, bytes, day, micros, millis, plural, seconds, short, tally, thousands,
+};
 use andon_proto::{Counts, Outcome, RunState, Trigger, Verdict};
 
 /// A run's state, as `--json` writes it.
@@ -66,14 +66,6 @@ pub(crate) const fn trigger(trigger: Trigger) -> &'static str {
         Trigger::Rerun => "rerun",
         Trigger::Scheduled => "scheduled",
     }
-}
-
-/// The day of a moment, as in `2026-12-31`.
-pub(crate) fn day(unix_ms: u64) -> String {
-    /// The end of the year 9999: what comes after has no such form.
-    const LAST_MS: u64 = 253_402_300_799_000;
-    let at = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS));
-    humantime::format_rfc3339_seconds(at).to_string().chars().take(10).collect()
 }
 
 /// A verdict that a person has to look at.

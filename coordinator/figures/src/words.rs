@@ -1,5 +1,23 @@
 //! Numbers as people say them: counts, durations, sizes, how long ago. Every rendering shares them.
 
+use std::time::{Duration, UNIX_EPOCH};
+
+/// The last second that RFC 3339 can write. What is beyond it came from a broken clock.
+const YEAR_9999_UNIX_MS: u64 = 253_402_300_799_000;
+
+/// `2026-12-31T23:59:59Z`.
+#[must_use]
+pub fn stamp(unix_ms: u64) -> String {
+    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms.min(YEAR_9999_UNIX_MS)));
+    moment.map_or_else(String::new, |moment| humantime::format_rfc3339_seconds(moment).to_string())
+}
+
+/// The day of a moment: `2026-12-31`, of UTC.
+#[must_use]
+pub fn day(unix_ms: u64) -> String {
+    stamp(unix_ms).chars().take(10).collect()
+}
+
 /// `12,345`.
 #[must_use]
 pub fn thousands(number: u64) -> String {
@@ -92,6 +110,13 @@ pub fn short(id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_end_with_the_calendar() {
+        assert_eq!(stamp(1_700_000_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(stamp(u64::MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(day(1_700_000_000_000), "2023-11-14");
+    }
 
     #[test]
     fn numbers_are_said_as_people_say_them() {
