@@ -21,7 +21,7 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// Starts coordinator and worker boxes with the images of most fixtures shared, and waits until they are ready.
+    /// Starts coordinator and worker boxes, shares the base image, and waits until they are ready.
     #[must_use]
     pub fn up(workers: u32, lanes: u32, more: &[&str]) -> Self {
         Self::up_with_store(workers, lanes, more, None)
@@ -58,10 +58,15 @@ impl Farm {
             "127.0.0.1:0",
         ]);
         ok(up.args(more));
-        farm.add_images(
-            &["ANDON_TEST_DB_IMAGE", "ANDON_TEST_BASE_IMAGE", "ANDON_TEST_SUITE_IMAGE"].map(stage),
-        );
+        farm.add_images(&[stage("ANDON_TEST_BASE_IMAGE")]);
         farm
+    }
+
+    /// Gives it also what the fixtures on a database need: the sample's server, and the image of most suites.
+    #[must_use]
+    pub fn with_database(self) -> Self {
+        self.add_images(&["ANDON_TEST_DB_IMAGE", "ANDON_TEST_SUITE_IMAGE"].map(stage));
+        self
     }
 
     /// Gives images of this machine's engine to the workers.
@@ -100,6 +105,21 @@ impl Farm {
             .unwrap_or_else(|error| panic!("{arguments:?} wrote no JSON: {error}\n{text}"))
     }
 
+    /// A run without its tests: what is asked again and again, which costs little.
+    #[must_use]
+    pub fn glance(&self, run: u64) -> Value {
+        let mut list = self.json(&["list"]);
+        let rows = list.as_array_mut().expect("a list of runs");
+        rows.iter_mut().find(|row| row["run"] == run).expect("the run is listed").take()
+    }
+
+    /// How many tests of the run have a verdict.
+    #[must_use]
+    pub fn decided(&self, run: u64) -> u64 {
+        let counts = &self.glance(run)["counts"];
+        counts["total"].as_u64().expect("total") - counts["open"].as_u64().expect("open")
+    }
+
     /// A run with its tests.
     #[must_use]
     pub fn show(&self, run: u64) -> Value {
@@ -109,18 +129,14 @@ impl Farm {
     /// Waits until the run is over.
     #[must_use]
     pub fn ended(&self, run: u64) -> Value {
-        eventually(&format!("run {run} ends"), || {
-            let shown = self.show(run);
-            shown["over"].as_bool().unwrap_or(false).then_some(shown)
-        })
+        eventually(&format!("run {run} ends"), || (self.glance(run)["over"] == true).then_some(()));
+        self.show(run)
     }
 
     /// Waits until so many tests of the run have a verdict.
     pub fn progressed(&self, run: u64, verdicts: u64) {
         eventually(&format!("run {run} has {verdicts} verdicts"), || {
-            let counts = &self.show(run)["counts"];
-            let decided = counts["total"].as_u64()? - counts["open"].as_u64()?;
-            (decided >= verdicts).then_some(())
+            (self.decided(run) >= verdicts).then_some(())
         });
     }
 
@@ -134,7 +150,7 @@ impl Farm {
     #[must_use]
     pub fn newest(&self) -> u64 {
         let list = self.json(&["list"]);
-        let runs = list.as_array().or_else(|| list["runs"].as_array()).expect("a list of runs");
+        let runs = list.as_array().expect("a list of runs");
         runs.first().expect("there is a run")["run"].as_u64().expect("a run has a number")
     }
 

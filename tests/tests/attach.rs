@@ -31,7 +31,7 @@ fn attach(farm: &Farm, more: &[&str]) -> Command {
 /// A failing test's row is there, again and again, and its neighbours found the stack pristine.
 fn what_a_failed_test_left_is_kept(driver: &str) -> (Project, Farm) {
     let project = Project::on_stack_of("mini", "attach");
-    let farm = Farm::up(1, 1, &["--driver", driver]);
+    let farm = Farm::up(1, 1, &["--driver", driver]).with_database();
     let ended = farm.run(&project.copy(), &[]);
     assert_eq!(ended.status.code(), Some(100), "{}", said(&ended));
     let shown = farm.show(farm.newest());

@@ -50,8 +50,8 @@ fn a_daemon_or_an_agent_that_runs_out_of_memory_is_named_and_no_test_is_blamed()
     starve(&farm, "pgrep -x dockerd");
     let said = "dockerd ended: signal: 9 (SIGKILL), out of memory: the worker's own limit is 1024 MiB";
     eventually("the worker says why its daemon ended", || box_log(&farm).contains(said).then_some(()));
-    let before = decided(&farm, run);
-    eventually("tests are decided again", || (decided(&farm, run) >= before + 50).then_some(()));
+    let before = farm.decided(run);
+    eventually("tests are decided again", || (farm.decided(run) >= before + 50).then_some(()));
 
     starve(&farm, "pgrep -o -x andon");
     eventually("the box is gone with its agent", || farm.boxes().is_empty().then_some(()));
@@ -97,11 +97,6 @@ fn a_worker_without_addresses_for_networks_says_what_to_do_and_works_again_once_
     assert!(said.status.success(), "{said:?}");
 }
 
-fn decided(farm: &Farm, run: u64) -> u64 {
-    let counts = &farm.show(run)["counts"];
-    counts["total"].as_u64().expect("total") - counts["open"].as_u64().expect("open")
-}
-
 #[test]
 fn a_daemon_that_is_killed_or_whose_files_are_damaged_comes_back_and_costs_no_verdict() {
     let farm = Farm::up(1, LANES, &[]);
@@ -124,11 +119,11 @@ fn a_daemon_that_is_killed_or_whose_files_are_damaged_comes_back_and_costs_no_ve
         ("files truncated", format!("{bolts}; kill -9 $(pgrep -x dockerd)")),
     ];
     for (fault, script) in faults {
-        let before = decided(&farm, run);
+        let before = farm.decided(run);
         assert!(before + BETWEEN < TESTS, "the run is too short for {fault}");
         in_box(&farm, &script);
         eventually(&format!("tests are decided again after: {fault}"), || {
-            (decided(&farm, run) >= before + BETWEEN).then_some(())
+            (farm.decided(run) >= before + BETWEEN).then_some(())
         });
     }
     let log = box_log(&farm);

@@ -21,7 +21,7 @@ fn project() -> Project {
 #[test]
 fn testcontainers_work_in_a_lane_leave_nothing_and_reach_nothing_else() {
     let project = project();
-    let farm = Farm::up(1, 2, &[]);
+    let farm = Farm::up(1, 2, &[]).with_database();
     let output = run(farm.andon().current_dir(project.copy()).arg("run"));
     let shown = farm.show(farm.newest());
     let tests = shown["tests"].as_array().expect("tests");

@@ -26,11 +26,6 @@ fn started(farm: &Farm) -> (Project, u64) {
     (project, run)
 }
 
-fn decided(farm: &Farm, run: u64) -> u64 {
-    let counts = &farm.show(run)["counts"];
-    counts["total"].as_u64().expect("total") - counts["open"].as_u64().expect("open")
-}
-
 fn holds_tests(shown: &Value, worker: &str) -> bool {
     let tests = shown["tests"].as_array().expect("tests");
     let mut attempts = tests.iter().flat_map(|test| test["attempts"].as_array().expect("attempts"));
@@ -61,7 +56,7 @@ fn a_coordinator_that_is_killed_every_few_seconds_costs_no_test_a_second_attempt
     let (_project, run) = started(&farm);
     let mut kills = 0;
     let mut born = Instant::now();
-    let over = || farm.show(run)["over"] == true;
+    let over = || farm.glance(run)["over"] == true;
     loop {
         eventually("the coordinator has lived for a while", || {
             (over() || born.elapsed() >= LIFE).then_some(())
@@ -69,10 +64,10 @@ fn a_coordinator_that_is_killed_every_few_seconds_costs_no_test_a_second_attempt
         if over() {
             break;
         }
-        let before = decided(&farm, run);
+        let before = farm.decided(run);
         let killed = Instant::now();
         farm.crash_coordinator();
-        eventually("tests are decided again", || (over() || decided(&farm, run) > before).then_some(()));
+        eventually("tests are decided again", || (over() || farm.decided(run) > before).then_some(()));
         let back = killed.elapsed();
         println!("killed at {before} of {TESTS}, going on after {back:.1?}");
         assert!(back < BACK_WITHIN, "{back:?}");
@@ -107,7 +102,7 @@ fn a_killed_worker_and_a_frozen_one_that_comes_back_change_no_verdict() {
     // The third goes on alone, and gets what the two others had.
     eventually("the leases of the dead are over", || {
         let waited = frozen.elapsed() > PAST_THE_LEASE;
-        (waited && decided(&farm, run) > 100).then_some(())
+        (waited && farm.decided(run) > 100).then_some(())
     });
     docker(&["unpause", &boxes[1]]);
     let shown = farm.ended(run);

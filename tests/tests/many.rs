@@ -6,7 +6,7 @@ use andon_tests::project::Project;
 
 fn every_service_is_put_back(driver: &str) {
     let project = Project::from_fixture("many");
-    let farm = Farm::up(1, 1, &["--driver", driver]);
+    let farm = Farm::up(1, 1, &["--driver", driver]).with_database();
     let output = farm.run(&project.copy(), &[]);
     let shown = farm.show(farm.newest());
     assert!(output.status.success(), "{}\n{shown:#}", String::from_utf8_lossy(&output.stderr));

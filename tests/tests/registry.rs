@@ -76,7 +76,7 @@ fn two_workers_share_a_baseline_by_a_registry_and_the_coordinator_holds_no_blob_
     let registry = Registry::start();
     let address = format!("{}:{}/team/andon", host(), registry.port);
     let project = Project::from_fixture("mini");
-    let farm = Farm::up(2, 1, &["--registry", &address, "--registry-insecure"]);
+    let farm = Farm::up(2, 1, &["--registry", &address, "--registry-insecure"]).with_database();
     let output = farm.run(&project.copy(), &["--project", "mini"]);
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -100,7 +100,7 @@ fn millis(baseline: &Value) -> u64 {
 #[test]
 fn a_migration_costs_the_migration_and_a_change_of_the_seed_costs_all() {
     let project = shop();
-    let farm = Farm::up(1, 1, &[]);
+    let farm = Farm::up(1, 1, &[]).with_database();
     add_migration(&project, "a1");
     let (first, said) = baseline(&farm, &project);
     assert!(said.contains("from nothing"), "{said}");

@@ -34,7 +34,7 @@ fn assemble(folder: &TempDir, kind: &str, share: &Share, unit: &str) -> std::pat
 
 fn farm(lanes: u32, more: &[&str]) -> Farm {
     let farm = Farm::up(1, lanes, more);
-    farm.add_images(&[stage("ANDON_TEST_VANDAL_IMAGE")]);
+    farm.add_images(&["ANDON_TEST_DB_IMAGE", "ANDON_TEST_VANDAL_IMAGE"].map(stage));
     farm
 }
 

@@ -13,7 +13,7 @@ fn attempts<'a>(shown: &'a Value, named: &str) -> Vec<&'a Value> {
 
 fn tests_of_one_process_each_find_the_stack_pristine(driver: &str) {
     let project = Project::on_stack_of("mini", "within");
-    let farm = Farm::up(1, 1, &["--driver", driver]);
+    let farm = Farm::up(1, 1, &["--driver", driver]).with_database();
     let output = farm.run(&project.copy(), &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let number = farm.newest();

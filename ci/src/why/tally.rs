@@ -149,6 +149,9 @@ mod tests {
     }
 
     proptest::proptest! {
+        // Bounds are searched for by halving, which takes a while where nothing is optimised.
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
         #[test]
         fn an_interval_holds_its_rate_and_narrows_with_tries(failed in 0_u32..60, passed in 0_u32..60) {
             let few = Tally { passed, failed };
