@@ -31,9 +31,13 @@ await go(first, test);
 const history = await link('a[href$="/history"]');
 await go(first, "/workers");
 const worker = await link('th a[href^="/workers/"]').catch(() => "/workers");
+await go(first, "/projects/shop/owners");
+const owner = await link('td a[href*="/owners/"], th a[href*="/owners/"]');
+await go(first, red);
+const commit = await link('a[href^="/commits/"]');
 const pages = {
   overview: "/", runs: "/runs", projects: "/projects", project: "/projects/shop", run: red, tests: `${red}/tests`, test, history, log,
-  baselines: "/baselines", baseline, workers: "/workers", worker, missing: "/nowhere",
+  owners: "/projects/shop/owners", owner, commit, baselines: "/baselines", baseline, workers: "/workers", worker, missing: "/nowhere",
 };
 
 for (const colorScheme of ["light", "dark"]) {
