@@ -202,7 +202,8 @@ pub(crate) fn listed(run: u64, test: &Test, paint: Paint) -> String {
     if let Some(of) = &test.quarantine {
         let until = words::day(of.until_unix_ms.saturating_sub(1));
         let owner = cut(&of.owner, OWNER_CHARS_MAX);
-        writeln!(said, "      quarantine until {until}, looked after by {owner}").expect("a string takes every write");
+        writeln!(said, "      quarantine until {until}, looked after by {owner}")
+            .expect("a string takes every write");
     }
     let command = format!("andon logs {run} {}", shell_word(&full));
     writeln!(said, "      {}", paint.dim(&command)).expect("a string takes every write");
@@ -360,7 +361,10 @@ mod tests {
         let said = summary(&run, Paint::Plain);
         let apart = said.split("\nquarantined (blocks nothing):\n").nth(1).expect("a section");
         assert!(apart.starts_with("  integration/tests/test_orders.py::TestOrders::test_cancel"), "{said}");
-        assert!(apart.contains("      quarantine until 2027-01-15, looked after by @shop/orders\n"), "{said}");
+        assert!(
+            apart.contains("      quarantine until 2027-01-15, looked after by @shop/orders\n"),
+            "{said}"
+        );
         assert_eq!(said.matches("test_cancel  (").count(), 1, "{said}");
     }
 
