@@ -64,6 +64,14 @@ fn a_test_that_fails_after_another_is_polluted_by_that_one() {
     assert_eq!(json["finding"], "polluted", "{json:#}");
     assert_eq!(json["culprits"]["tests"], serde_json::json!(["unit/t05"]), "{json:#}");
     assert_eq!((&json["culprits"]["minimal"], &json["culprits"]["sure"]), (&true.into(), &true.into()));
+    let known = farm.run(&["stats", "unit", "t17", "--json"]);
+    let known: serde_json::Value = serde_json::from_slice(&known.stdout).expect("JSON");
+    assert_eq!(
+        (&known["cause"]["finding"], &known["cause"]["run"]),
+        (&"polluted".into(), &1.into()),
+        "{known:#}"
+    );
+    assert_eq!(known["cause"]["said"], json["said"], "{known:#}");
     let runs = json["runs"].as_array().unwrap().len();
     assert!(runs <= 2 + 2 * 5, "{runs} runs for 17 tests");
     assert!(complained(&output).contains("after 8 of 17 tests"), "{}", complained(&output));

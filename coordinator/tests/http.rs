@@ -349,14 +349,17 @@ async fn a_viewer_looks_a_developer_runs_and_an_admin_shares_images() {
         let submit = farm.submit_run(with(token, wire::SubmitRunRequest::default())).await.err();
         let has = blobs.has(with(token, wire::HasBlobsRequest::default())).await.err();
         let image = farm.add_image(with(token, wire::SharedImage::default())).await.err();
-        [list, rerun, cancel, submit, has, image].map(|error| error.map_or(Code::Ok, |status| status.code()))
+        let cause = wire::TellCauseRequest { run: 77, finding: "real".into(), ..Default::default() };
+        let cause = farm.tell_cause(with(token, cause)).await.err();
+        [list, rerun, cancel, submit, has, image, cause]
+            .map(|error| error.map_or(Code::Ok, |status| status.code()))
     };
     use Code::{InvalidArgument, NotFound, Ok, PermissionDenied as Denied, Unauthenticated as Nobody};
-    assert_eq!(codes(VIEWER).await, [Ok, Denied, Denied, Denied, Denied, Denied]);
-    assert_eq!(codes(DEVELOPER).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, Denied]);
-    assert_eq!(codes(CLIENT).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, InvalidArgument]);
-    assert_eq!(codes("somebody-else-s-token").await, [Nobody; 6]);
-    assert_eq!(codes(JOIN).await, [Nobody, Nobody, Nobody, Nobody, Ok, Nobody]);
+    assert_eq!(codes(VIEWER).await, [Ok, Denied, Denied, Denied, Denied, Denied, Denied]);
+    assert_eq!(codes(DEVELOPER).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, Denied, NotFound]);
+    assert_eq!(codes(CLIENT).await, [Ok, NotFound, NotFound, InvalidArgument, Ok, InvalidArgument, NotFound]);
+    assert_eq!(codes("somebody-else-s-token").await, [Nobody; 7]);
+    assert_eq!(codes(JOIN).await, [Nobody, Nobody, Nobody, Nobody, Ok, Nobody, Nobody]);
     let mut client = wire::farm_client::FarmClient::new(channel.clone());
     let refused = client.submit_run(with(VIEWER, wire::SubmitRunRequest::default())).await;
     let refused = refused.expect_err("a viewer looks");

@@ -11,7 +11,7 @@ use andon::why::bisect::Bisection;
 use andon::why::finding::{Evidence, Finding, TRIES_MIN, judge, probe_fails};
 use andon::why::past::{self, Name};
 use andon::why::tally::Tally;
-use andon_proto::{Attempt, ListFlakyRequest, ListWorkersRequest, Run, Test, Trigger};
+use andon_proto::{Attempt, ListFlakyRequest, ListWorkersRequest, Run, TellCauseRequest, Test, Trigger};
 use clap::Args;
 
 use super::error::CliError;
@@ -175,7 +175,22 @@ async fn look_into(connection: &Connection, started: &Started, case: &Case) -> R
         report.culprits =
             Some(search(&lab, &failed.worker, &before, after, alone, &mut report.probes).await?);
     }
+    tell(connection, &report).await;
     Ok(report)
+}
+
+/// Has the farm remember it, for the test's page. What was found stands also where that does not go well.
+async fn tell(connection: &Connection, report: &Report) {
+    let request = TellCauseRequest {
+        run: report.run,
+        suite: report.test.suite.clone(),
+        id: report.test.id.clone(),
+        finding: report::word(&report.finding).to_owned(),
+        said: report::said(report),
+    };
+    if let Err(status) = connection.farm().tell_cause(request).await {
+        out::note(&format!("the farm does not remember it: {}", cut(status.message(), 200)));
+    }
 }
 
 fn the_test<'r>(run: &'r Run, name: &str) -> Result<&'r Test, CliError> {

@@ -9,6 +9,8 @@ use super::words;
 
 /// Longest name in a column.
 pub(super) const NAME_CHARS_MAX: usize = 48;
+/// Of why a test failed.
+const CAUSE_CHARS_MAX: usize = 200;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Nothing was measured there.
 const GAP: char = ' ';
@@ -168,6 +170,14 @@ pub(crate) fn test(of: &Value, now_unix_ms: u64) -> String {
         ("flakes", rate(&of["flakes"])),
         ("takes", format!("{times}  {}", sparkline(&series(&oldest_first, "/run_ms")))),
     ];
+    if let Some(said) = of["cause"]["said"].as_str() {
+        let at = of["cause"]["told_unix_ms"].as_u64().unwrap_or_default();
+        let run = count(&of["cause"]["run"]);
+        facts.push((
+            "why",
+            format!("{} (run {run}, {})", cut(said, CAUSE_CHARS_MAX), words::ago(now_unix_ms, at)),
+        ));
+    }
     for (what, at) in [("first flake", &of["first_flake"]), ("last flake", &of["last_flake"])] {
         if let Some(at_unix_ms) = at["at_unix_ms"].as_u64() {
             let commit = at["commit"].as_str().unwrap_or_default();
@@ -318,6 +328,16 @@ mod tests {
         }
         assert!(said.contains("it\\x1b[2J") && !said.contains('\u{1b}'), "{said}");
         assert!(said.contains("new baseline") && said.contains("▁█\n"), "{said}");
+    }
+
+    #[test]
+    fn why_a_test_failed_stands_with_its_standing() {
+        let of = json!({ "project": "shop", "suite": "it", "id": "t", "standing": "flaky",
+                         "cause": { "run": 7, "told_unix_ms": 1_000, "finding": "polluted", "said": "polluted by \u{1b}[2J`a`" } });
+        let said = test(&of, 61_000);
+        let line = "why              polluted by \\x1b[2J`a` (run 7, 1 min ago)";
+        assert!(said.lines().any(|known| known == line), "{said}");
+        assert!(!test(&json!({ "cause": null }), 0).contains("why"));
     }
 
     #[test]

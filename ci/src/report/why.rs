@@ -59,10 +59,10 @@ pub(crate) struct Probe {
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct Report {
-    run: u64,
+    pub(crate) run: u64,
     attempt: u64,
     worker: String,
-    test: Name,
+    pub(crate) test: Name,
     predecessors: usize,
     /// Those that were too many.
     left_out: usize,
@@ -116,7 +116,7 @@ fn of_rate(tally: Tally) -> String {
     }
 }
 
-const fn word(finding: &Finding) -> &'static str {
+pub(crate) const fn word(finding: &Finding) -> &'static str {
     match finding {
         Finding::Real { .. } => "real",
         Finding::Flaky { .. } => "flaky",
@@ -140,7 +140,7 @@ fn workers(names: &[String]) -> String {
 }
 
 /// The finding in a sentence, and what follows from it.
-fn said(report: &Report) -> String {
+pub(crate) fn said(report: &Report) -> String {
     match &report.finding {
         Finding::Real { alone, workers } => {
             let on = words::plural(*workers as u64, "worker");

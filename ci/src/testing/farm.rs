@@ -184,6 +184,9 @@ impl Farm for Face {
     async fn list_flaky(&self, _: Request<wire::ListFlakyRequest>) -> Answer<wire::ListFlakyResponse> {
         unused()
     }
+    async fn tell_cause(&self, _: Request<wire::TellCauseRequest>) -> Answer<wire::TellCauseResponse> {
+        unused()
+    }
     async fn get_run(&self, _: Request<wire::GetRunRequest>) -> Answer<wire::Run> {
         unused()
     }

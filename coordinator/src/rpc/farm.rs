@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use andon_core::ids::RunId;
 use andon_core::model::{Outcome, RunHeader, RunState, Start, Trigger};
+use andon_figures::text;
 use andon_proto as wire;
 use andon_proto::farm_server::Farm as FarmApi;
 use andon_proto::run_event::Event;
@@ -19,7 +20,7 @@ use crate::drift;
 use crate::driver::{Command, Farm};
 use crate::plan::{self, plan_of};
 use crate::roles::Role;
-use crate::store::{AttemptRow, ImageRow, InexactFilter, RunFilter, RunRow, StoreError, TestRow};
+use crate::store::{AttemptRow, Cause, ImageRow, InexactFilter, RunFilter, RunRow, StoreError, TestRow};
 use crate::verifying::{self, AskError};
 use crate::watch::Change;
 
@@ -27,6 +28,10 @@ const LIST_DEFAULT: u32 = 20;
 const LIST_MAX: u32 = 1_000;
 const EVENTS_AHEAD: usize = 256;
 const DEDUP_KEY_MAX: usize = 512;
+/// What `andon why` finds.
+const FINDINGS: [&str; 5] = ["real", "flaky", "polluted", "worker_specific", "unclear"];
+/// Kept of why a test failed.
+const CAUSE_CHARS_MAX: usize = 500;
 
 pub(super) struct FarmService {
     farm: Farm,
@@ -178,6 +183,30 @@ impl FarmApi for FarmService {
         request: Request<wire::ListFlakyRequest>,
     ) -> Result<Response<wire::ListFlakyResponse>, Status> {
         planned::flaky(&self.farm, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn tell_cause(
+        &self,
+        request: Request<wire::TellCauseRequest>,
+    ) -> Result<Response<wire::TellCauseResponse>, Status> {
+        needs(&request, Role::Developer)?;
+        let wire::TellCauseRequest { run, suite, id, finding, said } = request.into_inner();
+        if !FINDINGS.contains(&finding.as_str()) {
+            let known = FINDINGS.join(", ");
+            return Err(Status::invalid_argument(format!(
+                "there is no finding {finding:?}; there are: {known}"
+            )));
+        }
+        let row = self.whole_row(run).await?;
+        let tests = self.farm.store.tests(row.run).await.map_err(|error| internal(&error))?;
+        if !tests.iter().any(|test| test.suite == suite && test.id == id) {
+            return Err(Status::not_found(format!("run {run} has no test {suite}/{id}")));
+        }
+        let told_unix_ms = self.farm.clock.now().unix_ms;
+        let cause = Cause { run: row.run, told_unix_ms, finding, said: text::cut(&said, CAUSE_CHARS_MAX) };
+        let project = &row.header.project;
+        self.farm.store.put_cause(project, &suite, &id, &cause).await.map_err(|error| internal(&error))?;
+        Ok(Response::new(wire::TellCauseResponse {}))
     }
 
     async fn get_run(&self, request: Request<wire::GetRunRequest>) -> Result<Response<wire::Run>, Status> {

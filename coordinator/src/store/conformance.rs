@@ -11,7 +11,7 @@ use andon_core::model::{
 use super::memory::Memory;
 use super::sqlite::Sqlite;
 use super::testing::TestDatabase;
-use super::{AttemptRow, Forgotten, ImageRow, InexactFilter, Output, Piece, RunFilter, Store};
+use super::{AttemptRow, Cause, Forgotten, ImageRow, InexactFilter, Output, Piece, RunFilter, Store};
 
 const RUN: RunId = RunId(1);
 
@@ -457,6 +457,27 @@ async fn a_run_that_has_ended_keeps_its_counts() {
         assert_eq!((counts.flaky, counts.not_run, counts.open, counts.total()), (1, 1, 0, 2));
         let filter = RunFilter { limit: 5, ..RunFilter::default() };
         assert_eq!(store.runs(&filter).await.unwrap()[0].counts, counts);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_latest_word_on_why_a_test_failed_stands_for_that_test_alone() {
+    on_each(async |store| {
+        let cause = |run, finding: &str, said: &str| Cause {
+            run: RunId(run),
+            told_unix_ms: run * 10,
+            finding: finding.to_owned(),
+            said: said.to_owned(),
+        };
+        store.put_cause("p", "it", "t", &cause(1, "unclear", "too few")).await.unwrap();
+        store.put_cause("p", "it", "t", &cause(2, "polluted", "by `a`\0")).await.unwrap();
+        let found = store.cause("p", "it", "t").await.unwrap().unwrap();
+        assert_eq!((found.run, found.told_unix_ms, found.finding.as_str()), (RunId(2), 20, "polluted"));
+        assert!(found.said.starts_with("by `a`"), "{found:?}");
+        for (project, suite, id) in [("q", "it", "t"), ("p", "at", "t"), ("p", "it", "u")] {
+            assert_eq!(store.cause(project, suite, id).await.unwrap(), None);
+        }
     })
     .await;
 }

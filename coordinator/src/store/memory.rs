@@ -12,8 +12,9 @@ use andon_core::model::{Artifacts, LeaseKind, Record, RunState, Verdict};
 use async_trait::async_trait;
 
 use super::{
-    Active, ActiveLease, ActiveRun, AttemptRow, Counts, Forgotten, ImageRow, InexactFilter, InexactRow, Note,
-    Output, Past, Piece, Result, RunFilter, RunRow, Store, StoreError, TestRow, UsualDirt, smoothed,
+    Active, ActiveLease, ActiveRun, AttemptRow, Cause, Counts, Forgotten, ImageRow, InexactFilter,
+    InexactRow, Note, Output, Past, Piece, Result, RunFilter, RunRow, Store, StoreError, TestRow, UsualDirt,
+    smoothed,
 };
 
 /// A store that lives as long as the process.
@@ -33,6 +34,8 @@ struct State {
     images: BTreeMap<String, ImageRow>,
     /// With when each was heard.
     inexact: Vec<(u64, InexactRow)>,
+    /// By project, suite and id.
+    causes: BTreeMap<[String; 3], Cause>,
     entered: ledger::Entered,
     owners: owned::Owners,
 }
@@ -480,6 +483,16 @@ impl Store for Memory {
         let mut all = self.state().baselines.clone();
         all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         Ok(all.into_iter().map(|(_, _, manifest)| manifest).collect())
+    }
+
+    async fn put_cause(&self, project: &str, suite: &str, id: &str, cause: &Cause) -> Result<()> {
+        let test = [project, suite, id].map(str::to_owned);
+        self.state().causes.insert(test, cause.clone());
+        Ok(())
+    }
+
+    async fn cause(&self, project: &str, suite: &str, id: &str) -> Result<Option<Cause>> {
+        Ok(self.state().causes.get(&[project, suite, id].map(str::to_owned)).cloned())
     }
 
     async fn put_image(&self, image: &ImageRow) -> Result<()> {

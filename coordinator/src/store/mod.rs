@@ -353,6 +353,19 @@ pub struct Past {
     pub flakes: u32,
 }
 
+/// Why a test failed, as experiments found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// In which it failed.
+    pub run: RunId,
+    /// When it was told.
+    pub told_unix_ms: u64,
+    /// `real`, `flaky`, `polluted`, `worker_specific`, `unclear`.
+    pub finding: String,
+    /// For a person, one line.
+    pub said: String,
+}
+
 /// The seam. Whoever implements it makes the records of one `apply` durable together or not at all.
 #[async_trait]
 pub trait Store: ledger::Ledger + owned::Owned {
@@ -391,6 +404,10 @@ pub trait Store: ledger::Ledger + owned::Owned {
     async fn notes(&self, run: RunId) -> Result<Vec<Note>>;
     /// What is known of a suite's tests, by id.
     async fn history(&self, project: &str, suite: &str) -> Result<HashMap<String, Past>>;
+    /// Notes why a test failed, in place of what was known.
+    async fn put_cause(&self, project: &str, suite: &str, id: &str, cause: &Cause) -> Result<()>;
+    /// Why a test failed, as far as anybody found out.
+    async fn cause(&self, project: &str, suite: &str, id: &str) -> Result<Option<Cause>>;
     /// A published baseline's manifest.
     async fn baseline(&self, key: &str) -> Result<Option<Vec<u8>>>;
     /// All of them, newest first.

@@ -6,7 +6,8 @@ use andon_figures::flake::{self, Standing};
 use andon_figures::shift::{self, Point, Settings};
 use andon_figures::{Outcome as Judged, Sketch};
 
-use super::{Page, PastRun, SeenAt, Shift, Test, ViewError, Views, lines, page_size, words};
+use super::{CauseLine, Page, PastRun, SeenAt, Shift, Test, ViewError, Views, lines, page_size, words};
+use crate::store::Cause;
 use crate::store::ledger::{FROM_THE_NEWEST, PastTest, outcome_of};
 
 impl Views {
@@ -39,6 +40,7 @@ impl Views {
             }
             None => (Vec::new(), None),
         };
+        let cause = self.store.cause(project, suite, id).await?;
         let judgement = flake::judge(&attempts(&past));
         let run_ms: Sketch = past.iter().filter_map(run_ms).collect();
         let seen = |seen: flake::Seen| SeenAt { commit: seen.commit, at_unix_ms: seen.started_unix_ms };
@@ -49,6 +51,7 @@ impl Views {
             owners,
             quarantine,
             standing: standing(&judgement.standing),
+            cause: cause.map(cause_line),
             flakes: lines::rate(judgement.rate),
             first_flake: judgement.first_seen.map(seen),
             last_flake: judgement.last_seen.map(seen),
@@ -57,6 +60,10 @@ impl Views {
             history: Page { items: past.into_iter().map(past_run).collect(), next },
         })
     }
+}
+
+fn cause_line(Cause { run, told_unix_ms, finding, said }: Cause) -> CauseLine {
+    CauseLine { run: run.0, told_unix_ms, finding, said }
 }
 
 const fn standing(standing: &Standing) -> &'static str {

@@ -57,6 +57,16 @@ async fn a_run_of_some_tests_repeats_them_and_is_told_beforehand() {
     let attempts: Vec<_> = over.tests.iter().map(|test| (test.id.as_str(), test.attempts.len())).collect();
     assert_eq!(attempts, [("good", 3), ("too/good", 3)]);
 
+    let cause = |id: &str, finding: &str| {
+        let (suite, finding) = ("it".to_owned(), finding.to_owned());
+        wire::TellCauseRequest { run, suite, id: id.into(), finding, said: "by chance\n".into() }
+    };
+    for (id, finding, code) in [("good", "magic", Code::InvalidArgument), ("evil", "flaky", Code::NotFound)] {
+        let refused = client(&channel).tell_cause(with(CLIENT, cause(id, finding))).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+    }
+    client(&channel).tell_cause(with(CLIENT, cause("good", "flaky"))).await.unwrap();
+
     let spec = wire::RunSpec {
         project: "shop".into(),
         commit: "another".into(),

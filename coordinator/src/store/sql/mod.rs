@@ -18,10 +18,10 @@ use andon_core::model::{Artifacts, Record};
 use async_trait::async_trait;
 
 use super::super::outputs::Outputs;
-use super::super::round::Round;
+use super::super::round::{Round, without_nul};
 use super::super::{
-    Active, Forgotten, ImageRow, InexactFilter, InexactRow, Note, Output, Past, Result, RunFilter, RunRow,
-    Store, StoreError, TestRow, UsualDirt,
+    Active, Cause, Forgotten, ImageRow, InexactFilter, InexactRow, Note, Output, Past, Result, RunFilter,
+    RunRow, Store, StoreError, TestRow, UsualDirt,
 };
 use super::{BEGIN, Pool, check_leader};
 
@@ -143,6 +143,41 @@ impl Store for Database {
         Ok(sqlx::query_scalar("SELECT manifest FROM baselines ORDER BY at_ms DESC, key")
             .fetch_all(&self.pool)
             .await?)
+    }
+
+    async fn put_cause(&self, project: &str, suite: &str, id: &str, cause: &Cause) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO causes (project, suite, id, run, told_ms, finding, said) VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (project, suite, id) DO UPDATE SET
+                 run = excluded.run, told_ms = excluded.told_ms, finding = excluded.finding, said = excluded.said",
+        )
+        .bind(project)
+        .bind(suite)
+        .bind(id)
+        .bind(write::number(cause.run.0))
+        .bind(write::number(cause.told_unix_ms))
+        .bind(&cause.finding)
+        .bind(without_nul(&cause.said))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn cause(&self, project: &str, suite: &str, id: &str) -> Result<Option<Cause>> {
+        let row: Option<(i64, i64, String, String)> = sqlx::query_as(
+            "SELECT run, told_ms, finding, said FROM causes WHERE project = $1 AND suite = $2 AND id = $3",
+        )
+        .bind(project)
+        .bind(suite)
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|(run, told, finding, said)| Cause {
+            run: RunId(read::natural(run)),
+            told_unix_ms: read::natural(told),
+            finding,
+            said,
+        }))
     }
 
     async fn put_image(&self, image: &ImageRow) -> Result<()> {

@@ -19,6 +19,8 @@ pub(crate) struct Test {
     pub(crate) quarantine: Option<QuarantineLine>,
     /// `unknown`, `steady`, `flaky`, `settled`, `broken`.
     pub(crate) standing: &'static str,
+    /// Why it failed, as the last experiments found out.
+    pub(crate) cause: Option<CauseLine>,
     /// Failures on commits on which it passed, too.
     pub(crate) flakes: RateView,
     pub(crate) first_flake: Option<SeenAt>,
@@ -28,6 +30,18 @@ pub(crate) struct Test {
     /// Newest first.
     pub(crate) history: Page<PastRun>,
     pub(crate) shifts: Vec<Shift>,
+}
+
+/// Why a test failed, as experiments found out (`andon why`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct CauseLine {
+    /// In which it failed.
+    pub(crate) run: u64,
+    pub(crate) told_unix_ms: u64,
+    /// `real`, `flaky`, `polluted`, `worker_specific`, `unclear`.
+    pub(crate) finding: String,
+    /// For a person.
+    pub(crate) said: String,
 }
 
 /// When a flake was seen.
