@@ -369,8 +369,11 @@ async fn a_lane_whose_sandbox_has_ended_is_rebuilt() {
     bench.unit(&key).await.0.unwrap();
 }
 
-#[tokio::test]
-async fn a_failure_is_not_the_tests_when_its_database_ran_out_of_memory() {
+/// A unit whose test fails, and another one on a database that has ended so.
+async fn unit_on_a_database_that_ended(
+    exit_code: i64,
+    oom_killed: bool,
+) -> (Result<(), WorkFailure>, Vec<TestResult>) {
     let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
     let key = bench.baseline().await;
     bench.engine.on_exec(|_, _| Script::code(1));
@@ -378,8 +381,13 @@ async fn a_failure_is_not_the_tests_when_its_database_ran_out_of_memory() {
     ended.unwrap();
     assert_eq!(results[0].outcome(), Outcome::Failed);
     bench.hands.settle(0).await.unwrap();
-    bench.engine.end_container("andon-lane0-db", 137, true);
-    let (ended, results) = bench.unit(&key).await;
+    bench.engine.end_container("andon-lane0-db", exit_code, oom_killed);
+    bench.unit(&key).await
+}
+
+#[tokio::test]
+async fn a_failure_is_not_the_tests_when_its_database_ran_out_of_memory() {
+    let (ended, results) = unit_on_a_database_that_ended(137, true).await;
     let failure = ended.unwrap_err();
     assert_eq!((failure.class, results.len()), (Class::Infrastructure, 0));
     assert!(failure.reason.contains("`db` ran out of memory"), "{}", failure.reason);
@@ -387,13 +395,7 @@ async fn a_failure_is_not_the_tests_when_its_database_ran_out_of_memory() {
 
 #[tokio::test]
 async fn a_failure_is_not_the_tests_when_its_database_was_killed_and_the_daemon_does_not_say_why() {
-    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
-    let key = bench.baseline().await;
-    bench.engine.on_exec(|_, _| Script::code(1));
-    bench.unit(&key).await.0.unwrap();
-    bench.hands.settle(0).await.unwrap();
-    bench.engine.end_container("andon-lane0-db", 137, false);
-    let (ended, results) = bench.unit(&key).await;
+    let (ended, results) = unit_on_a_database_that_ended(137, false).await;
     let failure = ended.unwrap_err();
     assert_eq!((failure.class, results.len()), (Class::Infrastructure, 0));
     assert!(failure.reason.contains("`db` was killed"), "{}", failure.reason);
@@ -401,13 +403,7 @@ async fn a_failure_is_not_the_tests_when_its_database_was_killed_and_the_daemon_
 
 #[tokio::test]
 async fn a_failure_is_the_tests_when_its_database_has_ended_by_itself() {
-    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Restart)).await;
-    let key = bench.baseline().await;
-    bench.engine.on_exec(|_, _| Script::code(1));
-    bench.unit(&key).await.0.unwrap();
-    bench.hands.settle(0).await.unwrap();
-    bench.engine.end_container("andon-lane0-db", 1, false);
-    let (ended, results) = bench.unit(&key).await;
+    let (ended, results) = unit_on_a_database_that_ended(1, false).await;
     ended.unwrap();
     assert_eq!(results[0].outcome(), Outcome::Failed);
 }

@@ -63,10 +63,10 @@ impl LaneWitness {
         let deadline = Instant::now() + MESSAGES_LIMIT;
         loop {
             let state = self.engine.inspect_container(container).await;
-            let state = state.map_err(|error| {
+            let mut state = state.map_err(|error| {
                 WorkFailure::infrastructure(format!("service `{name}` vanished: {error}"))
             })?;
-            match word_on(&state) {
+            match word_on(&mut state) {
                 Word::Well => return Ok(()),
                 Word::OutOfMemory(how) => {
                     return Err(WorkFailure::infrastructure(format!("service `{name}` ran {how}")));
@@ -93,20 +93,18 @@ enum Word {
     Awaited,
 }
 
-fn word_on(state: &ContainerState) -> Word {
-    if let Some(how) = state.out_of_memory() {
-        return Word::OutOfMemory(how);
+/// What the kernel has counted goes into the state, as if the daemon had told it.
+fn word_on(state: &mut ContainerState) -> Word {
+    let mut is_awaited = state.exit_code == CODE_KILLED;
+    if state.is_running() {
+        let kills = container_oom_kills(&state.id, state.pid);
+        state.oom_killed |= matches!(kills, OomKills::Are(1..));
+        is_awaited = kills == OomKills::Ended;
     }
-    if !state.is_running() {
-        return if state.exit_code == CODE_KILLED { Word::Awaited } else { Word::Well };
-    }
-    match container_oom_kills(&state.id, state.pid) {
-        OomKills::Are(0) | OomKills::Untold => Word::Well,
-        OomKills::Are(_) => {
-            let killed = ContainerState { oom_killed: true, ..state.clone() };
-            killed.out_of_memory().map_or(Word::Well, Word::OutOfMemory)
-        }
-        OomKills::Ended => Word::Awaited,
+    match state.out_of_memory() {
+        Some(how) => Word::OutOfMemory(how),
+        None if is_awaited => Word::Awaited,
+        None => Word::Well,
     }
 }
 
