@@ -13,8 +13,8 @@ use serde_json::Value;
 const TESTS: u64 = 2_000;
 /// How long a coordinator lives.
 const LIFE: Duration = Duration::from_secs(5);
-/// In which it has to give out work again after it was killed: ten seconds on a machine that has time for it.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// In which it has to give out work again after it was killed.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Leases live for 15 s without a heartbeat.
 const PAST_THE_LEASE: Duration = Duration::from_secs(25);
 
