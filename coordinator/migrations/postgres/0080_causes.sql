@@ -3,8 +3,8 @@ CREATE TABLE causes (
     project TEXT   NOT NULL,
     suite   TEXT   NOT NULL,
     id      TEXT   NOT NULL,
-    run     BIGINT  NOT NULL,
-    told_ms BIGINT  NOT NULL,
+    run     BIGINT NOT NULL,
+    told_ms BIGINT NOT NULL,
     finding TEXT   NOT NULL,
     said    TEXT   NOT NULL,
     PRIMARY KEY (project, suite, id)
