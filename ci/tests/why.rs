@@ -5,6 +5,7 @@ mod support;
 mod worker;
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use support::{Coordinator, complained, said};
 use worker::HandWorker;
@@ -15,6 +16,9 @@ const SHARING: &[(&str, &str)] = &[(
     "[[suite]]\nname = \"unit\"\nimage = \"debian:trixie-slim\"\ndiscover = \"ls\"\nrun = \"true {tests}\"\n\
      retries = 0\nrebase = \"never\"\n",
 )];
+
+/// How long a run that has ended may take until the ledger knows it.
+const ENTERED: Duration = Duration::from_secs(20);
 
 fn why(farm: &Coordinator, arguments: &[&str]) -> (Output, serde_json::Value) {
     let output = farm.command(&["why"]).args(arguments).arg("--json").output().expect("it runs");
@@ -28,6 +32,18 @@ fn started(tests: &[&str]) -> (Coordinator, HandWorker, tempfile::TempDir) {
     let project = support::repository(SHARING);
     let worker = HandWorker::join_as("w1", &farm.state(), tests);
     (farm, worker, project)
+}
+
+/// What the ledger says, once the run is in it: that is a moment after the run's end.
+fn figures(farm: &Coordinator, of: &[&str]) -> serde_json::Value {
+    let asked = Instant::now();
+    loop {
+        let output = farm.command(&["stats"]).args(of).arg("--json").output().expect("it runs");
+        if output.status.success() {
+            return serde_json::from_slice(&output.stdout).expect("JSON");
+        }
+        assert!(asked.elapsed() < ENTERED, "{}", complained(&output));
+    }
 }
 
 fn run(farm: &Coordinator, project: &tempfile::TempDir) {
@@ -64,8 +80,7 @@ fn a_test_that_fails_after_another_is_polluted_by_that_one() {
     assert_eq!(json["finding"], "polluted", "{json:#}");
     assert_eq!(json["culprits"]["tests"], serde_json::json!(["unit/t05"]), "{json:#}");
     assert_eq!((&json["culprits"]["minimal"], &json["culprits"]["sure"]), (&true.into(), &true.into()));
-    let known = farm.run(&["stats", "unit", "t17", "--json"]);
-    let known: serde_json::Value = serde_json::from_slice(&known.stdout).expect("JSON");
+    let known = figures(&farm, &["unit", "t17"]);
     assert_eq!(
         (&known["cause"]["finding"], &known["cause"]["run"]),
         (&"polluted".into(), &1.into()),
