@@ -114,9 +114,11 @@ fn attempt(run: RunId, number: u64, outcome: Outcome, message: &str) -> Record {
     let log = zstd::bulk::compress(format!("line one\n{HOSTILE}\n").as_bytes(), 1).expect("it compresses");
     let ended = Ended {
         outcome,
-        prepare_ms: 2,
+        prepare_ms: 12,
+        start_ms: 10,
         rebase_us: 1_500,
         run_ms: 30 + number,
+        report_us: 400,
         message: message.into(),
         log_zstd: log,
         started_unix_ms: 1_800_000_000_500 + number,
@@ -277,7 +279,19 @@ async fn http_and_grpc_share_an_address_and_every_path_answers_as_its_document_s
     assert_eq!(run["failures"][0]["id"], HOSTILE);
     assert_eq!(run["failures"][0]["excerpt"][1], HOSTILE);
     assert_eq!(run["failures"][1]["class"], "flaky");
+    let spent = serde_json::json!({
+        "queue_ms": 28, "set_up_ms": 8, "rebase_us": 6_000, "start_ms": 40, "test_ms": 130, "report_us": 1_600
+    });
+    assert_eq!((&run["phases"]["spent"], &run["suites"][0]["spent"]), (&spent, &spent));
+    let project = farm.json("/api/v1/projects/shop?days=366").await;
+    assert_eq!(project["runs"]["items"][0]["spent"], spent);
+    assert_eq!(
+        (&project["suites"][0]["figures"]["spent"], &project["suites"][0]["flow"]["red_commit"]),
+        (&spent, &"c0ffee00c0ffee00".into())
+    );
     let test = farm.json("/api/v1/projects/shop/test?suite=it&id=a.py::one").await;
+    assert_eq!((&test["lane_ms"]["p50"], &test["history"]["items"][0]["lane_ms"]), (&44.into(), &44.into()));
+    assert_eq!(test["spent"]["start_ms"], 10);
     assert_eq!((&test["standing"], &test["history"]["items"][0]["run"]), (&"steady".into(), &1.into()));
     assert_eq!(test["owners"][0], "@acme/shop");
     let owner = farm.json("/api/v1/projects/shop/owners/%40acme%2Fshop?days=366").await;

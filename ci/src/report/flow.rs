@@ -37,6 +37,9 @@ pub(crate) fn project(of: &Value, now_unix_ms: u64) -> String {
     let runs = words::plural(flow["runs"].as_u64().unwrap_or(0), "run");
     let mut said = format!("{} · {} · {runs}\n\n", name(&of["project"]), cut(line, NAME_CHARS_MAX));
     let mut facts = line_facts(flow, now_unix_ms);
+    let all = list(&of["suites"]).iter().map(|suite| spent_us(&suite["figures"]["spent"]));
+    let sum = all.fold([0_u64; 5], |sum, us| std::array::from_fn(|at| sum[at].saturating_add(us[at])));
+    facts.push(("lanes' time", words::spent(sum)));
     let days = list(&of["days"]);
     facts.push(("tests a day", trend(days, "/tests", |tests| words::thousands(tests as u64))));
     facts.push(("test p50", trend(days, "/test_ms/p50", |ms| words::millis(ms as u64))));
@@ -87,6 +90,7 @@ fn suites(suites: &[Value]) -> String {
             count(&of["tests"]),
             count(&of["failed"]),
             count(&of["flaky"]),
+            restore(&suite["flow"]),
             seconds(&of["lane_seconds"]),
             millis(&of["test_ms"]["p50"]),
             millis(&of["test_ms"]["p99"]),
@@ -100,6 +104,7 @@ fn suites(suites: &[Value]) -> String {
         "tests",
         "failed",
         "flaky",
+        "restore",
         "lane time",
         "test p50",
         "p99",
@@ -107,6 +112,11 @@ fn suites(suites: &[Value]) -> String {
         "p50 a day",
     ];
     format!("\n{}", table(&header, &suites.iter().map(row).collect::<Vec<_>>()))
+}
+
+/// How long a red line takes to become green; that it is red where it is.
+fn restore(flow: &Value) -> String {
+    if flow["red_since_unix_ms"].is_u64() { "red".to_owned() } else { millis(&flow["restore_p50_ms"]) }
 }
 
 fn shifts(shifts: &[Value]) -> String {
@@ -170,6 +180,8 @@ pub(crate) fn test(of: &Value, now_unix_ms: u64) -> String {
         ("flakes", rate(&of["flakes"])),
         ("takes", format!("{times}  {}", sparkline(&series(&oldest_first, "/run_ms")))),
     ];
+    let lanes = millis(&of["lane_ms"]["p50"]);
+    facts.push(("costs", format!("p50 {lanes} of lanes a run: {}", words::spent(spent_us(&of["spent"])))));
     if let Some(said) = of["cause"]["said"].as_str() {
         let at = of["cause"]["told_unix_ms"].as_u64().unwrap_or_default();
         let run = count(&of["cause"]["run"]);
@@ -267,6 +279,13 @@ fn cost(of: &Value) -> String {
     format!("{all} of lanes: {judged} for verdicts, {stopped} stopped, {lost} lost to the farm")
 }
 
+/// Microseconds of lanes, by [`words::SPENT`].
+fn spent_us(of: &Value) -> [u64; 5] {
+    let micros = |name: &str| of[name].as_u64().unwrap_or(0).saturating_mul(1_000);
+    let as_it_is = |name: &str| of[name].as_u64().unwrap_or(0);
+    [as_it_is("rebase_us"), micros("set_up_ms"), micros("start_ms"), micros("test_ms"), as_it_is("report_us")]
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -298,7 +317,8 @@ mod tests {
             "suites": [{
                 "suite": "it\u{1b}[2J",
                 "figures": { "runs": 2, "tests": 30, "failed": 1, "flaky": 0, "lane_seconds": 90.0,
-                             "test_ms": { "p50": 60, "p99": 90 }, "rebase_us": { "p50": 1_250 } },
+                             "test_ms": { "p50": 60, "p99": 90 }, "rebase_us": { "p50": 1_250 },
+                             "spent": { "rebase_us": 10_000, "start_ms": 30, "test_ms": 60 } },
                 "days": [{ "test_ms": { "p50": 40 } }, { "test_ms": { "p50": 80 } }],
             }],
             "shifts": [{ "name": "it", "ratio": 2.0, "commit": "c0ffee", "run": 2, "before_ms": 40.0, "after_ms": 80.04,
@@ -320,6 +340,7 @@ mod tests {
             "flaky tests      –",
             "cost             1m 30s of lanes: 1m 00s for verdicts, 30.0 s stopped, 0 ms lost to the farm",
             "red              since 1 min ago, by c0ffee",
+            "lanes' time      tests 60 %, runners' starts 30 %, rebases 10 %",
             "tests a day      ▁█  20",
             "rebase p50       ▁█  1.3 ms",
             "  it: 2.00× as long from c0ffee (run 2) on, 40.0 to 80.0 ms, 99.9 % sure, by the code",

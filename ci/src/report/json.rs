@@ -117,9 +117,12 @@ pub(crate) struct AttemptJson {
     pub(crate) started_unix_ms: Option<u64>,
     pub(crate) queue_ms: u64,
     pub(crate) prepare_ms: u64,
+    /// Of that, the runner's start.
+    pub(crate) start_ms: u64,
     /// 0 for the later tests of a unit: one rebase serves the whole unit.
     pub(crate) rebase_us: u64,
     pub(crate) run_ms: u64,
+    pub(crate) report_us: u64,
     /// `null` until the rebase after the attempt has measured it.
     pub(crate) dirtied_bytes: Option<u64>,
     pub(crate) message: Option<String>,
@@ -327,8 +330,10 @@ fn attempt(attempt: &Attempt) -> AttemptJson {
         started_unix_ms: non_zero(attempt.started_unix_ms),
         queue_ms: attempt.queue_ms,
         prepare_ms: attempt.prepare_ms,
+        start_ms: attempt.start_ms,
         rebase_us: attempt.rebase_us,
         run_ms: attempt.run_ms,
+        report_us: attempt.report_us,
         dirtied_bytes: attempt.dirt_known.then_some(attempt.dirtied_bytes),
         message: given(&attempt.message),
     }
@@ -520,8 +525,10 @@ mod tests {
                   "started_unix_ms": 1700000011000,
                   "queue_ms": 120,
                   "prepare_ms": 40,
+                  "start_ms": 30,
                   "rebase_us": 601000,
                   "run_ms": 900,
+                  "report_us": 700,
                   "dirtied_bytes": null,
                   "message": null
                 }

@@ -1,7 +1,7 @@
 //! A run as a file that Perfetto opens: `andon show RUN --trace FILE`.
 
 use andon_figures::Outcome as Judged;
-use andon_figures::trace::times::RunTimes;
+use andon_figures::trace::times::{AttemptTimes, RunTimes};
 use andon_figures::trace::{Attempt, Trace};
 use andon_proto::{Outcome, Run};
 
@@ -25,12 +25,14 @@ pub(crate) fn of(run: &Run) -> Trace {
                 worker: &attempt.worker,
                 lane: attempt.lane,
                 outcome: judged(attempt.outcome())?,
-                phases: times.attempt(
-                    attempt.started_unix_ms,
-                    attempt.prepare_ms,
-                    attempt.rebase_us,
-                    attempt.run_ms,
-                ),
+                phases: times.attempt(AttemptTimes {
+                    started_unix_ms: attempt.started_unix_ms,
+                    prepare_ms: attempt.prepare_ms,
+                    start_ms: attempt.start_ms,
+                    rebase_us: attempt.rebase_us,
+                    run_ms: attempt.run_ms,
+                    report_us: attempt.report_us,
+                }),
             })
         })
         .collect();

@@ -3,7 +3,7 @@
 //! The lowercase words are part of the `--json` interface.
 
 pub(crate) use andon_figures::words::{
-    ago, bytes, day, micros, millis, plural, seconds, short, tally, thousands,
+    ago, bytes, day, micros, millis, plural, seconds, short, spent, tally, thousands,
 };
 use andon_proto::{Counts, Outcome, RunState, Trigger, Verdict};
 

@@ -213,10 +213,14 @@ pub struct Ended {
     pub outcome: Outcome,
     /// From the lease's arrival to the test's start, without the rebase.
     pub prepare_ms: u64,
+    /// Of that, the runner's start.
+    pub start_ms: u64,
     /// The rebase that made the lane pristine for this attempt's unit; 0 for later tests of a unit.
     pub rebase_us: u64,
     /// The test itself.
     pub run_ms: u64,
+    /// From its end until its result was on its way here.
+    pub report_us: u64,
     /// First lines of the failure, or why the farm failed.
     pub message: String,
     /// Its output as zstd; empty where there is none.
@@ -234,8 +238,10 @@ impl Ended {
         Self {
             outcome,
             prepare_ms: 0,
+            start_ms: 0,
             rebase_us: 0,
             run_ms: 0,
+            report_us: 0,
             message: message.into(),
             log_zstd: Vec::new(),
             started_unix_ms: 0,

@@ -373,7 +373,9 @@ fn ended(name: &str, outcome: Outcome, run_ms: u64, rebase_us: u64, started_unix
     };
     let log_zstd = zstd::bulk::compress(log.as_bytes(), 3).expect("it compresses");
     Ended {
-        prepare_ms: 2,
+        prepare_ms: 30,
+        start_ms: 26,
+        report_us: 350,
         rebase_us,
         run_ms,
         log_zstd: if log.is_empty() { Vec::new() } else { log_zstd },

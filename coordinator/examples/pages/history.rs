@@ -213,8 +213,10 @@ impl History {
         Ended {
             outcome,
             prepare_ms: 3 + (one.started_unix_ms + one.at.test as u64) % 5,
+            start_ms: 2,
             rebase_us: one.rebase_us,
             run_ms: one.duration_us / 1_000,
+            report_us: 300,
             message: message.to_owned(),
             log_zstd,
             started_unix_ms,

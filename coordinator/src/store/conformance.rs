@@ -64,9 +64,11 @@ fn leased(work: u64, fence: u64, attempts: &[(u64, u32)]) -> Record {
 fn ended(attempt: u64, outcome: Outcome) -> Record {
     let ended = Ended {
         outcome,
-        prepare_ms: 1,
+        prepare_ms: 9,
+        start_ms: 5,
         rebase_us: 2,
         run_ms: 3,
+        report_us: 6,
         message: "why".into(),
         log_zstd: vec![1, 2],
         started_unix_ms: 4,

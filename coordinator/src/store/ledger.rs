@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 use super::{AttemptRow, Counts, Result, RunRow, TestRow};
 
+pub use super::spent::Spent;
 pub use super::tally::Tally;
 
 /// Milliseconds of a day.
@@ -65,14 +66,8 @@ pub struct LaneSums {
     pub lane: LaneIx,
     /// So many attempts.
     pub attempts: u64,
-    /// Sums over them.
-    pub queue_ms: u64,
-    /// Without the rebase.
-    pub prepare_ms: u64,
-    /// Before their units.
-    pub rebase_us: u64,
-    /// The tests themselves.
-    pub run_ms: u64,
+    /// By them.
+    pub spent: Spent,
     /// As far as it was measured.
     pub dirtied_bytes: u64,
     /// When the first of them started; 0 where none did.
@@ -129,6 +124,8 @@ pub struct EnteredRun {
     pub mean_us: u64,
     /// The median test.
     pub p50_ms: u64,
+    /// By its attempts.
+    pub spent: Spent,
 }
 
 impl EnteredRun {
@@ -243,6 +240,7 @@ impl<'a> Entering<'a> {
                 lane_ms: tally.lane_ms,
                 mean_us: tally.test_ms.mean().map_or(0, |mean| (mean * 1_000.0) as u64),
                 p50_ms: tally.test_ms.quantile(0.5).unwrap_or(0),
+                spent: tally.spent,
             };
             (run, tally)
         };

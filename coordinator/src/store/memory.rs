@@ -152,8 +152,10 @@ impl State {
                 if let Some(row) = stored.attempt(attempt).filter(|row| row.outcome.is_none()) {
                     row.outcome = Some(ended.outcome);
                     row.prepare_ms = ended.prepare_ms;
+                    row.start_ms = ended.start_ms;
                     row.rebase_us = ended.rebase_us;
                     row.run_ms = ended.run_ms;
+                    row.report_us = ended.report_us;
                     row.message = ended.message;
                     row.driver = ended.driver;
                     row.started_ms = ended.started_unix_ms;
@@ -249,8 +251,10 @@ impl State {
                 outcome: None,
                 queue_ms,
                 prepare_ms: 0,
+                start_ms: 0,
                 rebase_us: 0,
                 run_ms: 0,
+                report_us: 0,
                 dirtied_bytes: None,
                 message: String::new(),
                 driver: String::new(),

@@ -11,7 +11,7 @@ macro_rules! steps {
     ($engine:literal) => {
         $crate::store::migrations::steps! { $engine:
             "0001_runs" "0002_counts" "0003_outputs" "0004_retention" "0005_artifacts" "0006_losses" "0007_changes"
-            "0009_inexact" "0060_ledger" "0070_owners" "0080_causes"
+            "0009_inexact" "0060_ledger" "0070_owners" "0080_causes" "0090_spent"
         }
     };
     ($engine:literal: $($name:literal)*) => {

@@ -16,6 +16,7 @@ mod outputs;
 pub mod owned;
 pub mod postgres;
 mod round;
+mod spent;
 pub mod sqlite;
 mod tally;
 #[cfg(test)]
@@ -181,10 +182,14 @@ pub struct AttemptRow {
     pub queue_ms: u64,
     /// From the lease's arrival to the start, without the rebase.
     pub prepare_ms: u64,
+    /// Of that, the runner's start.
+    pub start_ms: u64,
     /// The rebase before its unit; 0 for later tests of the unit.
     pub rebase_us: u64,
     /// The test itself.
     pub run_ms: u64,
+    /// From its end until its result was on its way here.
+    pub report_us: u64,
     /// `None` until the rebase after it has measured.
     pub dirtied_bytes: Option<u64>,
     /// First lines of the failure.
@@ -199,7 +204,7 @@ impl AttemptRow {
     /// For how long it kept its lane busy.
     #[must_use]
     pub fn busy_ms(&self) -> u64 {
-        self.prepare_ms.saturating_add(self.rebase_us / 1_000).saturating_add(self.run_ms)
+        spent::Spent::by(self).lane_ms()
     }
 }
 

@@ -19,8 +19,8 @@ const ROWS_MAX: usize = 5_000;
 
 /// (run, attempt, test, work, fence, worker, lane, queue_ms)
 type Attempt<'a> = (u64, u64, u32, u64, u64, &'a str, u32, u64);
-/// (run, attempt, outcome, prepare_ms, rebase_us, run_ms, message, driver, started_ms, ended_ms)
-type End<'a> = (u64, u64, i64, u64, u64, u64, String, &'a str, u64, u64);
+/// (run, attempt, outcome, prepare_ms, rebase_us, run_ms, message, driver, started_ms, ended_ms, start_ms, report_us)
+type End<'a> = (u64, u64, i64, u64, u64, u64, String, &'a str, u64, u64, u64, u64);
 /// (fence, run, work, kind, suite, worker, lane)
 type LeaseRow<'a> = (u64, u64, u64, i64, &'a str, &'a str, u32);
 
@@ -105,6 +105,8 @@ impl<'a> Round<'a> {
                     &ended.driver,
                     ended.started_unix_ms,
                     *at_unix_ms,
+                    ended.start_ms,
+                    ended.report_us,
                 ));
                 if !ended.log_zstd.is_empty() {
                     self.outputs.push((run.0, attempt.0, &ended.log_zstd));

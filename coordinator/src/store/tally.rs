@@ -1,14 +1,19 @@
 //! The numbers of some tests over some time, and their bytes in the store.
 //!
-//! As bytes: a version, seven counts, five sketches (`andon_figures::sketch`), each with its length before it; all numbers are little-endian.
-//! Tallies merge exactly, in any order.
+//! As bytes: a version, counts, sketches (`andon_figures::sketch`), each with its length before it; all numbers are little-endian. The
+//! first version had neither starts, reports nor what was spent. Tallies merge exactly, in any order.
 
 use andon_core::model::{Outcome, Verdict};
 use andon_figures::Sketch;
 
+use super::spent::Spent;
 use super::{Result, StoreError, TestRow};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Still read: days of years ago are.
+const FIRST_VERSION: u8 = 1;
+const FIRST_COUNTS: usize = 7;
+const FIRST_SKETCHES: usize = 5;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,6 +42,12 @@ pub struct Tally {
     pub rebase_us: Sketch,
     /// As far as it was measured.
     pub dirtied_bytes: Sketch,
+    /// Of each unit's runner.
+    pub start_ms: Sketch,
+    /// From a test's end until its result was on its way.
+    pub report_us: Sketch,
+    /// By all attempts together.
+    pub spent: Spent,
 }
 
 impl Tally {
@@ -58,10 +69,15 @@ impl Tally {
         for attempt in test.attempts.iter().filter(|attempt| attempt.outcome.is_some()) {
             self.attempts += 1;
             self.lane_ms = self.lane_ms.saturating_add(attempt.busy_ms());
+            self.spent.merge(&Spent::by(attempt));
             self.queue_ms.add(attempt.queue_ms);
             if matches!(attempt.outcome, Some(Outcome::Passed | Outcome::Failed | Outcome::TimedOut)) {
                 self.test_ms.add(attempt.run_ms);
                 self.prepare_ms.add(attempt.prepare_ms);
+                self.report_us.add(attempt.report_us);
+            }
+            if attempt.start_ms > 0 {
+                self.start_ms.add(attempt.start_ms);
             }
             if attempt.rebase_us > 0 {
                 self.rebase_us.add(attempt.rebase_us);
@@ -82,23 +98,54 @@ impl Tally {
         }
     }
 
-    fn counts(&self) -> [u64; 7] {
-        let Self { runs, tests, attempts, failed, flaky, infrastructure, lane_ms, .. } = self;
-        [*runs, *tests, *attempts, *failed, *flaky, *infrastructure, *lane_ms]
+    fn counts(&self) -> [u64; 13] {
+        let Self { runs, tests, attempts, failed, flaky, infrastructure, lane_ms, spent, .. } = self;
+        let [queue, set_up, rebase, start, test, report] = spent.parts();
+        [
+            *runs,
+            *tests,
+            *attempts,
+            *failed,
+            *flaky,
+            *infrastructure,
+            *lane_ms,
+            queue,
+            set_up,
+            rebase,
+            start,
+            test,
+            report,
+        ]
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 7] {
-        let Self { runs, tests, attempts, failed, flaky, infrastructure, lane_ms, .. } = self;
-        [runs, tests, attempts, failed, flaky, infrastructure, lane_ms]
+    fn counts_mut(&mut self) -> [&mut u64; 13] {
+        let Self { runs, tests, attempts, failed, flaky, infrastructure, lane_ms, spent, .. } = self;
+        let [queue, set_up, rebase, start, test, report] = spent.parts_mut();
+        [
+            runs,
+            tests,
+            attempts,
+            failed,
+            flaky,
+            infrastructure,
+            lane_ms,
+            queue,
+            set_up,
+            rebase,
+            start,
+            test,
+            report,
+        ]
     }
 
-    fn sketches(&self) -> [&Sketch; 5] {
-        [&self.test_ms, &self.queue_ms, &self.prepare_ms, &self.rebase_us, &self.dirtied_bytes]
+    fn sketches(&self) -> [&Sketch; 7] {
+        let Self { test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes, start_ms, report_us, .. } = self;
+        [test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes, start_ms, report_us]
     }
 
-    fn sketches_mut(&mut self) -> [&mut Sketch; 5] {
-        let Self { test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes, .. } = self;
-        [test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes]
+    fn sketches_mut(&mut self) -> [&mut Sketch; 7] {
+        let Self { test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes, start_ms, report_us, .. } = self;
+        [test_ms, queue_ms, prepare_ms, rebase_us, dirtied_bytes, start_ms, report_us]
     }
 
     /// As the store keeps it.
@@ -120,14 +167,16 @@ impl Tally {
     /// Where these are no bytes of a tally.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut rest = bytes;
-        if take::<1>(&mut rest)? != [VERSION] {
-            return Err(damaged());
-        }
+        let (counts, sketches) = match take::<1>(&mut rest)? {
+            [VERSION] => (usize::MAX, usize::MAX),
+            [FIRST_VERSION] => (FIRST_COUNTS, FIRST_SKETCHES),
+            _ => return Err(damaged()),
+        };
         let mut tally = Self::default();
-        for count in tally.counts_mut() {
+        for count in tally.counts_mut().into_iter().take(counts) {
             *count = u64::from_le_bytes(take(&mut rest)?);
         }
-        for sketch in tally.sketches_mut() {
+        for sketch in tally.sketches_mut().into_iter().take(sketches) {
             let length = u32::from_le_bytes(take(&mut rest)?) as usize;
             let (of_sketch, after) = rest.split_at_checked(length).ok_or_else(damaged)?;
             (*sketch, rest) = (sketch_of(of_sketch)?, after);
@@ -159,6 +208,8 @@ mod tests {
         let mut tally = Tally { runs: 1, tests: 3, lane_ms: u64::MAX, ..Tally::default() };
         tally.test_ms.extend([1, 200, 30_000]);
         tally.rebase_us.add(612);
+        tally.start_ms.add(300);
+        tally.spent = Spent { rebase_us: 612, start_ms: 300, ..Spent::default() };
         tally
     }
 
@@ -173,10 +224,25 @@ mod tests {
     }
 
     #[test]
+    fn days_of_the_first_version_are_still_read() {
+        let kept = Tally { start_ms: Sketch::default(), spent: Spent::default(), ..some() };
+        let mut bytes = vec![FIRST_VERSION];
+        for count in kept.counts().into_iter().take(FIRST_COUNTS) {
+            bytes.extend(count.to_le_bytes());
+        }
+        for sketch in kept.sketches().into_iter().take(FIRST_SKETCHES) {
+            let sketch = sketch.to_bytes();
+            bytes.extend(u32::try_from(sketch.len()).unwrap().to_le_bytes());
+            bytes.extend(sketch);
+        }
+        assert_eq!(Tally::from_bytes(&bytes).unwrap(), kept);
+    }
+
+    #[test]
     fn merging_adds_up_and_never_overflows() {
         let mut sum = some();
         sum.merge(&some());
         assert_eq!((sum.runs, sum.tests, sum.lane_ms), (2, 6, u64::MAX));
-        assert_eq!(sum.test_ms.count(), 6);
+        assert_eq!((sum.test_ms.count(), sum.spent.rebase_us), (6, 1_224));
     }
 }

@@ -6,7 +6,7 @@
 use andon_core::model::{RunEnd, RunState};
 use andon_figures::Outcome;
 use andon_figures::flow::End;
-use andon_figures::trace::times::{RunTimes, TESTS};
+use andon_figures::trace::times::{AttemptTimes, RunTimes, TESTS};
 use andon_figures::trace::{Phase, clean};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -52,7 +52,14 @@ impl<'a> RunTrace<'a> {
     pub(super) fn attempt(&mut self, test: &TestRow, row: &AttemptRow, number: u32) -> Vec<Span> {
         let ended = row.outcome.filter(|_| row.started_ms > 0);
         let (Some(ended), Some(outcome)) = (ended, outcome_of(row)) else { return Vec::new() };
-        let phases = self.times.attempt(row.started_ms, row.prepare_ms, row.rebase_us, row.run_ms);
+        let phases = self.times.attempt(AttemptTimes {
+            started_unix_ms: row.started_ms,
+            prepare_ms: row.prepare_ms,
+            start_ms: row.start_ms,
+            rebase_us: row.rebase_us,
+            run_ms: row.run_ms,
+            report_us: row.report_us,
+        });
         let (Some(first), Some(last)) = (phases.first(), phases.last()) else { return Vec::new() };
         let (from_unix_us, to_unix_us) = (first.from_unix_us, last.to_unix_us);
         self.first_us = Some(self.first_us.map_or(from_unix_us, |known| known.min(from_unix_us)));

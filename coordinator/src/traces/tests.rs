@@ -54,8 +54,10 @@ fn attempt(run: RunId, number: u64, outcome: Outcome) -> Record {
     let ended = Ended {
         outcome,
         prepare_ms: 20,
+        start_ms: 15,
         rebase_us: 1_500,
         run_ms: 50,
+        report_us: 400,
         message: format!("password {SECRET}"),
         log_zstd: Vec::new(),
         started_unix_ms: LEASED_MS + 800 + 100 * number,
@@ -267,14 +269,20 @@ async fn a_run_that_was_entered_is_one_trace_from_push_to_status() {
     assert_eq!(
         below("tests"),
         [
-            ("a.py::one", 1_078_500, 1_150_000),
-            ("a.py::two", 1_178_500, 1_250_000),
-            ("a.py::three", 1_278_500, 1_350_000)
+            ("a.py::one", 1_078_500, 1_150_400),
+            ("a.py::two", 1_178_500, 1_250_400),
+            ("a.py::three", 1_278_500, 1_350_400)
         ]
     );
     assert_eq!(
         below("a.py::two"),
-        [("rebase", 1_178_500, 1_180_000), ("prepare", 1_180_000, 1_200_000), ("test", 1_200_000, 1_250_000)]
+        [
+            ("rebase", 1_178_500, 1_180_000),
+            ("prepare", 1_180_000, 1_185_000),
+            ("start", 1_185_000, 1_200_000),
+            ("test", 1_200_000, 1_250_000),
+            ("report", 1_250_000, 1_250_400)
+        ]
     );
     let two = spans.iter().find(|span| span.name == "a.py::two").expect("it is there");
     assert_eq!(
@@ -317,7 +325,7 @@ async fn a_large_run_comes_in_parts_and_whole() {
     let store = stored(whole(RUN, &tests, &vec![Outcome::Passed; tests.len()])).await;
     assert_eq!(export(&url, &store, &[RUN]).await, (1, 0, 0));
     let spans = receiver.spans();
-    assert_eq!(spans.len(), tests.len() * 4 + 4, "each attempt with three phases; the run with three");
+    assert_eq!(spans.len(), tests.len() * 6 + 4, "each attempt with five phases; the run with three");
     assert_eq!(spans.iter().map(|span| &span.trace_id).collect::<BTreeSet<_>>().len(), 1);
     assert_eq!(spans.iter().map(|span| &span.span_id).collect::<BTreeSet<_>>().len(), spans.len());
     let sizes =

@@ -74,8 +74,10 @@ pub(super) fn attempt(row: AttemptRow) -> AttemptLine {
         started_unix_ms: (row.started_ms > 0).then_some(row.started_ms),
         queue_ms: row.queue_ms,
         prepare_ms: row.prepare_ms,
+        start_ms: row.start_ms,
         rebase_us: row.rebase_us,
         run_ms: row.run_ms,
+        report_us: row.report_us,
         dirtied_bytes: row.dirtied_bytes,
         message: row.message,
     }
@@ -121,6 +123,9 @@ pub(super) fn figures(tally: &Tally) -> Figures {
         prepare_ms: spread(&tally.prepare_ms),
         rebase_us: spread(&tally.rebase_us),
         dirtied_bytes: spread(&tally.dirtied_bytes),
+        start_ms: spread(&tally.start_ms),
+        report_us: spread(&tally.report_us),
+        spent: tally.spent,
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) use words::{outcome_word, state as state_word, verdict_word};
 pub(crate) const STRIP_MAX: u32 = 20;
 /// Failures of a run that come with an excerpt of what they printed.
 pub(crate) const FAILURES_MAX: u32 = 20;
+/// Suites of a project of which it is told how their lines flow.
+pub(crate) const SUITE_FLOWS_MAX: usize = 20;
 /// Lines of a run's own log that come with it.
 pub(crate) const NOTES_MAX: usize = 200;
 /// Attempts of a timeline.

@@ -8,14 +8,16 @@ use andon_figures::Sketch;
 use andon_figures::flow::{self, Ran};
 
 use super::{
-    CostView, DAYS_DEFAULT, DAYS_MAX, Day, Flow, Page, Project, ProjectAsk, ProjectRun, Shift, SuiteLine,
-    ViewError, Views, lines, page_size,
+    CostView, DAYS_DEFAULT, DAYS_MAX, Day, Flow, Page, Project, ProjectAsk, ProjectRun, SUITE_FLOWS_MAX,
+    Shift, SuiteLine, ViewError, Views, lines, page_size,
 };
 use crate::store::RunRow;
 use crate::store::ledger::{DAY_MS, EnteredRun, FROM_THE_NEWEST, RunsOf, Tally};
 
 /// Runs of a line that its figures look at; of more, the latest.
 const FLOW_RUNS_MAX: u32 = 1_000;
+/// The same of a suite's.
+const SUITE_FLOW_RUNS_MAX: u32 = 200;
 /// Days times suites of one answer.
 const SUITE_DAYS_MAX: u32 = 8_000;
 /// Suites with change points of one answer.
@@ -46,7 +48,17 @@ impl Views {
         let refs =
             refs.into_iter().filter(|name| !name.is_empty()).take(REFS_MAX).map(str::to_owned).collect();
         let tallies = self.store.days(project, from_day, SUITE_DAYS_MAX).await?;
-        let (days, suites) = days_of(tallies);
+        let (days, mut suites) = days_of(tallies);
+        for suite in suites.iter_mut().take(SUITE_FLOWS_MAX) {
+            let name = &suite.suite;
+            let line = self
+                .store
+                .entered(project, name, git_ref.as_deref(), FROM_THE_NEWEST, SUITE_FLOW_RUNS_MAX)
+                .await?;
+            let line: Vec<EnteredRun> =
+                line.into_iter().filter(|run| run.ended_ms / DAY_MS >= from_day).collect();
+            suite.flow = Some(flow_of(git_ref.clone(), &line));
+        }
         Ok(Project {
             project: project.to_owned(),
             now_unix_ms,
@@ -110,6 +122,7 @@ fn page(rows: Vec<RunRow>, entered: &[EnteredRun], limit: u32) -> Page<ProjectRu
         ProjectRun {
             lead_ms: judged.map(|run| run.ended_ms.saturating_sub(run.pushed_ms)),
             lane_ms: known.map(|run| run.lane_ms),
+            spent: known.map(|run| run.spent),
             test_p50_ms: known.filter(|run| run.mean_us > 0).map(|run| run.p50_ms),
             baseline_changed,
             line: lines::run(row),
@@ -135,6 +148,7 @@ fn days_of(tallies: Vec<(u64, String, Tally)>) -> (Vec<Day>, Vec<SuiteLine>) {
     let suites = suites.into_iter().map(|(suite, (sum, days))| SuiteLine {
         suite,
         figures: lines::figures(&sum),
+        flow: None,
         days,
     });
     (days, suites.collect())
@@ -186,6 +200,7 @@ mod tests {
     use andon_figures::flow::End;
 
     use super::*;
+    use crate::store::ledger::Spent;
 
     fn entered(run: u64, pushed_ms: u64, ended_ms: u64, ending: End) -> EnteredRun {
         EnteredRun {
@@ -205,6 +220,7 @@ mod tests {
             lane_ms: 2_000,
             mean_us: 1,
             p50_ms: 1,
+            spent: Spent::default(),
         }
     }
 

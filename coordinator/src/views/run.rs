@@ -13,13 +13,15 @@ use super::{
 };
 use crate::owning::RunOwners;
 use crate::rpc::log_text;
-use crate::store::ledger::{FROM_THE_NEWEST, LaneSums, RunsOf, TestFilter};
+use crate::store::ledger::{FROM_THE_NEWEST, LaneSums, RunsOf, Spent, TestFilter};
 use crate::store::{AttemptRow, RunRow, TestRow};
 
 /// Lines of a failed attempt's output that are shown,
 const EXCERPT_LINES: usize = 30;
 /// and of each so many characters.
 const EXCERPT_CHARS: usize = 500;
+/// Suites of which it is told what was spent on them.
+const SPENT_SUITES_MAX: usize = 50;
 /// Runs of the same commit that are told.
 const SAME_COMMIT_MAX: u32 = 20;
 /// Tests whose verdict needs a look that are counted.
@@ -62,7 +64,7 @@ impl Views {
         let row = self.row(run).await?;
         let id = row.run;
         let lanes = self.store.lanes_of(id).await?;
-        let suites = self.store.suites_of(id).await?;
+        let suites = self.suites(&row).await?;
         let rebased = self.store.rebases_of(id, SPANS_MAX).await?;
         let owners = self.owning.of(&row.header.spec_digest).await;
         let (failures, failures_left_out) = self.failures(id, &owners).await?;
@@ -76,10 +78,7 @@ impl Views {
             phases: phases(&row, &lanes),
             now_unix_ms: self.now_unix_ms(),
             spec_digest,
-            suites: suites
-                .into_iter()
-                .map(|(suite, counts)| SuiteCounts { suite, total: counts.total(), counts })
-                .collect(),
+            suites,
             lanes: lanes.iter().map(load).collect(),
             rebases: rebases(rebased),
             failures,
@@ -91,6 +90,22 @@ impl Views {
             same_commit: same_commit.into_iter().map(lines::run).collect(),
             line: lines::run(row),
         })
+    }
+
+    /// A run's suites, each with what was spent on it once the ledger knows.
+    async fn suites(&self, row: &RunRow) -> Result<Vec<SuiteCounts>, ViewError> {
+        let (project, after) = (&row.header.project, RunId(row.run.0.saturating_add(1)));
+        let mut suites = Vec::new();
+        for (at, (suite, counts)) in self.store.suites_of(row.run).await?.into_iter().enumerate() {
+            let entered = if at < SPENT_SUITES_MAX {
+                self.store.entered(project, &suite, None, after, 1).await?
+            } else {
+                Vec::new()
+            };
+            let spent = entered.first().filter(|entered| entered.run == row.run).map(|entered| entered.spent);
+            suites.push(SuiteCounts { suite, total: counts.total(), counts, spent });
+        }
+        Ok(suites)
     }
 
     /// The first tests that need a look, each with why, and how many more there are.
@@ -204,8 +219,10 @@ impl Views {
                 outcome: words::outcome(attempt.outcome),
                 started_unix_ms: attempt.started_ms,
                 prepare_ms: attempt.prepare_ms,
+                start_ms: attempt.start_ms,
                 rebase_us: attempt.rebase_us,
                 run_ms: attempt.run_ms,
+                report_us: attempt.report_us,
             });
         }
         let lanes = lanes.into_iter().map(|((worker, lane), mut spans)| {
@@ -277,7 +294,7 @@ fn load(lane: &LaneSums) -> LaneLoad {
         worker: lane.worker.0.clone(),
         lane: lane.lane.0,
         attempts: lane.attempts,
-        busy_ms: lane.prepare_ms + lane.rebase_us / 1_000 + lane.run_ms,
+        busy_ms: lane.spent.lane_ms(),
     }
 }
 
@@ -286,16 +303,19 @@ fn phases(row: &RunRow, lanes: &[LaneSums]) -> Phases {
     let first = lanes.iter().filter_map(|lane| some(lane.first_started_ms)).min();
     let between = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
     let sum = |of: fn(&LaneSums) -> u64| lanes.iter().map(of).sum();
+    let mut spent = Spent::default();
+    lanes.iter().for_each(|lane| spent.merge(&lane.spent));
     Phases {
         queue_ms: between(some(row.created_ms), some(row.started_ms)),
         set_up_ms: between(some(row.started_ms), first),
         testing_ms: between(first, some(row.ended_ms)),
         attempts: sum(|lane| lane.attempts),
-        attempts_queue_ms: sum(|lane| lane.queue_ms),
-        attempts_prepare_ms: sum(|lane| lane.prepare_ms),
-        attempts_rebase_us: sum(|lane| lane.rebase_us),
-        attempts_run_ms: sum(|lane| lane.run_ms),
+        attempts_queue_ms: spent.queue_ms,
+        attempts_prepare_ms: spent.set_up_ms + spent.start_ms,
+        attempts_rebase_us: spent.rebase_us,
+        attempts_run_ms: spent.test_ms,
         dirtied_bytes: sum(|lane| lane.dirtied_bytes),
+        spent,
     }
 }
 

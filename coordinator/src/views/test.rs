@@ -8,7 +8,7 @@ use andon_figures::{Outcome as Judged, Sketch};
 
 use super::{CauseLine, Page, PastRun, SeenAt, Shift, Test, ViewError, Views, lines, page_size, words};
 use crate::store::Cause;
-use crate::store::ledger::{FROM_THE_NEWEST, PastTest, outcome_of};
+use crate::store::ledger::{FROM_THE_NEWEST, PastTest, Spent, outcome_of};
 
 impl Views {
     /// One test over its runs before that one, the latest where none is named. What is judged is judged by the page's runs.
@@ -56,6 +56,8 @@ impl Views {
             first_flake: judgement.first_seen.map(seen),
             last_flake: judgement.last_seen.map(seen),
             run_ms: lines::spread(&run_ms),
+            lane_ms: lines::spread(&past.iter().map(|past| spent_in(past).lane_ms()).collect()),
+            spent: past.iter().flat_map(|past| &past.test.attempts).collect(),
             shifts: shifts(&past),
             history: Page { items: past.into_iter().map(past_run).collect(), next },
         })
@@ -88,6 +90,10 @@ pub(crate) fn attempts(past: &[PastTest]) -> Vec<flake::Attempt<'_>> {
         }
     }
     all
+}
+
+fn spent_in(past: &PastTest) -> Spent {
+    past.test.attempts.iter().collect()
 }
 
 /// How long it took where it passed: what fails fails early or late.
@@ -129,6 +135,7 @@ fn past_run(past: PastTest) -> PastRun {
         failed: count(Judged::is_failure),
         infrastructure: count(|outcome| outcome == Judged::Infrastructure),
         run_ms: last.map_or(0, |last| last.run_ms),
+        lane_ms: spent_in(&past).lane_ms(),
         started_unix_ms: last.map_or(0, |last| last.started_ms),
         is_kept: !past.test.attempts.is_empty(),
         run: past.run.0,

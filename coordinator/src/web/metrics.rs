@@ -74,7 +74,9 @@ pub(crate) struct Meters {
     runs: Family<Labels, Counter>,
     queue_wait: Histogram,
     prepare: Histogram,
+    start: Histogram,
     test: Histogram,
+    report: Histogram,
     rebase: Histograms,
     baseline_hits: Counter,
     baseline_builds: Counter,
@@ -88,7 +90,8 @@ pub(crate) struct Meters {
 impl Default for Meters {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let (queue_wait, prepare, test) = (waits(), waits(), waits());
+        let (queue_wait, prepare, start, test) = (waits(), waits(), waits(), waits());
+        let report = rebases();
         let rebase = Histograms::new_with_constructor(rebases as fn() -> Histogram);
         let (tests, attempts, runs) = (Family::default(), Family::default(), Family::default());
         let (hits, builds, inexact) = (Counter::default(), Counter::default(), Counter::default());
@@ -105,7 +108,17 @@ impl Default for Meters {
             "From a lease to the test's start, without the rebase",
             prepare.clone(),
         );
+        registry.register(
+            "andon_runner_start_seconds",
+            "Of that, from the start of a unit's runner to its first test",
+            start.clone(),
+        );
         registry.register("andon_test_seconds", "What tests themselves took", test.clone());
+        registry.register(
+            "andon_report_seconds",
+            "From a test's end until its result was on its way",
+            report.clone(),
+        );
         registry.register(
             "andon_rebase_seconds",
             "What putting a stack back took, by driver",
@@ -140,7 +153,9 @@ impl Default for Meters {
             runs,
             queue_wait,
             prepare,
+            start,
             test,
+            report,
             rebase,
             baseline_hits: hits,
             baseline_builds: builds,
@@ -175,6 +190,10 @@ impl Meters {
                 if matches!(ended.outcome, Outcome::Passed | Outcome::Failed | Outcome::TimedOut) {
                     self.prepare.observe(seconds(ended.prepare_ms));
                     self.test.observe(seconds(ended.run_ms));
+                    self.report.observe(ended.report_us as f64 / 1e6);
+                }
+                if ended.start_ms > 0 {
+                    self.start.observe(seconds(ended.start_ms));
                 }
                 if ended.rebase_us > 0 {
                     let known = DRIVERS.iter().find(|known| **known == ended.driver);

@@ -30,6 +30,9 @@ pub struct Reporter {
     facts: UnitFacts,
     /// What earlier commands of the unit printed, in bytes, and what the last one prints.
     printed: (u64, Option<SharedOutput>),
+    /// The runner's command was started,
+    commanded: Option<Instant>,
+    /// and then its first test.
     first_started: Option<Instant>,
     first_sent: bool,
 }
@@ -38,11 +41,12 @@ impl Reporter {
     /// For one unit.
     #[must_use]
     pub fn new(news: mpsc::Sender<UnitNews>, facts: UnitFacts) -> Self {
-        Self { news, facts, printed: (0, None), first_started: None, first_sent: false }
+        Self { news, facts, printed: (0, None), commanded: None, first_started: None, first_sent: false }
     }
 
-    /// Sends what a command of the unit prints, for as long as the answer lives.
+    /// A command of the unit starts: what it prints is sent for as long as the answer lives.
     pub(crate) fn follow(&mut self, output: &SharedOutput) -> Live {
+        self.commanded.get_or_insert_with(Instant::now);
         let (before, last) = &mut self.printed;
         *before += last.replace(output.clone()).map_or(0, |last| last.printed());
         Live::of(output.clone(), *before, self.news.clone())
@@ -60,34 +64,49 @@ impl Reporter {
 
     /// Sends a result, unless the farm turns out to be at fault.
     pub async fn ended(&mut self, ended: Ended, witness: &dyn Witness) -> Result<(), WorkFailure> {
+        let told = Instant::now();
         let failed = matches!(ended.outcome, Outcome::Failed | Outcome::TimedOut);
         if failed {
             witness.check().await?;
         }
         self.facts.rebases.note(ended.attempt, failed);
         let first = !std::mem::replace(&mut self.first_sent, true);
-        let started = self.first_started.unwrap_or_else(Instant::now);
-        let prepared = started.duration_since(self.facts.arrived).saturating_sub(self.facts.rebased_within);
+        let (prepared, starting) = if first { self.before_the_first(told) } else { Default::default() };
         let (rebase_us, driver) = self.facts.rebases.carried_by(ended.attempt);
         let result = TestResult {
             attempt: ended.attempt,
             outcome: ended.outcome.into(),
-            prepare_ms: if first { millis(prepared) } else { 0 },
+            prepare_ms: millis(prepared),
+            start_ms: millis(starting),
             rebase_us,
             run_ms: ended.run_ms,
             message: ended.message,
             log_zstd: compress_log(&ended.log),
             started_unix_ms: ended.started_unix_ms,
             driver,
+            report_us: 0,
         };
         // Nobody takes results any more: the link has let go of the lease, and will cancel.
-        let _ = self.news.send(UnitNews::Result(result)).await;
+        let Ok(place) = self.news.reserve().await else { return Ok(()) };
+        place.send(UnitNews::Result(TestResult { report_us: micros(told.elapsed()), ..result }));
         Ok(())
+    }
+
+    /// What came before the unit's first test without the rebase, and what of it was the runner's start.
+    fn before_the_first(&self, told: Instant) -> (Duration, Duration) {
+        let started = self.first_started.unwrap_or(told);
+        let prepared = started.duration_since(self.facts.arrived).saturating_sub(self.facts.rebased_within);
+        let starting = self.commanded.map_or(Duration::ZERO, |at| started.saturating_duration_since(at));
+        (prepared, starting.min(prepared))
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -131,6 +150,23 @@ mod tests {
         }
         assert_eq!(next(&mut results).await.unwrap().rebase_us, 42);
         assert_eq!(next(&mut results).await.unwrap().rebase_us, 0);
+    }
+
+    #[tokio::test]
+    async fn the_runners_start_is_a_part_of_what_was_prepared_for_the_first_test() {
+        let a_while = Duration::from_millis(20);
+        let (mut reporter, mut results) = reporter();
+        std::thread::sleep(a_while);
+        let _live = reporter.follow(&SharedOutput::new());
+        std::thread::sleep(a_while);
+        for attempt in [1, 2] {
+            reporter.started();
+            reporter.ended(ended(attempt, Outcome::Passed), &Says(Ok(()))).await.unwrap();
+        }
+        let (first, second) = (next(&mut results).await.unwrap(), next(&mut results).await.unwrap());
+        assert!(first.start_ms >= 20 && first.prepare_ms >= first.start_ms + 20, "{first:?}");
+        assert_eq!((second.prepare_ms, second.start_ms), (0, 0));
+        assert!(first.report_us > 0 && second.report_us > 0);
     }
 
     #[tokio::test]

@@ -17,6 +17,19 @@ pub struct RunTimes {
     pub ended_unix_ms: u64,
 }
 
+/// What an attempt took, as it is stored: `started_unix_ms` is the test's start by its worker's clock; of what was prepared before,
+/// the last `start_ms` were the runner's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "said above")]
+pub struct AttemptTimes {
+    pub started_unix_ms: u64,
+    pub prepare_ms: u64,
+    pub start_ms: u64,
+    pub rebase_us: u64,
+    pub run_ms: u64,
+    pub report_us: u64,
+}
+
 impl RunTimes {
     /// What happened to the run as a whole, as far as it is known: each phase until the next one began or the run ended.
     /// `first_unix_us` is when its first attempt began.
@@ -36,26 +49,25 @@ impl RunTimes {
         all.into_iter().filter_map(known).collect()
     }
 
-    /// The rebase, then what else came before the test, then the test. `started_unix_ms` is the test's start, by its worker's clock.
+    /// The rebase, then what else came before the test, the start of its runner, the test, and its report.
     #[must_use]
-    pub fn attempt(
-        self,
-        started_unix_ms: u64,
-        prepare_ms: u64,
-        rebase_us: u64,
-        run_ms: u64,
-    ) -> Vec<Phase<'static>> {
+    pub fn attempt(self, took: AttemptTimes) -> Vec<Phase<'static>> {
+        let AttemptTimes { started_unix_ms, prepare_ms, start_ms, rebase_us, run_ms, report_us } = took;
         let micros = |ms: u64| ms.saturating_mul(1_000);
         let created = micros(self.created_unix_ms);
         let ended = if self.ended_unix_ms == 0 { u64::MAX } else { micros(self.ended_unix_ms).max(created) };
-        let latest = ended.saturating_sub(micros(run_ms)).max(created);
+        let latest = ended.saturating_sub(micros(run_ms)).saturating_sub(report_us).max(created);
         let started = micros(started_unix_ms).clamp(created, latest);
-        let prepared = started.saturating_sub(micros(prepare_ms));
+        let commanded = started.saturating_sub(micros(start_ms.min(prepare_ms)));
+        let rebased = started.saturating_sub(micros(prepare_ms));
+        let tested = started.saturating_add(micros(run_ms));
         // A lane may have been put back before anybody asked for the run.
         let all = [
-            ("rebase", prepared.saturating_sub(rebase_us), prepared),
-            ("prepare", prepared, started),
-            ("test", started, started.saturating_add(micros(run_ms))),
+            ("rebase", rebased.saturating_sub(rebase_us), rebased),
+            ("prepare", rebased, commanded),
+            ("start", commanded, started),
+            ("test", started, tested),
+            ("report", tested, tested.saturating_add(report_us)),
         ];
         let within = |(name, from, to): (&'static str, u64, u64)| Phase {
             name,
@@ -98,25 +110,40 @@ mod tests {
         let took = |phases: &[Phase<'static>]| -> Vec<(&'static str, u64)> {
             phases.iter().map(|phase| (phase.name, phase.to_unix_us - phase.from_unix_us)).collect()
         };
-        let right = RUN.attempt(30, 5, 1_500, 4);
+        let times = AttemptTimes {
+            started_unix_ms: 30,
+            prepare_ms: 5,
+            start_ms: 3,
+            rebase_us: 1_500,
+            run_ms: 4,
+            report_us: 700,
+        };
+        let right = RUN.attempt(times);
         assert_eq!(
             told(&right),
-            [("rebase", 23_500, 25_000), ("prepare", 25_000, 30_000), ("test", 30_000, 34_000)]
+            [
+                ("rebase", 23_500, 25_000),
+                ("prepare", 25_000, 27_000),
+                ("start", 27_000, 30_000),
+                ("test", 30_000, 34_000),
+                ("report", 34_000, 34_700)
+            ]
         );
-        let of_1970 = RUN.attempt(1, 0, 0, 4);
-        assert_eq!(told(&of_1970), [("test", 10_000, 14_000)]);
-        let ahead = RUN.attempt(9_000, 5, 1_500, 4);
-        assert_eq!((took(&ahead), ahead[2].to_unix_us), (took(&right), 40_000));
+        let of_1970 = AttemptTimes { started_unix_ms: 1, run_ms: 4, ..AttemptTimes::default() };
+        assert_eq!(told(&RUN.attempt(of_1970)), [("test", 10_000, 14_000)]);
+        let ahead = RUN.attempt(AttemptTimes { started_unix_ms: 9_000, ..times });
+        assert_eq!((took(&ahead), ahead[4].to_unix_us), (took(&right), 40_000));
     }
 
     proptest! {
         #[test]
         fn whatever_is_told_of_an_attempt_lies_in_its_run_in_order(
-            started in any::<u64>(), prepare in any::<u64>(), rebase in any::<u64>(), run in any::<u64>(),
-            created in any::<u64>(), ended in any::<u64>(),
+            took in any::<[u64; 6]>(), created in any::<u64>(), ended in any::<u64>(),
         ) {
             let times = RunTimes { created_unix_ms: created, started_unix_ms: created, ended_unix_ms: ended };
-            let phases = times.attempt(started, prepare, rebase, run);
+            let [started_unix_ms, prepare_ms, start_ms, rebase_us, run_ms, report_us] = took;
+            let took = AttemptTimes { started_unix_ms, prepare_ms, start_ms, rebase_us, run_ms, report_us };
+            let phases = times.attempt(took);
             let mut at = created.saturating_mul(1_000);
             for phase in &phases {
                 prop_assert!(at <= phase.from_unix_us && phase.from_unix_us <= phase.to_unix_us);

@@ -5,7 +5,7 @@ use andon_figures::flow::End;
 use super::*;
 use crate::owning::{Owning, RunOwners};
 use crate::store::ledger::{
-    DAY_MS, Entering, FROM_THE_NEWEST, Named, RunsOf, TestFilter, has_own_verdict, name_of,
+    DAY_MS, Entering, FROM_THE_NEWEST, Named, RunsOf, Spent, TestFilter, has_own_verdict, name_of,
 };
 use crate::store::owned::OwnedWhich;
 use crate::views::entering;
@@ -19,6 +19,18 @@ const MAIN: &str = "refs/heads/main";
 
 fn header_of(project: &str, commit: &str) -> RunHeader {
     RunHeader { project: project.into(), commit: commit.into(), dedup_key: None, ..header() }
+}
+
+/// What so many attempts of these tests took: see `ended`.
+fn of_attempts(count: u64) -> Spent {
+    Spent {
+        queue_ms: 7 * count,
+        set_up_ms: 4 * count,
+        rebase_us: 2 * count,
+        start_ms: 5 * count,
+        test_ms: 3 * count,
+        report_us: 6 * count,
+    }
 }
 
 /// A run of two tests that has ended: the first passed, the second failed and then passed where `is_flaky`, else failed.
@@ -100,6 +112,8 @@ async fn a_run_is_entered_once_and_its_figures_outlive_its_tests() {
         let told: Vec<_> =
             of_suite.iter().map(|run| (run.run.0, run.failed, run.flaky, run.pushed_ms)).collect();
         assert_eq!(told, [(2, 0, 1, 1_000), (1, 1, 0, 1_000)]);
+        assert_eq!((of_suite[0].spent, all.spent), (of_attempts(3), of_attempts(6)));
+        assert_eq!((all.start_ms.quantile(0.5), all.report_us.quantile(0.5)), (Some(5), Some(6)));
         assert_eq!(
             rebases.iter().map(|(day, driver, of)| (*day, driver.as_str(), of.count())).collect::<Vec<_>>(),
             [(0, "restart", 6)]
@@ -195,11 +209,8 @@ async fn a_runs_tests_lanes_and_attempts_are_told_as_far_as_was_asked() {
         assert_eq!((suites.len(), suites[0].0.as_str(), suites[0].1.total()), (1, "it", 2));
         let lanes = store.lanes_of(RUN).await.unwrap();
         let lane = &lanes[0];
-        assert_eq!(
-            (lanes.len(), lane.lane, lane.attempts, lane.queue_ms, lane.run_ms),
-            (1, LaneIx(1), 3, 21, 9)
-        );
-        assert_eq!((lane.rebase_us, lane.dirtied_bytes, lane.first_started_ms), (6, 0, 4));
+        assert_eq!((lanes.len(), lane.lane, lane.attempts, lane.spent), (1, LaneIx(1), 3, of_attempts(3)));
+        assert_eq!((lane.dirtied_bytes, lane.first_started_ms), (0, 4));
         let attempts = store.attempts_of(RUN, 2).await.unwrap();
         let told: Vec<_> = attempts
             .iter()

@@ -8,7 +8,7 @@ use andon_figures::Sketch;
 use async_trait::async_trait;
 
 use super::super::ledger::{
-    EnteredRun, Entry, LaneSums, Ledger, Named, PROJECTS_MAX, PastTest, RunsOf, Tally, TestFilter,
+    EnteredRun, Entry, LaneSums, Ledger, Named, PROJECTS_MAX, PastTest, RunsOf, Spent, Tally, TestFilter,
 };
 use super::super::{AttemptRow, Counts, Result, RunRow, TestRow};
 use super::{Memory, Stored};
@@ -206,18 +206,12 @@ impl Ledger for Memory {
                 worker,
                 lane,
                 attempts: 0,
-                queue_ms: 0,
-                prepare_ms: 0,
-                rebase_us: 0,
-                run_ms: 0,
+                spent: Spent::default(),
                 dirtied_bytes: 0,
                 first_started_ms: 0,
             });
             sums.attempts += 1;
-            sums.queue_ms += attempt.queue_ms;
-            sums.prepare_ms += attempt.prepare_ms;
-            sums.rebase_us += attempt.rebase_us;
-            sums.run_ms += attempt.run_ms;
+            sums.spent.merge(&Spent::by(attempt));
             sums.dirtied_bytes += attempt.dirtied_bytes.unwrap_or(0);
             let started = [sums.first_started_ms, attempt.started_ms].into_iter().filter(|at| *at > 0);
             sums.first_started_ms = started.min().unwrap_or(0);

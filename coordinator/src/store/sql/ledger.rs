@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::super::super::ledger::{
-    EnteredRun, Entry, LaneSums, Ledger, Named, PROJECTS_MAX, PastTest, RunsOf, Tally, TestFilter, name_of,
+    EnteredRun, Entry, LaneSums, Ledger, Named, PROJECTS_MAX, PastTest, RunsOf, Spent, Tally, TestFilter,
+    name_of,
 };
 use super::super::super::tally::sketch_of;
 use super::super::super::{AttemptRow, Counts, Result, RunRow, TestRow, codes};
@@ -217,10 +218,7 @@ impl Ledger for Database {
                     worker: WorkerId(row.try_get("worker")?),
                     lane: LaneIx(small(row.try_get("lane")?)),
                     attempts: sum("attempts")?,
-                    queue_ms: sum("queue_ms")?,
-                    prepare_ms: sum("prepare_ms")?,
-                    rebase_us: sum("rebase_us")?,
-                    run_ms: sum("run_ms")?,
+                    spent: spent(row)?,
                     dirtied_bytes: sum("dirtied_bytes")?,
                     first_started_ms: sum("first_started_ms")?,
                 })
@@ -358,6 +356,12 @@ async fn enter_run(
         .bind(number(run.lane_ms))
         .bind(number(run.mean_us))
         .bind(number(run.p50_ms))
+        .bind(number(run.spent.queue_ms))
+        .bind(number(run.spent.set_up_ms))
+        .bind(number(run.spent.rebase_us))
+        .bind(number(run.spent.start_ms))
+        .bind(number(run.spent.test_ms))
+        .bind(number(run.spent.report_us))
         .execute(db)
         .await?;
     Ok(())
@@ -419,5 +423,18 @@ fn entered_run(row: &Row) -> Result<EnteredRun> {
         lane_ms: count("lane_ms")?,
         mean_us: count("mean_us")?,
         p50_ms: count("p50_ms")?,
+        spent: spent(row)?,
+    })
+}
+
+fn spent(row: &Row) -> Result<Spent> {
+    let sum = |name: &str| row.try_get::<i64, _>(name).map(natural);
+    Ok(Spent {
+        queue_ms: sum("queue_ms")?,
+        set_up_ms: sum("set_up_ms")?,
+        rebase_us: sum("rebase_us")?,
+        start_ms: sum("start_ms")?,
+        test_ms: sum("test_ms")?,
+        report_us: sum("report_us")?,
     })
 }

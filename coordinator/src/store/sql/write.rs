@@ -46,7 +46,8 @@ const ENDS: &str = "
     UPDATE attempts SET outcome = CAST(v.value->>2 AS BIGINT), prepare_ms = CAST(v.value->>3 AS BIGINT),
                         rebase_us = CAST(v.value->>4 AS BIGINT), run_ms = CAST(v.value->>5 AS BIGINT),
                         message = v.value->>6, driver = v.value->>7,
-                        started_ms = CAST(v.value->>8 AS BIGINT), ended_ms = CAST(v.value->>9 AS BIGINT)
+                        started_ms = CAST(v.value->>8 AS BIGINT), ended_ms = CAST(v.value->>9 AS BIGINT),
+                        start_ms = CAST(v.value->>10 AS BIGINT), report_us = CAST(v.value->>11 AS BIGINT)
     FROM json_each($1) AS v
     WHERE attempts.run = CAST(v.value->>0 AS BIGINT) AND attempts.attempt = CAST(v.value->>1 AS BIGINT)
       AND attempts.outcome = 0";
@@ -67,9 +68,10 @@ const PIECES: &str = "
 /// What is known of one run's attempts, as another run's.
 const SHARED: &str = "
     INSERT INTO attempts (run, attempt, test, work, fence, worker, lane, outcome, queue_ms, prepare_ms,
-                          rebase_us, run_ms, message, driver, started_ms, ended_ms)
+                          rebase_us, run_ms, message, driver, started_ms, ended_ms, start_ms, report_us)
     SELECT CAST(v.value->>0 AS BIGINT), CAST(v.value->>1 AS BIGINT), CAST(v.value->>2 AS BIGINT), work, fence,
-           worker, lane, outcome, queue_ms, prepare_ms, rebase_us, run_ms, message, driver, started_ms, ended_ms
+           worker, lane, outcome, queue_ms, prepare_ms, rebase_us, run_ms, message, driver, started_ms, ended_ms,
+           start_ms, report_us
     FROM json_each($1) AS v
     JOIN attempts ON attempts.run = CAST(v.value->>3 AS BIGINT)
                  AND attempts.attempt = CAST(v.value->>4 AS BIGINT)";

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Page, RunLine};
+use crate::store::ledger::Spent;
 
 /// What is asked of a project.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -46,6 +47,8 @@ pub(crate) struct ProjectRun {
     pub(crate) lead_ms: Option<u64>,
     /// What lanes worked for it, together.
     pub(crate) lane_ms: Option<u64>,
+    /// On what; with the queue, which is no lane's time.
+    pub(crate) spent: Option<Spent>,
     /// Median of its tests' own time.
     pub(crate) test_p50_ms: Option<u64>,
     /// Its baseline is another than the one of the run before it on this page.
@@ -57,6 +60,8 @@ pub(crate) struct ProjectRun {
 pub(crate) struct SuiteLine {
     pub(crate) suite: String,
     pub(crate) figures: Figures,
+    /// How its line flows, as the project's; none for a suite beyond the first [`crate::views::SUITE_FLOWS_MAX`].
+    pub(crate) flow: Option<Flow>,
     /// A day each, the oldest first.
     pub(crate) days: Vec<Day>,
 }
@@ -121,6 +126,12 @@ pub(crate) struct Figures {
     pub(crate) prepare_ms: Spread,
     pub(crate) rebase_us: Spread,
     pub(crate) dirtied_bytes: Spread,
+    /// Starts of runners.
+    pub(crate) start_ms: Spread,
+    /// From a test's end until its result was on its way.
+    pub(crate) report_us: Spread,
+    /// By all attempts together.
+    pub(crate) spent: Spent,
 }
 
 /// Percentiles of a sketch; `None` of nothing.

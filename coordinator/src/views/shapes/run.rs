@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NoteLine, RunLine, Spread};
 use crate::store::Counts;
+use crate::store::ledger::Spent;
 
 /// One run.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -45,6 +46,8 @@ pub(crate) struct Phases {
     pub(crate) attempts_rebase_us: u64,
     pub(crate) attempts_run_ms: u64,
     pub(crate) dirtied_bytes: u64,
+    /// The same sums in finer parts: `attempts_prepare_ms` is set-up and start.
+    pub(crate) spent: Spent,
 }
 
 /// A run's tests of one suite, by verdict.
@@ -53,6 +56,8 @@ pub(crate) struct SuiteCounts {
     pub(crate) suite: String,
     pub(crate) total: u32,
     pub(crate) counts: Counts,
+    /// On its tests; none before the run is in the ledger.
+    pub(crate) spent: Option<Spent>,
 }
 
 /// What one lane did for a run.
@@ -149,7 +154,7 @@ pub(crate) struct TimelineLane {
     pub(crate) spans: Vec<Span>,
 }
 
-/// One attempt: rebase and preparation before `started_unix_ms`, the test after it.
+/// One attempt: rebase and preparation (of which `start_ms` were its runner's) before `started_unix_ms`, the test and its report after it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Span {
     pub(crate) test: u32,
@@ -160,8 +165,10 @@ pub(crate) struct Span {
     pub(crate) outcome: &'static str,
     pub(crate) started_unix_ms: u64,
     pub(crate) prepare_ms: u64,
+    pub(crate) start_ms: u64,
     pub(crate) rebase_us: u64,
     pub(crate) run_ms: u64,
+    pub(crate) report_us: u64,
 }
 
 /// One test in one run.
@@ -186,8 +193,12 @@ pub(crate) struct AttemptLine {
     pub(crate) started_unix_ms: Option<u64>,
     pub(crate) queue_ms: u64,
     pub(crate) prepare_ms: u64,
+    /// Of `prepare_ms`, the runner's start.
+    pub(crate) start_ms: u64,
     pub(crate) rebase_us: u64,
     pub(crate) run_ms: u64,
+    /// From the test's end until its result was on its way.
+    pub(crate) report_us: u64,
     pub(crate) dirtied_bytes: Option<u64>,
     pub(crate) message: String,
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Page, QuarantineLine, RateView, RunLine, Shift, Spread};
+use crate::store::ledger::Spent;
 
 /// One test over its runs.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -27,6 +28,10 @@ pub(crate) struct Test {
     pub(crate) last_flake: Option<SeenAt>,
     /// Over the runs of this page.
     pub(crate) run_ms: Spread,
+    /// What it costs: lanes are busy with all its attempts of a run for so long.
+    pub(crate) lane_ms: Spread,
+    /// By its attempts of this page together.
+    pub(crate) spent: Spent,
     /// Newest first.
     pub(crate) history: Page<PastRun>,
     pub(crate) shifts: Vec<Shift>,
@@ -70,6 +75,8 @@ pub(crate) struct PastRun {
     pub(crate) infrastructure: u32,
     /// Of its last attempt.
     pub(crate) run_ms: u64,
+    /// Lanes were busy with all its attempts for so long.
+    pub(crate) lane_ms: u64,
     pub(crate) started_unix_ms: u64,
     /// Its attempts are still there to be looked at.
     pub(crate) is_kept: bool,

@@ -4,6 +4,7 @@
 use andon_figures::words;
 
 use crate::store::Counts;
+use crate::store::ledger::Spent;
 use crate::views::{LineState, ProjectRun, RateView, WorkerLine};
 
 /// Names longer than this are cut; `macros.html` does it.
@@ -113,16 +114,20 @@ pub(crate) struct Bar {
 
 /// Tests by verdict, as parts of a bar that is [`BAR`] wide. What is there at all is at least [`BAR_LEAST`] wide.
 pub(crate) fn bars(counts: &Counts) -> Vec<Bar> {
-    let total = u64::from(counts.total());
-    let there = parts(counts).into_iter().filter(|(count, ..)| *count > 0);
-    let wide = |count: u32| {
-        let share = u64::from(count) * u64::from(BAR) / total.max(1);
+    parts_of_bar(&parts(counts).map(|(count, _, fill)| (u64::from(count), fill)))
+}
+
+fn parts_of_bar(parts: &[(u64, &'static str)]) -> Vec<Bar> {
+    let total: u64 = parts.iter().map(|(count, _)| count).sum();
+    let there = parts.iter().copied().filter(|(count, _)| *count > 0);
+    let wide = |count: u64| {
+        let share = u128::from(count) * u128::from(BAR) / u128::from(total.max(1));
         u32::try_from(share).unwrap_or(BAR).max(BAR_LEAST)
     };
-    let sum: u32 = there.clone().map(|(count, ..)| wide(count)).sum();
+    let sum: u32 = there.clone().map(|(count, _)| wide(count)).sum();
     let mut x = 0;
     let mut bars = Vec::new();
-    for (count, _, fill) in there {
+    for (count, fill) in there {
         let width = wide(count) * BAR / sum.max(1);
         bars.push(Bar { x, width, fill });
         x += width;
@@ -131,6 +136,37 @@ pub(crate) fn bars(counts: &Counts) -> Vec<Bar> {
         last.width = BAR - last.x;
     }
     bars
+}
+
+/// Lanes' time by what it went to, as parts of a bar; none where lanes were not busy.
+pub(crate) fn spent_bars(spent: &Spent) -> Vec<Bar> {
+    let took = spent_us(spent);
+    parts_of_bar(&std::array::from_fn::<_, 5, _>(|at| (took[at], SPENT_FILLS[at])))
+}
+
+/// `tests 61 %, runners' starts 24 %, rebases 15 %`.
+pub(crate) fn spent(spent: &Spent) -> String {
+    words::spent(spent_us(spent))
+}
+
+/// For how long lanes were busy.
+pub(crate) fn lane_time(spent: &Spent) -> String {
+    words::millis(spent.lane_ms())
+}
+
+/// The colours of [`words::SPENT`].
+const SPENT_FILLS: [&str; 5] = ["f-rebase", "f-set-up", "f-start", "f-test", "f-report"];
+
+/// What lanes are busy with, each with its colour.
+pub(crate) fn spent_key() -> [(&'static str, &'static str); 5] {
+    std::array::from_fn(|at| (words::SPENT[at], SPENT_FILLS[at]))
+}
+
+/// Microseconds of lanes, by [`words::SPENT`].
+fn spent_us(spent: &Spent) -> [u64; 5] {
+    let Spent { rebase_us, set_up_ms, start_ms, test_ms, report_us, queue_ms: _ } = *spent;
+    let micros = |ms: u64| ms.saturating_mul(1_000);
+    [rebase_us, micros(set_up_ms), micros(start_ms), micros(test_ms), report_us]
 }
 
 /// Each count with its word and its colour, what needs a look first.

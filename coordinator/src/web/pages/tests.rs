@@ -228,6 +228,8 @@ async fn pages_say_what_they_are_about_without_any_script() {
         "What failed",
         "andon rerun 72 --failed",
         "Lanes over time",
+        "What lanes were busy with",
+        " of lane time: tests ",
         "tests/integration/test_cart.py",
     ] {
         assert!(run.contains(said), "the run's page does not say {said}");
@@ -237,11 +239,18 @@ async fn pages_say_what_they_are_about_without_any_script() {
         assert!(line.contains(said), "the first page does not say {said}");
     }
     let project = dashboard.page("/projects/shop?ref=refs/heads/main&days=30").await;
-    for said in ["Throughput per commit", "data-series=", "Lead time", "data-mark=\"baseline\"", "Suites"] {
+    for said in [
+        "Throughput per commit",
+        "data-series=",
+        "Lead time",
+        "data-mark=\"baseline\"",
+        "Suites",
+        "aria-label=\"tests ",
+    ] {
         assert!(project.contains(said), "the project's page does not say {said}");
     }
     let flaky = dashboard.page("/projects/shop/test?suite=integration&id=tests/integration/test_stock.py::TestStock::test_is_refused_without_stock[2]").await;
-    for said in ["Flake rate", "95 %", "History", "data-series=\"ms\""] {
+    for said in ["Flake rate", "95 %", "History", "data-series=\"ms\"", "lane time a run: tests "] {
         assert!(flaky.contains(said), "the test's page does not say {said}");
     }
     let baselines = links(&dashboard.page("/baselines").await);

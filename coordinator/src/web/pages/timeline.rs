@@ -232,8 +232,10 @@ mod tests {
             outcome,
             started_unix_ms,
             prepare_ms: 0,
+            start_ms: 0,
             rebase_us: 500,
             run_ms,
+            report_us: 0,
         }
     }
 

@@ -17,8 +17,9 @@ macro_rules! enter {
             " (project, ",
             $name,
             ", run, git_ref, commit_id, baseline_key, farm, pushed_ms, ended_ms,
-       ending, tests, attempts, failed, flaky, lane_ms, mean_us, p50_ms)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+       ending, tests, attempts, failed, flaky, lane_ms, mean_us, p50_ms,
+       queue_ms, set_up_ms, rebase_us, start_ms, test_ms, report_us)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
         )
     };
 }
@@ -45,8 +46,9 @@ pub(super) const PROJECTS: &str = "
 
 pub(super) const LANES: &str = "
     SELECT worker, lane, count(*) AS attempts, CAST(sum(queue_ms) AS BIGINT) AS queue_ms,
-           CAST(sum(prepare_ms) AS BIGINT) AS prepare_ms, CAST(sum(rebase_us) AS BIGINT) AS rebase_us,
-           CAST(sum(run_ms) AS BIGINT) AS run_ms, CAST(COALESCE(sum(dirtied_bytes), 0) AS BIGINT) AS dirtied_bytes,
+           CAST(sum(prepare_ms - start_ms) AS BIGINT) AS set_up_ms, CAST(sum(rebase_us) AS BIGINT) AS rebase_us,
+           CAST(sum(start_ms) AS BIGINT) AS start_ms, CAST(sum(run_ms) AS BIGINT) AS test_ms,
+           CAST(sum(report_us) AS BIGINT) AS report_us, CAST(COALESCE(sum(dirtied_bytes), 0) AS BIGINT) AS dirtied_bytes,
            COALESCE(min(CASE WHEN started_ms > 0 THEN started_ms END), 0) AS first_started_ms
     FROM attempts WHERE run = $1 AND outcome <> 0 GROUP BY worker, lane ORDER BY worker, lane";
 
