@@ -7,7 +7,6 @@ use andon_tests::farm::Farm;
 use andon_tests::project::Project;
 use andon_tests::{eventually, ok, run, stage};
 
-const TESTS: u64 = 2_000;
 /// The tests of the crowd wait, most of their time.
 const LANES: u32 = 4;
 /// Where a box keeps the daemon's data root.
@@ -40,12 +39,19 @@ fn starve(farm: &Farm, victim: &str) {
     }
 }
 
+/// A run of so many tests of the crowd, and what it is of.
+fn started(farm: &Farm, tests: u64) -> (Project, u64) {
+    let project = Project::from_fixture("crowd");
+    project.replace("andon.toml", "1 2000", &format!("1 {tests}"));
+    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
+    (project, farm.newest())
+}
+
 #[test]
 fn a_daemon_or_an_agent_that_runs_out_of_memory_is_named_and_no_test_is_blamed() {
+    const TESTS: u64 = 800;
     let farm = Farm::up(1, LANES, &[]);
-    let project = Project::from_fixture("crowd");
-    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
-    let run = farm.newest();
+    let (_project, run) = started(&farm, TESTS);
     farm.progressed(run, 20);
     starve(&farm, "pgrep -x dockerd");
     let said = "dockerd ended: signal: 9 (SIGKILL), out of memory: the worker's own limit is 1024 MiB";
@@ -99,10 +105,9 @@ fn a_worker_without_addresses_for_networks_says_what_to_do_and_works_again_once_
 
 #[test]
 fn a_daemon_that_is_killed_or_whose_files_are_damaged_comes_back_and_costs_no_verdict() {
+    const TESTS: u64 = 1_000;
     let farm = Farm::up(1, LANES, &[]);
-    let project = Project::from_fixture("crowd");
-    ok(farm.andon().current_dir(project.copy()).args(["run", "--project", "crowd", "--detach"]));
-    let run = farm.newest();
+    let (_project, run) = started(&farm, TESTS);
     farm.progressed(run, 50);
     let bolts = format!(
         "for file in {DATA}/network/files/local-kv.db {DATA}/volumes/metadata.db; do truncate -s 5000 $file; done"
