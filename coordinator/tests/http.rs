@@ -282,9 +282,15 @@ async fn http_and_grpc_share_an_address_and_every_path_answers_as_its_document_s
     let spent = serde_json::json!({
         "queue_ms": 28, "set_up_ms": 8, "rebase_us": 6_000, "start_ms": 40, "test_ms": 130, "report_us": 1_600
     });
-    assert_eq!((&run["phases"]["spent"], &run["suites"][0]["spent"]), (&spent, &spent));
+    let of_suite = &run["suites"][0]["entered"];
+    assert_eq!((&run["phases"]["spent"], &of_suite["spent"]), (&spent, &spent));
+    assert_eq!(
+        (&of_suite["lanes"], &of_suite["attempts"], &of_suite["retries"]),
+        (&1.into(), &4.into(), &1.into())
+    );
     let project = farm.json("/api/v1/projects/shop?days=366").await;
-    assert_eq!(project["runs"]["items"][0]["spent"], spent);
+    let of_run = &project["runs"]["items"][0];
+    assert_eq!((&of_run["spent"], &of_run["lanes"], &of_run["retries"]), (&spent, &1.into(), &1.into()));
     assert_eq!(
         (&project["suites"][0]["figures"]["spent"], &project["suites"][0]["flow"]["red_commit"]),
         (&spent, &"c0ffee00c0ffee00".into())

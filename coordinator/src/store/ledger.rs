@@ -4,7 +4,7 @@
 //! coordinator that stops in between enters the run after its restart. The run is marked in the transaction that adds its figures to
 //! its day's, so that it counts once. Figures stay when the run's tests are deleted (`retention.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use andon_core::ids::{LaneIx, Lease, RunId, TestIx, WorkerId};
 use andon_core::model::{LeaseKind, Outcome, RunEnd, RunState, Verdict};
@@ -126,6 +126,10 @@ pub struct EnteredRun {
     pub p50_ms: u64,
     /// By its attempts.
     pub spent: Spent,
+    /// That had attempts of it.
+    pub lanes: u64,
+    /// By its attempts, as far as it was measured at the run's end.
+    pub dirtied_bytes: u64,
 }
 
 impl EnteredRun {
@@ -139,6 +143,12 @@ impl EnteredRun {
             baseline: &self.baseline_key,
             farm: &self.farm,
         }
+    }
+
+    /// Attempts beyond the first of each test that got a verdict of its own.
+    #[must_use]
+    pub const fn retries(&self) -> u64 {
+        self.attempts.saturating_sub(self.tests)
     }
 
     /// Its times say how long the suite takes: what was stopped halfway has the times of its first half.
@@ -178,11 +188,28 @@ pub struct Named {
 #[derive(Debug)]
 pub struct Entering<'a> {
     row: &'a RunRow,
-    suites: BTreeMap<String, Tally>,
+    suites: BTreeMap<String, Part>,
     /// The first by name, at most [`OWNERS_MAX`].
-    owners: BTreeMap<String, Tally>,
+    owners: BTreeMap<String, Part>,
     /// Workers with the drivers that they used, and their rebases.
     drivers: BTreeMap<(WorkerId, String), Sketch>,
+}
+
+/// Of the tests of a run those of one suite, or of one owner.
+#[derive(Debug, Default)]
+struct Part {
+    tally: Tally,
+    lanes: BTreeSet<(WorkerId, LaneIx)>,
+}
+
+impl Part {
+    fn add(&mut self, test: &TestRow) {
+        self.tally.add(test);
+        let ended = test.attempts.iter().filter(|attempt| attempt.outcome.is_some());
+        for (worker, lane) in ended.map(|attempt| (&attempt.worker, attempt.lane)) {
+            self.lanes.insert((worker.clone(), lane));
+        }
+    }
 }
 
 impl<'a> Entering<'a> {
@@ -218,7 +245,8 @@ impl<'a> Entering<'a> {
     pub fn end(self, pushed_ms: u64) -> Entry {
         let (row, farm, ending) = (self.row, self.farm(), ending(self.row));
         // A part of a red run is green where none of its own tests failed.
-        let entered = |suite: &str, is_part: bool, tally: Tally| {
+        let entered = |suite: &str, is_part: bool, part: Part| {
+            let Part { tally, lanes } = part;
             let ending = match ending {
                 End::Red if is_part && tally.failed == 0 => End::Green,
                 other => other,
@@ -241,18 +269,23 @@ impl<'a> Entering<'a> {
                 mean_us: tally.test_ms.mean().map_or(0, |mean| (mean * 1_000.0) as u64),
                 p50_ms: tally.test_ms.quantile(0.5).unwrap_or(0),
                 spent: tally.spent,
+                lanes: lanes.len() as u64,
+                dirtied_bytes: u64::try_from(tally.dirtied_bytes.sum()).unwrap_or(u64::MAX),
             };
             (run, tally)
         };
-        let mut whole = Tally::default();
-        self.suites.values().for_each(|tally| whole.merge(tally));
-        whole.runs = 1;
+        let mut whole = Part::default();
+        for part in self.suites.values() {
+            whole.tally.merge(&part.tally);
+            whole.lanes.extend(part.lanes.iter().cloned());
+        }
+        whole.tally.runs = 1;
         let mut suites = vec![entered("", false, whole)];
         let named = self.suites.into_iter().filter(|(suite, _)| !suite.is_empty());
-        suites.extend(named.map(|(suite, tally)| entered(&suite, true, tally)));
+        suites.extend(named.map(|(suite, part)| entered(&suite, true, part)));
         // What was not run says nothing of its owner.
-        let ran = self.owners.into_iter().filter(|(_, tally)| tally.tests > 0);
-        let owners = ran.map(|(owner, tally)| (owner, entered("", true, tally).0)).collect();
+        let ran = self.owners.into_iter().filter(|(_, part)| part.tally.tests > 0);
+        let owners = ran.map(|(owner, part)| (owner, entered("", true, part).0)).collect();
         let rebased = self.drivers.into_iter().filter(|(_, sketch)| sketch.count() > 0);
         Entry {
             project: row.header.project.clone(),
@@ -276,11 +309,11 @@ impl<'a> Entering<'a> {
     }
 }
 
-fn add_to(tallies: &mut BTreeMap<String, Tally>, part: &str, test: &TestRow) {
-    match tallies.get_mut(part) {
-        Some(tally) => tally.add(test),
-        None => tallies.entry(part.to_owned()).or_insert_with(Tally::of_run).add(test),
+fn add_to(parts: &mut BTreeMap<String, Part>, name: &str, test: &TestRow) {
+    if !parts.contains_key(name) {
+        parts.insert(name.to_owned(), Part { tally: Tally::of_run(), ..Part::default() });
     }
+    parts.get_mut(name).into_iter().for_each(|part| part.add(test));
 }
 
 /// The number by which a test is found over its runs; whoever looks compares the words, too. Never 0.

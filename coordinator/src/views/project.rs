@@ -123,6 +123,9 @@ fn page(rows: Vec<RunRow>, entered: &[EnteredRun], limit: u32) -> Page<ProjectRu
             lead_ms: judged.map(|run| run.ended_ms.saturating_sub(run.pushed_ms)),
             lane_ms: known.map(|run| run.lane_ms),
             spent: known.map(|run| run.spent),
+            lanes: known.map(|run| run.lanes),
+            retries: known.map(|run| run.retries()),
+            dirtied_bytes: known.map(|run| run.dirtied_bytes),
             test_p50_ms: known.filter(|run| run.mean_us > 0).map(|run| run.p50_ms),
             baseline_changed,
             line: lines::run(row),
@@ -221,6 +224,8 @@ mod tests {
             mean_us: 1,
             p50_ms: 1,
             spent: Spent::default(),
+            lanes: 2,
+            dirtied_bytes: 0,
         }
     }
 

@@ -8,12 +8,12 @@ use andon_figures::Sketch;
 
 use super::{
     DriverRebases, FAILURES_MAX, Failure, LaneLoad, NOTES_MAX, NoteLine, Page, Phases, Run, RunLine,
-    SPANS_MAX, Span, SuiteCounts, TestLine, TestOfRun, TestsAsk, Timeline, TimelineLane, ViewError, Views,
-    lines, page_size, words,
+    SPANS_MAX, Span, SuiteCounts, SuiteEntered, TestLine, TestOfRun, TestsAsk, Timeline, TimelineLane,
+    ViewError, Views, lines, page_size, words,
 };
 use crate::owning::RunOwners;
 use crate::rpc::log_text;
-use crate::store::ledger::{FROM_THE_NEWEST, LaneSums, RunsOf, Spent, TestFilter};
+use crate::store::ledger::{EnteredRun, FROM_THE_NEWEST, LaneSums, RunsOf, Spent, TestFilter};
 use crate::store::{AttemptRow, RunRow, TestRow};
 
 /// Lines of a failed attempt's output that are shown,
@@ -102,8 +102,8 @@ impl Views {
             } else {
                 Vec::new()
             };
-            let spent = entered.first().filter(|entered| entered.run == row.run).map(|entered| entered.spent);
-            suites.push(SuiteCounts { suite, total: counts.total(), counts, spent });
+            let entered = entered.first().filter(|entered| entered.run == row.run).map(suite_entered);
+            suites.push(SuiteCounts { suite, total: counts.total(), counts, entered });
         }
         Ok(suites)
     }
@@ -295,6 +295,19 @@ fn load(lane: &LaneSums) -> LaneLoad {
         lane: lane.lane.0,
         attempts: lane.attempts,
         busy_ms: lane.spent.lane_ms(),
+    }
+}
+
+fn suite_entered(run: &EnteredRun) -> SuiteEntered {
+    let pace = || lines::hundredths(run.tests as f64 * 60_000.0 / run.lane_ms as f64);
+    SuiteEntered {
+        lane_ms: run.lane_ms,
+        spent: run.spent,
+        lanes: run.lanes,
+        tests_per_lane_minute: (run.lane_ms > 0).then(pace),
+        attempts: run.attempts,
+        retries: run.retries(),
+        dirtied_bytes: run.dirtied_bytes,
     }
 }
 

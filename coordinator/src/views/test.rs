@@ -136,6 +136,12 @@ fn past_run(past: PastTest) -> PastRun {
         infrastructure: count(|outcome| outcome == Judged::Infrastructure),
         run_ms: last.map_or(0, |last| last.run_ms),
         lane_ms: spent_in(&past).lane_ms(),
+        dirtied_bytes: past
+            .test
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.dirtied_bytes)
+            .reduce(|sum, more| sum + more),
         started_unix_ms: last.map_or(0, |last| last.started_ms),
         is_kept: !past.test.attempts.is_empty(),
         run: past.run.0,

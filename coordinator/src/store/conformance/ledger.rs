@@ -113,6 +113,7 @@ async fn a_run_is_entered_once_and_its_figures_outlive_its_tests() {
             of_suite.iter().map(|run| (run.run.0, run.failed, run.flaky, run.pushed_ms)).collect();
         assert_eq!(told, [(2, 0, 1, 1_000), (1, 1, 0, 1_000)]);
         assert_eq!((of_suite[0].spent, all.spent), (of_attempts(3), of_attempts(6)));
+        assert_eq!((of_suite[0].lanes, of_suite[0].retries()), (1, 1));
         assert_eq!((all.start_ms.quantile(0.5), all.report_us.quantile(0.5)), (Some(5), Some(6)));
         assert_eq!(
             rebases.iter().map(|(day, driver, of)| (*day, driver.as_str(), of.count())).collect::<Vec<_>>(),

@@ -362,6 +362,8 @@ async fn enter_run(
         .bind(number(run.spent.start_ms))
         .bind(number(run.spent.test_ms))
         .bind(number(run.spent.report_us))
+        .bind(number(run.lanes))
+        .bind(number(run.dirtied_bytes))
         .execute(db)
         .await?;
     Ok(())
@@ -424,6 +426,8 @@ fn entered_run(row: &Row) -> Result<EnteredRun> {
         mean_us: count("mean_us")?,
         p50_ms: count("p50_ms")?,
         spent: spent(row)?,
+        lanes: count("lanes")?,
+        dirtied_bytes: count("dirtied_bytes")?,
     })
 }
 

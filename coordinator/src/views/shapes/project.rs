@@ -49,6 +49,12 @@ pub(crate) struct ProjectRun {
     pub(crate) lane_ms: Option<u64>,
     /// On what; with the queue, which is no lane's time.
     pub(crate) spent: Option<Spent>,
+    /// That worked for it,
+    pub(crate) lanes: Option<u64>,
+    /// attempts beyond the first of each test,
+    pub(crate) retries: Option<u64>,
+    /// and what its tests dirtied, as far as it was measured.
+    pub(crate) dirtied_bytes: Option<u64>,
     /// Median of its tests' own time.
     pub(crate) test_p50_ms: Option<u64>,
     /// Its baseline is another than the one of the run before it on this page.

@@ -56,8 +56,26 @@ pub(crate) struct SuiteCounts {
     pub(crate) suite: String,
     pub(crate) total: u32,
     pub(crate) counts: Counts,
-    /// On its tests; none before the run is in the ledger.
-    pub(crate) spent: Option<Spent>,
+    /// What the ledger knows of it; none before the run is in it.
+    pub(crate) entered: Option<SuiteEntered>,
+}
+
+/// What a suite of a run amounted to.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct SuiteEntered {
+    /// Lanes were busy for it.
+    pub(crate) lane_ms: u64,
+    /// On what; with the queue, which is no lane's time.
+    pub(crate) spent: Spent,
+    /// That worked for it.
+    pub(crate) lanes: u64,
+    /// Tests with a verdict, a minute of lane time.
+    pub(crate) tests_per_lane_minute: Option<f64>,
+    pub(crate) attempts: u64,
+    /// Attempts beyond the first of each test.
+    pub(crate) retries: u64,
+    /// As far as it was measured at the run's end.
+    pub(crate) dirtied_bytes: u64,
 }
 
 /// What one lane did for a run.

@@ -77,6 +77,8 @@ pub(crate) struct PastRun {
     pub(crate) run_ms: u64,
     /// Lanes were busy with all its attempts for so long.
     pub(crate) lane_ms: u64,
+    /// By them together; none where nothing was measured.
+    pub(crate) dirtied_bytes: Option<u64>,
     pub(crate) started_unix_ms: u64,
     /// Its attempts are still there to be looked at.
     pub(crate) is_kept: bool,

@@ -18,8 +18,9 @@ macro_rules! enter {
             $name,
             ", run, git_ref, commit_id, baseline_key, farm, pushed_ms, ended_ms,
        ending, tests, attempts, failed, flaky, lane_ms, mean_us, p50_ms,
-       queue_ms, set_up_ms, rebase_us, start_ms, test_ms, report_us)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
+       queue_ms, set_up_ms, rebase_us, start_ms, test_ms, report_us, lanes, dirtied_bytes)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+            $24, $25)"
         )
     };
 }
