@@ -3,7 +3,7 @@
 //!
 //! Invariant: whatever was started is known, so that it can be cancelled.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use andon::connect::Connection;
@@ -17,6 +17,7 @@ use andon_proto::{
 };
 use prost::Message as _;
 use tokio_stream::StreamExt as _;
+use tokio_util::task::TaskTracker;
 
 use crate::cli::error::CliError;
 use crate::cli::show::BY_WHY;
@@ -33,25 +34,44 @@ const CANCEL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Runs that were started and not yet seen to end.
 #[derive(Debug, Default)]
-pub(super) struct Started(Mutex<Vec<u64>>);
+pub(super) struct Started {
+    runs: Arc<Mutex<Vec<u64>>>,
+    /// Those of which the farm has not told the number yet.
+    asked: TaskTracker,
+}
 
 impl Started {
     fn with<T>(&self, change: impl FnOnce(&mut Vec<u64>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.runs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Starts one. Whoever asked may be gone when the farm answers: it is known all the same.
+    async fn start(&self, connection: &Connection, request: RerunRequest) -> Result<u64, CliError> {
+        let (mut farm, runs) = (connection.farm(), Arc::clone(&self.runs));
+        let asking = self.asked.spawn(async move {
+            let run = farm.rerun(request).await?.into_inner().run;
+            runs.lock().unwrap_or_else(PoisonError::into_inner).push(run);
+            Ok::<_, tonic::Status>(run)
+        });
+        Ok(asking.await.expect("asking does not panic")?)
     }
 
     /// Cancels them; how many there were.
     pub(super) async fn cancel(&self, connection: &Connection, reason: &str) -> usize {
-        let runs = self.with(std::mem::take);
+        self.asked.close();
+        let mut count = 0;
         let cancelling = async {
-            for run in &runs {
-                let request = CancelRunRequest { run: *run, reason: reason.to_owned() };
+            self.asked.wait().await;
+            let runs = self.with(std::mem::take);
+            count = runs.len();
+            for run in runs {
+                let request = CancelRunRequest { run, reason: reason.to_owned() };
                 // A farm that is away has nothing that could be cancelled from here.
                 let _ = connection.farm().cancel_run(request).await;
             }
         };
         let _ = tokio::time::timeout(CANCEL_TIME_MAX, cancelling).await;
-        runs.len()
+        count
     }
 }
 
@@ -111,9 +131,7 @@ impl<'a> Lab<'a> {
         submit::put_bytes(self.connection, &spec_digest, spec).await?;
         let tests = before.iter().chain([&self.test]).map(Name::full).collect();
         let request = RerunRequest { run: self.run, tests, spec_digest, ..RerunRequest::default() };
-        let run = self.connection.farm().rerun(request).await?.into_inner().run;
-        self.started.with(|runs| runs.push(run));
-        Ok(run)
+        self.started.start(self.connection, request).await
     }
 
     /// Waits for a run's end, over restarts of the coordinator.
