@@ -300,6 +300,13 @@ async fn http_and_grpc_share_an_address_and_every_path_answers_as_its_document_s
     assert_eq!(test["spent"]["start_ms"], 10);
     assert_eq!((&test["standing"], &test["history"]["items"][0]["run"]), (&"steady".into(), &1.into()));
     assert_eq!(test["owners"][0], "@acme/shop");
+    for (finding, remembered) in [("unclear", "unclear"), ("flaky", "flaky"), ("unclear", "flaky")] {
+        let (suite, id, said) = ("it".to_owned(), "a.py::one".to_owned(), String::new());
+        let cause = wire::TellCauseRequest { run: 1, suite, id, finding: finding.into(), said };
+        client.tell_cause(with(CLIENT, cause)).await.expect("it is taken");
+        let test = farm.json("/api/v1/projects/shop/test?suite=it&id=a.py::one").await;
+        assert_eq!(test["cause"]["finding"], remembered, "what is unclear replaces nothing");
+    }
     let owner = farm.json("/api/v1/projects/shop/owners/%40acme%2Fshop?days=366").await;
     assert_eq!((&owner["tests"], &owner["runs"]["items"][0]["state"]), (&1.into(), &"passed".into()));
     assert_eq!(owner["slow_tests"][0]["id"], "a.py::one");

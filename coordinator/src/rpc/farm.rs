@@ -29,7 +29,9 @@ const LIST_MAX: u32 = 1_000;
 const EVENTS_AHEAD: usize = 256;
 const DEDUP_KEY_MAX: usize = 512;
 /// What `andon why` finds.
-const FINDINGS: [&str; 5] = ["real", "flaky", "polluted", "worker_specific", "unclear"];
+const FINDINGS: [&str; 5] = ["real", "flaky", "polluted", "worker_specific", UNCLEAR];
+/// Says nothing that another finding would not say better.
+const UNCLEAR: &str = "unclear";
 /// Kept of why a test failed.
 const CAUSE_CHARS_MAX: usize = 500;
 
@@ -205,6 +207,10 @@ impl FarmApi for FarmService {
         let told_unix_ms = self.farm.clock.now().unix_ms;
         let cause = Cause { run: row.run, told_unix_ms, finding, said: text::cut(&said, CAUSE_CHARS_MAX) };
         let project = &row.header.project;
+        let known = self.farm.store.cause(project, &suite, &id).await.map_err(|error| internal(&error))?;
+        if cause.finding == UNCLEAR && known.is_some() {
+            return Ok(Response::new(wire::TellCauseResponse {}));
+        }
         self.farm.store.put_cause(project, &suite, &id, &cause).await.map_err(|error| internal(&error))?;
         Ok(Response::new(wire::TellCauseResponse {}))
     }
