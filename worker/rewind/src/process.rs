@@ -51,6 +51,13 @@ pub(crate) struct Found {
     locked: bool,
 }
 
+/// How one process looks, beside its memory.
+pub(crate) struct Seen {
+    now: Look,
+    new_threads: Vec<Pid>,
+    descriptors: descriptors::Work,
+}
+
 /// For tests that want to be told.
 impl Found {
     pub(crate) fn leave_a_page(&mut self) {
@@ -151,38 +158,34 @@ impl Process {
         Tracker::new(ours?)
     }
 
-    pub(crate) fn compare(
-        &self,
-        tids: &BTreeSet<Pid>,
-        differences: &mut Vec<Difference>,
-    ) -> io::Result<Found> {
-        std::thread::scope(|scope| {
-            let work = scope.spawn(|| self.memory.changes(&self.access));
-            let (now, new_threads) = self.compare_identity(tids, differences)?;
-            let descriptors = self.descriptors.compare(differences)?;
-            let panicked = |_| Err(io::Error::other("a thread that scans memory panicked"));
-            let work = work.join().unwrap_or_else(panicked)?;
-            let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
-            let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
-            let pid = self.access.pid;
-            differences.extend(impossible.into_iter().map(|mapping| Difference::Mapping { pid, mapping }));
-            Ok(Found {
-                work,
-                changes,
-                new_threads,
-                signals: now.identity.signals,
-                descriptors,
-                locked: self.locks.held(pid, &now.locks),
-            })
-        })
+    /// What changed of its memory.
+    pub(crate) fn written(&self) -> io::Result<Work> {
+        self.memory.changes(&self.access)
     }
 
-    /// What has to be the same of the process and its threads; answers with how it looks, and with threads that are new.
-    fn compare_identity(
+    /// With what was [written](Process::written) and how the process [looks](Process::compare_identity), all that there is to do.
+    pub(crate) fn found(&self, work: Work, seen: Seen, differences: &mut Vec<Difference>) -> Found {
+        let Seen { now, new_threads, descriptors } = seen;
+        let changes = maps::changes(&self.maps, &now.maps, &work.renewed);
+        let impossible = mappings::impossible(&changes, &self.maps, &now.maps, &self.remakable);
+        let pid = self.access.pid;
+        differences.extend(impossible.into_iter().map(|mapping| Difference::Mapping { pid, mapping }));
+        Found {
+            work,
+            changes,
+            new_threads,
+            signals: now.identity.signals,
+            descriptors,
+            locked: self.locks.held(pid, &now.locks),
+        }
+    }
+
+    /// What has to be the same of the process, its threads and its descriptors.
+    pub(crate) fn compare_identity(
         &self,
         tids: &BTreeSet<Pid>,
         differences: &mut Vec<Difference>,
-    ) -> io::Result<(Look, Vec<Pid>)> {
+    ) -> io::Result<Seen> {
         let pid = self.access.pid;
         let ended = registers::ended(self.threads.iter())?;
         differences.extend(ended.iter().map(|&tid| Difference::ThreadGone { pid, tid }));
@@ -197,7 +200,8 @@ impl Process {
         let now = Look::at(pid, self.locks_now())?;
         differences.extend(self.identity.differences(pid, &now.identity));
         self.locks.compare(pid, &now.locks, differences);
-        Ok((now, new_threads.into_iter().collect()))
+        let descriptors = self.descriptors.compare(differences)?;
+        Ok(Seen { now, new_threads: new_threads.into_iter().collect(), descriptors })
     }
 
     pub(crate) fn end_threads(&self, found: &Found, frozen: &mut Frozen) -> io::Result<()> {

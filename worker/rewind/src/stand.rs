@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::Target;
@@ -220,25 +221,43 @@ impl Stand {
             }
         }
         self.segments.compare(&mut differences).map_err(Broken::Unreadable)?;
-        // None of this needs ptrace, so it is done beside each other.
-        let (found, files) = std::thread::scope(|scope| {
-            let files = scope.spawn(|| self.compare_files());
-            let mut found = BTreeMap::new();
-            for (&pid, process) in &self.processes {
-                let one = process.compare(&frozen.processes[&pid], &mut differences)?;
-                found.insert(pid, one);
-            }
-            let panicked = |_| Err(io::Error::other("a thread that compares panicked"));
-            Ok((found, files.join().unwrap_or_else(panicked)?))
-        })
-        .map_err(Broken::Unreadable)?;
-        let (files, of_files) = files;
-        differences.extend(of_files);
+        let (found, files) = self.compare_beside(frozen, &mut differences).map_err(Broken::Unreadable)?;
         if !differences.is_empty() {
             return Err(Broken::Differs(differences));
         }
         let new = is.difference(&was).copied().collect();
         Ok(FoundAll { processes: found, new, files })
+    }
+
+    /// None of this needs ptrace, so it is done by two threads beside each other, one for memory and one for all else; who is through
+    /// first looks at the files. A third had to wait for a processor where there are two.
+    fn compare_beside(
+        &self,
+        frozen: &Frozen,
+        differences: &mut Vec<Difference>,
+    ) -> io::Result<(BTreeMap<Pid, Found>, Vec<files::Work>)> {
+        let claimed = AtomicBool::new(false);
+        let files_if_free = || (!claimed.swap(true, Ordering::Relaxed)).then(|| self.compare_files());
+        std::thread::scope(|scope| {
+            let memory = scope.spawn(|| {
+                let written: Vec<_> = self.processes.values().map(Process::written).collect();
+                (written, files_if_free())
+            });
+            let look = |(pid, process): (&Pid, &Process)| {
+                process.compare_identity(&frozen.processes[pid], differences)
+            };
+            let seen = self.processes.iter().map(look).collect::<io::Result<Vec<_>>>();
+            let ours = files_if_free();
+            let panicked = |_| io::Error::other("a thread that compares panicked");
+            let (written, theirs) = memory.join().map_err(panicked)?;
+            let mut found = BTreeMap::new();
+            for (((&pid, process), seen), written) in self.processes.iter().zip(seen?).zip(written) {
+                found.insert(pid, process.found(written?, seen, differences));
+            }
+            let (files, of_files) = ours.or(theirs).expect("one of the two looked at the files")?;
+            differences.extend(of_files);
+            Ok((found, files))
+        })
     }
 
     fn compare_files(&self) -> io::Result<(Vec<files::Work>, Vec<Difference>)> {
