@@ -177,6 +177,7 @@ async fn fill(folder: &Path) {
     let records = [
         Record::RunCreated { run, header, at_unix_ms: 1_800_000_000_000 },
         moved(RunState::Preparing, 1_800_000_000_100),
+        moved(RunState::Discovering, 1_800_000_000_300),
         published("parent", ""),
         published("key", "parent"),
         Record::BaselinePinned { run, key: "key".into() },
@@ -282,6 +283,10 @@ async fn http_and_grpc_share_an_address_and_every_path_answers_as_its_document_s
     let spent = serde_json::json!({
         "queue_ms": 28, "set_up_ms": 8, "rebase_us": 6_000, "start_ms": 40, "test_ms": 130, "report_us": 1_600
     });
+    let wall = |name: &str| run["phases"][name].as_u64();
+    let wall = ["queue_ms", "baseline_ms", "discovery_ms", "testing_ms"].map(wall);
+    assert_eq!(wall, [Some(100), Some(200), Some(201), Some(499)], "together the run's second");
+    assert_eq!(run["baseline_ms"], 200);
     let of_suite = &run["suites"][0]["entered"];
     assert_eq!((&run["phases"]["spent"], &of_suite["spent"]), (&spent, &spent));
     assert_eq!(

@@ -151,6 +151,14 @@ pub enum RunState {
     Ended(RunEnd),
 }
 
+impl RunState {
+    /// Its baseline is there, if it needs one: work is done that starts from it.
+    #[must_use]
+    pub const fn has_its_baseline(self) -> bool {
+        matches!(self, Self::Discovering | Self::Running)
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {

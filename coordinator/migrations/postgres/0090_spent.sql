@@ -19,3 +19,6 @@ ALTER TABLE ledger_owners ADD COLUMN test_ms BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE ledger_owners ADD COLUMN report_us BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE ledger_owners ADD COLUMN lanes BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE ledger_owners ADD COLUMN dirtied_bytes BIGINT NOT NULL DEFAULT 0;
+
+-- When a run had its baseline, if it needs one.
+ALTER TABLE runs ADD COLUMN based_ms BIGINT NOT NULL DEFAULT 0;

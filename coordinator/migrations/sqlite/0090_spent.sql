@@ -19,3 +19,6 @@ ALTER TABLE ledger_owners ADD COLUMN test_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger_owners ADD COLUMN report_us INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger_owners ADD COLUMN lanes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger_owners ADD COLUMN dirtied_bytes INTEGER NOT NULL DEFAULT 0;
+
+-- When a run had its baseline, if it needs one.
+ALTER TABLE runs ADD COLUMN based_ms INTEGER NOT NULL DEFAULT 0;

@@ -99,7 +99,7 @@ async fn a_run_reads_back_as_it_was_written() {
 
         let row = store.run(RUN).await.unwrap().unwrap();
         assert_eq!(row.header, header());
-        assert_eq!((row.created_ms, row.started_ms, row.ended_ms), (10, 20, 0));
+        assert_eq!((row.created_ms, row.started_ms, row.based_ms, row.ended_ms), (10, 20, 25, 0));
         assert_eq!((row.state, row.baseline_key.as_str()), (RunState::Running, "k"));
         assert_eq!((row.counts.passed, row.counts.open, row.counts.total()), (1, 1, 2));
 

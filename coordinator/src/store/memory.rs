@@ -103,6 +103,7 @@ impl State {
                     baseline_key: String::new(),
                     created_ms: at_unix_ms,
                     started_ms: 0,
+                    based_ms: 0,
                     ended_ms: 0,
                     forgotten: false,
                     counts: Counts::default(),
@@ -123,6 +124,9 @@ impl State {
                 let row = &mut self.run(run)?.row;
                 row.state = state;
                 row.reason = reason;
+                if row.based_ms == 0 && state.has_its_baseline() {
+                    row.based_ms = at_unix_ms;
+                }
                 if matches!(state, RunState::Ended(_)) {
                     row.ended_ms = at_unix_ms;
                     self.leases.retain(|_, lease| lease.lease.run != run);

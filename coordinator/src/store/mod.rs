@@ -88,6 +88,8 @@ pub struct RunRow {
     pub created_ms: u64,
     /// 0 while nothing of it has been leased.
     pub started_ms: u64,
+    /// When the first of its work was leased for which a baseline has to be there, if it needs one; 0 before.
+    pub based_ms: u64,
     /// 0 while it has not ended.
     pub ended_ms: u64,
     /// Its tests, attempts and logs were deleted: it ended too long ago.

@@ -38,6 +38,7 @@ pub(super) fn run(row: RunRow) -> RunLine {
         ended_unix_ms: some(row.ended_ms),
         wall_ms: over.then(|| row.ended_ms.saturating_sub(row.created_ms)),
         queue_ms: some(row.started_ms).map(|started| started.saturating_sub(row.created_ms)),
+        baseline_ms: some(row.based_ms).map(|based| based.saturating_sub(row.started_ms)),
         forgotten: row.forgotten,
         total: row.counts.total(),
         counts: row.counts,

@@ -237,6 +237,7 @@ mod tests {
             baseline_key: String::new(),
             created_ms,
             started_ms: 0,
+            based_ms: 0,
             ended_ms: 0,
             forgotten: false,
             counts: Counts::default(),

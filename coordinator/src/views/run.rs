@@ -321,6 +321,8 @@ fn phases(row: &RunRow, lanes: &[LaneSums]) -> Phases {
     Phases {
         queue_ms: between(some(row.created_ms), some(row.started_ms)),
         set_up_ms: between(some(row.started_ms), first),
+        baseline_ms: between(some(row.started_ms), some(row.based_ms)),
+        discovery_ms: between(some(row.based_ms), first),
         testing_ms: between(first, some(row.ended_ms)),
         attempts: sum(|lane| lane.attempts),
         attempts_queue_ms: spent.queue_ms,

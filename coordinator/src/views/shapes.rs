@@ -118,6 +118,8 @@ pub(crate) struct RunLine {
     pub(crate) wall_ms: Option<u64>,
     /// From its submission to its first lease.
     pub(crate) queue_ms: Option<u64>,
+    /// From there until its baseline was there: built, or found.
+    pub(crate) baseline_ms: Option<u64>,
     /// Its tests and logs were deleted: it ended too long ago.
     pub(crate) forgotten: bool,
     pub(crate) total: u32,

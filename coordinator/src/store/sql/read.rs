@@ -39,6 +39,7 @@ pub(super) struct RawRun {
     baseline_key: String,
     created_ms: i64,
     started_ms: i64,
+    based_ms: i64,
     ended_ms: i64,
     forgotten: i64,
     /// Empty while the run has not ended.
@@ -63,6 +64,7 @@ impl FromRow<'_, Row> for RawRun {
             baseline_key: row.try_get("baseline_key")?,
             created_ms: row.try_get("created_ms")?,
             started_ms: row.try_get("started_ms")?,
+            based_ms: row.try_get("based_ms")?,
             ended_ms: row.try_get("ended_ms")?,
             forgotten: row.try_get("forgotten")?,
             counts: row.try_get("counts")?,
@@ -90,6 +92,7 @@ impl RawRun {
             baseline_key: self.baseline_key,
             created_ms: natural(self.created_ms),
             started_ms: natural(self.started_ms),
+            based_ms: natural(self.based_ms),
             ended_ms: natural(self.ended_ms),
             forgotten: self.forgotten != 0,
             counts,

@@ -289,7 +289,8 @@ async fn run_moved(db: &mut Connection, run: RunId, state: RunState, reason: &st
     sqlx::query(
         "UPDATE runs SET state = $2, reason = $3,
                          started_ms = CASE WHEN started_ms = 0 AND NOT $5 THEN $4 ELSE started_ms END,
-                         ended_ms = CASE WHEN $5 THEN $4 ELSE ended_ms END
+                         ended_ms = CASE WHEN $5 THEN $4 ELSE ended_ms END,
+                         based_ms = CASE WHEN based_ms = 0 AND $6 THEN $4 ELSE based_ms END
          WHERE run = $1",
     )
     .bind(number(run.0))
@@ -297,6 +298,7 @@ async fn run_moved(db: &mut Connection, run: RunId, state: RunState, reason: &st
     .bind(reason)
     .bind(number(at_ms))
     .bind(ended)
+    .bind(state.has_its_baseline())
     .execute(&mut *db)
     .await?;
     if ended {

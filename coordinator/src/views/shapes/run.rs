@@ -37,6 +37,10 @@ pub(crate) struct Phases {
     pub(crate) queue_ms: Option<u64>,
     /// First lease to the first test: baseline, discovery.
     pub(crate) set_up_ms: Option<u64>,
+    /// Of that, until the baseline was there: built, or found.
+    pub(crate) baseline_ms: Option<u64>,
+    /// Of that, from there on.
+    pub(crate) discovery_ms: Option<u64>,
     /// First test to the run's end.
     pub(crate) testing_ms: Option<u64>,
     /// Sums over attempts.
