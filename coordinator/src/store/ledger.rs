@@ -203,6 +203,10 @@ struct Part {
 }
 
 impl Part {
+    fn of_run() -> Self {
+        Self { tally: Tally::of_run(), lanes: BTreeSet::new() }
+    }
+
     fn add(&mut self, test: &TestRow) {
         self.tally.add(test);
         let ended = test.attempts.iter().filter(|attempt| attempt.outcome.is_some());
@@ -310,10 +314,10 @@ impl<'a> Entering<'a> {
 }
 
 fn add_to(parts: &mut BTreeMap<String, Part>, name: &str, test: &TestRow) {
-    if !parts.contains_key(name) {
-        parts.insert(name.to_owned(), Part { tally: Tally::of_run(), ..Part::default() });
+    match parts.get_mut(name) {
+        Some(part) => part.add(test),
+        None => parts.entry(name.to_owned()).or_insert_with(Part::of_run).add(test),
     }
-    parts.get_mut(name).into_iter().for_each(|part| part.add(test));
 }
 
 /// The number by which a test is found over its runs; whoever looks compares the words, too. Never 0.
