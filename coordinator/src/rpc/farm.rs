@@ -207,11 +207,12 @@ impl FarmApi for FarmService {
         let told_unix_ms = self.farm.clock.now().unix_ms;
         let cause = Cause { run: row.run, told_unix_ms, finding, said: text::cut(&said, CAUSE_CHARS_MAX) };
         let project = &row.header.project;
-        let known = self.farm.store.cause(project, &suite, &id).await.map_err(|error| internal(&error))?;
-        if cause.finding == UNCLEAR && known.is_some() {
-            return Ok(Response::new(wire::TellCauseResponse {}));
+        let store = &self.farm.store;
+        let is_known_better = cause.finding == UNCLEAR
+            && store.cause(project, &suite, &id).await.map_err(|error| internal(&error))?.is_some();
+        if !is_known_better {
+            store.put_cause(project, &suite, &id, &cause).await.map_err(|error| internal(&error))?;
         }
-        self.farm.store.put_cause(project, &suite, &id, &cause).await.map_err(|error| internal(&error))?;
         Ok(Response::new(wire::TellCauseResponse {}))
     }
 

@@ -141,7 +141,7 @@ fn past_run(past: PastTest) -> PastRun {
             .attempts
             .iter()
             .filter_map(|attempt| attempt.dirtied_bytes)
-            .reduce(|sum, more| sum + more),
+            .reduce(u64::saturating_add),
         started_unix_ms: last.map_or(0, |last| last.started_ms),
         is_kept: !past.test.attempts.is_empty(),
         run: past.run.0,

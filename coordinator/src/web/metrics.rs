@@ -38,7 +38,7 @@ fn waits() -> Histogram {
 }
 
 /// 0.1 ms to three minutes.
-fn rebases() -> Histogram {
+fn moments() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 22))
 }
 
@@ -91,8 +91,8 @@ impl Default for Meters {
     fn default() -> Self {
         let mut registry = Registry::default();
         let (queue_wait, prepare, start, test) = (waits(), waits(), waits(), waits());
-        let report = rebases();
-        let rebase = Histograms::new_with_constructor(rebases as fn() -> Histogram);
+        let report = moments();
+        let rebase = Histograms::new_with_constructor(moments as fn() -> Histogram);
         let (tests, attempts, runs) = (Family::default(), Family::default(), Family::default());
         let (hits, builds, inexact) = (Counter::default(), Counter::default(), Counter::default());
         registry.register("andon_tests", "Tests that have their verdict", tests.clone());

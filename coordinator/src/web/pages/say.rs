@@ -155,7 +155,7 @@ pub(crate) fn lane_time(spent: &Spent) -> String {
 }
 
 /// The colours of [`words::SPENT`].
-const SPENT_FILLS: [&str; 5] = ["f-rebase", "f-set-up", "f-start", "f-test", "f-report"];
+const SPENT_FILLS: [&str; 5] = ["f-rebase", "f-quiet", "f-start", "f-busy", "f-report"];
 
 /// What lanes are busy with, each with its colour.
 pub(crate) fn spent_key() -> [(&'static str, &'static str); 5] {
