@@ -4,7 +4,7 @@
 // had to refuse; nothing wider than a phone. Then what only a browser can show: charts that zoom, parts that follow a run, the keyboard.
 // Prints a line for each failure and ends with 1 where there is one.
 
-import { DESK, PHONE, Browser, widerThanItsWindow } from "./browse.mjs";
+import { DESK, ELSEWHERE, PHONE, Browser, widerThanItsWindow } from "./browse.mjs";
 
 const [address, option, folder] = process.argv.slice(2);
 if (!address) throw new Error("write: node check.mjs URL [--pictures FOLDER]");
@@ -52,6 +52,13 @@ for (const colorScheme of ["light", "dark"]) {
   }
   await page.context().close();
 }
+
+const elsewhere = Object.assign(new URL(address), { hostname: ELSEWHERE });
+const stranger = await open({ viewport: DESK, colorScheme: "light" });
+await stranger.goto(elsewhere.href);
+if (new URL(stranger.url()).pathname !== "/sign-in") fail(`a stranger is shown ${stranger.url()}`);
+await browser.judge(stranger, "sign-in");
+if (pictures) await stranger.screenshot({ path: `${pictures}/sign-in-light.png` });
 
 const phone = await open({ viewport: PHONE, isMobile: true, hasTouch: true });
 for (const [name, path] of Object.entries(pages)) {

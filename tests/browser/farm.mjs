@@ -6,15 +6,14 @@
 // real runs have left: in light, in dark and on a phone, with axe. Prints a line for each failure and ends with 1 where there is one.
 
 import { readFileSync } from "node:fs";
-import { DESK, PHONE, Browser, widerThanItsWindow } from "./browse.mjs";
+import { DESK, ELSEWHERE, PHONE, Browser, widerThanItsWindow } from "./browse.mjs";
 
 const [port, run, live, project] = process.argv.slice(2);
 const token = readFileSync(0, "utf8").trim();
 if (!project || !token) throw new Error("write: node farm.mjs PORT RUN LIVE PROJECT <<<TOKEN");
-const NAME = "farm.example";
 const PATIENCE = { timeout: 60_000 };
 
-const browser = await Browser.launch(`http://${NAME}:${port}`, [`--host-resolver-rules=MAP ${NAME} 127.0.0.1`]);
+const browser = await Browser.launch(`http://${ELSEWHERE}:${port}`);
 const { fail } = browser;
 const at = (page) => new URL(page.url()).pathname;
 const says = (page, words) => page.getByText(words).first().waitFor(PATIENCE).then(() => true, () => false);
