@@ -188,6 +188,11 @@ impl Berth {
         self.mooring.sandbox.check(self.home.engine.as_ref()).await
     }
 
+    /// As it was made, for the next unit of the box that has it. What joined it has to be dead.
+    pub(crate) async fn put_back(&self) -> Result<(), RigFault> {
+        self.mooring.sandbox.put_back(self.home.engine.as_ref()).await
+    }
+
     /// Ready for another box. What joined it has to be dead. One that cannot be put back is not used again.
     pub(crate) async fn leave(self) {
         let Self { mooring, home } = self;

@@ -17,6 +17,7 @@ mod clones;
 mod congruence;
 mod damage;
 mod disk;
+mod doomed;
 mod door;
 mod kept;
 mod look;
@@ -46,6 +47,7 @@ use crate::runner::{self, Rebases, Reporter, UnitFacts};
 use crate::stack::StackFault;
 use berth::{Berth, Berths};
 use disk::{Keeper, Part, Parts};
+use doomed::Doomed;
 use door::{Door, SOCKET_FILE};
 use kept::{Expected, Label};
 use service_logs::ServiceLogs;
@@ -84,6 +86,8 @@ pub(crate) struct Lane {
     /// Ready for the next unit, or being made so.
     fresh_box: Option<FreshBox>,
     used_box: Option<UnitBox>,
+    /// That of an earlier unit, which the next one is made of.
+    spare_box: Option<UnitBox>,
     /// Something here is not to be relied on: all of it is made anew at the next occasion.
     distrusted: bool,
     rebuilds_failed: u32,
@@ -131,6 +135,7 @@ impl Lane {
             workshop,
             fresh_box: None,
             used_box: None,
+            spare_box: None,
             distrusted: false,
             rebuilds_failed: 0,
             user: User::default(),
@@ -338,7 +343,8 @@ impl Lane {
         if self.stands.stand_by() {
             // The next unit is not to wait for it.
             let next = unit_box.plan().clone();
-            let making = make_box(Arc::clone(&self.workshop), Some(next), self.stands.berths().cloned());
+            let (spare, berths) = (self.spare_box.take(), self.stands.berths().cloned());
+            let making = make_box(Arc::clone(&self.workshop), Some(next), spare, berths);
             self.fresh_box = Some(FreshBox::Made(tokio::spawn(making)));
         }
         self.used_box = Some(unit_box);
@@ -420,7 +426,8 @@ impl Lane {
         } else if self.stands.is_used() || self.used_box.is_some() {
             let berths = self.stands.berths().cloned().filter(|_| self.fresh_box.is_none());
             let wanted = next.clone().filter(|_| self.fresh_box.is_none());
-            let preparing = make_box(Arc::clone(&self.workshop), wanted, berths);
+            let spare = self.spare_box.take_if(|_| wanted.is_some());
+            let preparing = make_box(Arc::clone(&self.workshop), wanted, spare, berths);
             let (rebased, prepared) = tokio::join!(self.turn(), preparing);
             if let Some(prepared) = prepared {
                 self.fresh_box = Some(FreshBox::Waits(Box::new(prepared)));
@@ -438,7 +445,8 @@ impl Lane {
     }
 
     async fn prepare_box(&mut self, plan: Option<BoxPlan>) {
-        let made = make_box(Arc::clone(&self.workshop), plan, self.stands.berths().cloned()).await;
+        let (spare, berths) = (self.spare_box.take(), self.stands.berths().cloned());
+        let made = make_box(Arc::clone(&self.workshop), plan, spare, berths).await;
         self.fresh_box = made.map(|made| FreshBox::Waits(Box::new(made)));
     }
 
@@ -453,7 +461,7 @@ impl Lane {
     /// Ends the unit and has a pristine stand serve; answers with what the unit had dirtied, or with why that failed.
     async fn turn(&mut self) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let used_box = self.used_box.take();
-        let doomed: Vec<String> = used_box.iter().map(|used| used.cell(BTreeMap::new()).container).collect();
+        let doomed = used_box.as_ref().map_or_else(Doomed::nobody, UnitBox::doomed);
         // What tests made beside the stack may still write to it.
         let cleared = match &used_box {
             Some(used) => used.close_outfit().await,
@@ -468,9 +476,17 @@ impl Lane {
             (Ok(()), None) => Ok(None),
         };
         if let Some(used_box) = used_box {
-            self.workshop.dispose(used_box);
+            self.put_aside(used_box);
         }
         turned
+    }
+
+    /// Keeps a used box for a later unit, where it can serve again.
+    fn put_aside(&mut self, used: UnitBox) {
+        let needless = if used.can_serve_again() { self.spare_box.replace(used) } else { Some(used) };
+        if let Some(needless) = needless {
+            self.workshop.dispose(needless);
+        }
     }
 
     async fn rebuild(&mut self, mut reasons: Vec<String>) -> Result<(), Unfit> {
@@ -514,6 +530,9 @@ impl Lane {
             fresh.remove().await?;
         }
         self.leave_box().await?;
+        if let Some(spare) = self.spare_box.take() {
+            spare.remove().await?;
+        }
         self.stands.lower().await.map_err(StandFault::into_failure)
     }
 
@@ -525,14 +544,29 @@ impl Lane {
     }
 }
 
-/// A box that is ready before its unit comes. The unit that needs one makes it, and says so where it cannot.
+/// A box that is ready before its unit comes, made of the spare one where that will do. The unit that needs one makes it, and
+/// says so where it cannot.
 async fn make_box(
     workshop: Arc<Workshop>,
     plan: Option<BoxPlan>,
+    spare: Option<UnitBox>,
     berths: Option<Arc<Berths>>,
 ) -> Option<UnitBox> {
+    let (spare, other) = match (spare, &plan) {
+        (Some(spare), Some(plan)) if spare.plan().is_same(plan) => (Some(spare), None),
+        (other, _) => (None, other),
+    };
+    if let Some(other) = other {
+        workshop.dispose(other);
+    }
     let plan = plan?;
-    let made = UnitBox::make(plan, workshop.next_serial(), true, berth(berths).await).await;
+    if let Some(spare) = spare {
+        match Box::pin(spare.refit()).await {
+            Ok(again) => return Some(again),
+            Err(error) => tracing::warn!(%error, "a container cannot serve a second unit: one is made"),
+        }
+    }
+    let made = Box::pin(UnitBox::make(plan, workshop.next_serial(), true, berth(berths).await)).await;
     made.inspect_err(|error| tracing::warn!(%error, "preparing a container for the next unit")).ok()
 }
 

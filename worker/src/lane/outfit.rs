@@ -146,6 +146,11 @@ impl Outfit {
         Ok(())
     }
 
+    /// Whether the box has nothing beside its image and its source.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.guest.is_none() && self.egress.is_none() && self.own_network.is_none()
+    }
+
     /// Adds it to the box. What the suite's own environment says stays.
     pub(crate) fn dress(&self, spec: &mut ContainerSpec) {
         let docker = self.guest.iter().flat_map(Guest::env);

@@ -31,6 +31,7 @@ pub(crate) use self::proof::{ProofFault, Proofs};
 use self::tried::Tried;
 use super::berth::Way;
 use super::disk::Part;
+use super::doomed::Doomed;
 use super::kept::{Begun, Keeping};
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
@@ -228,7 +229,7 @@ impl Stand {
         stand.start().await?;
         if doubted && !stand.ground.proofs.is_empty() {
             stand.prove("raise").await?;
-            stand.put_back(Driver::Recreate, &[], false).await?;
+            stand.put_back(Driver::Recreate, &Doomed::nobody(), false).await?;
         }
         Ok((stand, began.elapsed()))
     }
@@ -305,15 +306,15 @@ impl Stand {
         self.layers.iter().all(|layer| layer.is_dir())
     }
 
-    /// Puts everything back, after every service and `others` (the unit's own container) are dead. On an error the stand is
+    /// Puts everything back, after every service and `doomed` are dead. On an error the stand is
     /// neither up nor pristine, and may be rebased again.
-    pub(crate) async fn rebase(&mut self, driver: Driver, others: &[String]) -> Result<Rebased, StandFault> {
+    pub(crate) async fn rebase(&mut self, driver: Driver, doomed: &Doomed) -> Result<Rebased, StandFault> {
         self.rebases = self.rebases.wrapping_add(1);
         let every = self.ground.deep_every;
         if every > 0 && self.rebases.is_multiple_of(every) {
-            return self.rebase_deeply(driver, others).await;
+            return self.rebase_deeply(driver, doomed).await;
         }
-        self.put_back(driver, others, false).await
+        self.put_back(driver, doomed, false).await
     }
 
     /// The same, every byte compared before services start and what they print after that. Then once more, because that leaves
@@ -321,59 +322,48 @@ impl Stand {
     pub(crate) async fn rebase_deeply(
         &mut self,
         driver: Driver,
-        others: &[String],
+        doomed: &Doomed,
     ) -> Result<Rebased, StandFault> {
-        let mut rebased = self.put_back(driver, others, true).await?;
+        let mut rebased = self.put_back(driver, doomed, true).await?;
         if !self.ground.proofs.is_empty() {
             let began = Instant::now();
             self.prove(driver.as_str()).await?;
-            self.put_back(driver, &[], false).await?;
+            self.put_back(driver, &Doomed::nobody(), false).await?;
             rebased.took += began.elapsed();
         }
         Ok(rebased)
     }
 
-    async fn put_back(
-        &mut self,
-        driver: Driver,
-        others: &[String],
-        deep: bool,
-    ) -> Result<Rebased, StandFault> {
+    async fn put_back(&mut self, driver: Driver, doomed: &Doomed, deep: bool) -> Result<Rebased, StandFault> {
         self.pristine = None;
         if driver == Driver::Rewind {
             // What is kept has to be whole without the processes' memory.
             if self.keeping.is_none()
-                && let Some(rebased) = self.rewind(others, deep).await
+                && let Some(rebased) = self.rewind(doomed, deep).await
             {
                 return Ok(rebased);
             }
-            let rebased = self.restart(Driver::Restart, others, deep).await?;
+            let rebased = self.restart(Driver::Restart, doomed, deep).await?;
             // While nothing has spoken to it yet.
             self.goes_on_rewinding = self.arm().await?;
             return Ok(rebased);
         }
-        self.restart(driver, others, deep).await
+        self.restart(driver, doomed, deep).await
     }
 
     /// By killing the services and starting them on what was put back.
-    async fn restart(
-        &mut self,
-        driver: Driver,
-        others: &[String],
-        deep: bool,
-    ) -> Result<Rebased, StandFault> {
+    async fn restart(&mut self, driver: Driver, doomed: &Doomed, deep: bool) -> Result<Rebased, StandFault> {
         self.disarm().await;
         let again =
             driver != Driver::Recreate && self.restarts < RESTARTS_MAX && !self.rig.containers.is_empty();
         let engine = self.ground.engine.clone();
         let mut laps = Laps::start();
         if self.keeping.is_some() {
-            kill_all(engine.as_ref(), others).await?;
+            doomed.kill(engine.as_ref()).await?;
             self.ask_to_stop().await;
             laps.lap("stopped");
         }
-        let doomed: Vec<String> = self.rig.containers.iter().chain(others).cloned().collect();
-        kill_all(engine.as_ref(), &doomed).await?;
+        tokio::try_join!(kill_all(engine.as_ref(), &self.rig.containers), doomed.kill(engine.as_ref()))?;
         let gone = Instant::now();
         laps.lap("killed");
         let layers = self.measure_layers().await?;

@@ -23,11 +23,12 @@ use tokio::task::JoinSet;
 
 use super::berth::{Berths, Way};
 use super::clones::{CLONES_MAX, Needs, clones};
+use super::doomed::Doomed;
 use super::kept::Keeping;
 use super::stand::{Ground, Rebased, Stand, StandFault, User, network_of};
 use super::workshop::Workshop;
 use crate::hands::{Driver, chain};
-use crate::stack::{fronts, hosts_lines, kill_all, sweep};
+use crate::stack::{fronts, hosts_lines, sweep};
 
 /// Rebases that may fail before a stand is raised anew.
 const REBASES_MAX: usize = 2;
@@ -199,11 +200,11 @@ impl Stands {
         Ok(sweep(ground.engine.as_ref(), Some(&ground.lane)).await?)
     }
 
-    /// Has a pristine stand serve in place of the used one, once `doomed` (the unit's own container) cannot touch it. Answers
+    /// Has a pristine stand serve in place of the used one, once `doomed` cannot touch it. Answers
     /// with what the unit had dirtied, to come, or with why no stand could be put back.
     pub(super) async fn turn(
         &mut self,
-        doomed: &[String],
+        doomed: &Doomed,
     ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let began = Instant::now();
         if self.is_clean(doomed).await {
@@ -233,7 +234,7 @@ impl Stands {
         };
         let mut looked = 0;
         for stand in self.serving.iter_mut().chain(&mut self.ready) {
-            stand.rebase_deeply(driver, &[]).await?;
+            stand.rebase_deeply(driver, &Doomed::nobody()).await?;
             stand.prepare_next();
             looked += 1;
         }
@@ -241,21 +242,15 @@ impl Stands {
     }
 
     /// Whether the serving stand is as it was made, and will stay so: whoever could touch it is dead.
-    async fn is_clean(&self, doomed: &[String]) -> bool {
+    async fn is_clean(&self, doomed: &Doomed) -> bool {
         let (Some(stand), Some(ground)) = (&self.serving, &self.ground) else { return false };
         if !stand.is_untouched().await {
             return false;
         }
-        if doomed.is_empty() {
-            return true;
-        }
-        kill_all(ground.engine.as_ref(), doomed).await.is_ok() && stand.is_untouched().await
+        doomed.is_nobody() || doomed.kill(ground.engine.as_ref()).await.is_ok() && stand.is_untouched().await
     }
 
-    async fn put_back(
-        &mut self,
-        doomed: &[String],
-    ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
+    async fn put_back(&mut self, doomed: &Doomed) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         let Some(stand) = self.serving.as_mut() else { return Err(vec!["nothing stands".to_owned()]) };
         let Rebased { took, footprint, driver } = rebase(stand, self.driver, doomed).await?;
         self.used = false;
@@ -271,13 +266,13 @@ impl Stands {
     async fn change_over(
         &mut self,
         began: Instant,
-        doomed: &[String],
+        doomed: &Doomed,
     ) -> Result<Option<oneshot::Receiver<Changes>>, Vec<String>> {
         self.take_back();
         let breath = if self.ready.is_empty() { Duration::ZERO } else { BREATH };
         let footprint = self.serving.take().map(|stand| {
             let (sender, receiver) = oneshot::channel();
-            let putting_back = put_back_behind(stand, doomed.to_vec(), sender);
+            let putting_back = put_back_behind(stand, doomed.clone(), sender);
             self.behind.spawn(async move {
                 tokio::time::sleep(breath).await;
                 putting_back.await
@@ -368,7 +363,7 @@ fn not_rewound(fronted: bool) -> Driver {
 
 /// Tries it as often as a stand may fail; answers with why it failed each time. One that is not exact is not tried again: what
 /// finds that out is sampled, and would be satisfied the next time.
-async fn rebase(stand: &mut Stand, driver: Driver, doomed: &[String]) -> Result<Rebased, Vec<String>> {
+async fn rebase(stand: &mut Stand, driver: Driver, doomed: &Doomed) -> Result<Rebased, Vec<String>> {
     let mut reasons = Vec::new();
     while reasons.len() < REBASES_MAX {
         match stand.rebase(driver, doomed).await {
@@ -388,7 +383,7 @@ async fn rebase(stand: &mut Stand, driver: Driver, doomed: &[String]) -> Result<
     Err(reasons)
 }
 
-async fn put_back_behind(mut stand: Stand, doomed: Vec<String>, dirt: oneshot::Sender<Changes>) -> Behind {
+async fn put_back_behind(mut stand: Stand, doomed: Doomed, dirt: oneshot::Sender<Changes>) -> Behind {
     let held = stand.held_bytes_at_times().await;
     let mut reasons = match rebase(&mut stand, Driver::Restart, &doomed).await {
         Ok(Rebased { footprint, .. }) => {

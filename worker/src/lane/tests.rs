@@ -25,6 +25,7 @@ use crate::runner::UnitNews;
 
 mod exact;
 mod kept;
+mod refit;
 mod registry;
 mod standby;
 mod steps;

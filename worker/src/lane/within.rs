@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Lane;
+use super::doomed::Doomed;
 use super::door::{Answer, Door};
 use crate::hands::{WorkFailure, told_changes};
 use crate::runner::{Cell, Rebases, UnitNews};
@@ -109,7 +110,7 @@ impl Lane {
             used_box.clear_outfit().await?;
         }
         self.keep_what_failed();
-        let turned = self.stands.turn(&[]).await.map_err(|reasons| reasons.join("; "))?;
+        let turned = self.stands.turn(&Doomed::nobody()).await.map_err(|reasons| reasons.join("; "))?;
         if let (Some(way), Some(used_box)) = (self.stands.way(), self.used_box.as_mut()) {
             used_box.lead_to(&way).await.map_err(|failure| failure.reason)?;
         }

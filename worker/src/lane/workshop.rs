@@ -14,6 +14,7 @@ use andon_snapshot::Baseline;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+use super::doomed::Doomed;
 use super::kept::KeptShelf;
 use super::outfit::Outfitter;
 use super::stand::{Ground, Proofs, Rewinding, Stand, Teller};
@@ -201,14 +202,14 @@ impl Workshop {
         }
         let mut chosen = Driver::Recreate;
         if stand.reaches_layers() {
-            match stand.rebase(Driver::Restart, &[]).await {
+            match stand.rebase(Driver::Restart, &Doomed::nobody()).await {
                 Ok(rebased) => {
                     tracing::info!(took = ?rebased.took, "rebase driver `restart` works here, and so does `standby`");
                     chosen = Driver::Standby;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "rebase driver `restart` does not work here; `recreate` it is");
-                    let again = stand.rebase(Driver::Recreate, &[]).await;
+                    let again = stand.rebase(Driver::Recreate, &Doomed::nobody()).await;
                     again.map_err(|error| WorkFailure::infrastructure(error.to_string()))?;
                 }
             }

@@ -24,12 +24,11 @@ use andon_snapshot::{ChangeKind, Changes, FileChange, Footprint, PoolKind, TreeC
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{CHANGED_FILES_MAX, Rebased, Stand, StandFault};
+use super::{CHANGED_FILES_MAX, Doomed, Rebased, Stand, StandFault};
 use crate::baseline::SOURCE_TREE;
 use crate::engine::EngineError;
 use crate::hands::{Driver, WorkFailure, blocking, chain};
 use crate::host::mounts;
-use crate::stack::kill_all;
 
 /// A stand is still when its services wrote nothing and hardly ran for so long: longer than the second after which servers
 /// do what they put off.
@@ -191,7 +190,7 @@ impl Stand {
         let again = unarmed.passes() && !self.rewinds.is_hopeless();
         tracing::warn!(lane = self.ground.lane, again, error = %chain(&unarmed), "a stand cannot be rewound");
         if unarmed.killed() {
-            self.restart(Driver::Restart, &[], false).await?;
+            self.restart(Driver::Restart, &Doomed::nobody(), false).await?;
         }
         Ok(again)
     }
@@ -308,11 +307,11 @@ impl Stand {
         Ok(places)
     }
 
-    /// Goes back to the moment it was armed at, once `others` are dead. `None` where there is no way back: what is left of its
+    /// Goes back to the moment it was armed at, once `doomed` is dead. `None` where there is no way back: what is left of its
     /// processes is to be killed.
-    pub(super) async fn rewind(&mut self, others: &[String], deep: bool) -> Option<Rebased> {
+    pub(super) async fn rewind(&mut self, doomed: &Doomed, deep: bool) -> Option<Rebased> {
         let live = Arc::new(Mutex::new(self.live.take()?));
-        match self.go_back(&live, others, deep).await {
+        match self.go_back(&live, doomed, deep).await {
             Ok(rebased) => {
                 self.rewinds.note(true);
                 self.live = Arc::into_inner(live).and_then(|live| live.into_inner().ok());
@@ -345,11 +344,11 @@ impl Stand {
     async fn go_back(
         &mut self,
         live: &Arc<Mutex<Live>>,
-        others: &[String],
+        doomed: &Doomed,
         deep: bool,
     ) -> Result<Rebased, Astray> {
         let engine = self.ground.engine.clone();
-        kill_all(engine.as_ref(), others).await.map_err(StandFault::from)?;
+        doomed.kill(engine.as_ref()).await.map_err(StandFault::from)?;
         let gone = Instant::now();
         let check = if deep { Check::Bytes } else { Check::Identity };
         let rewinding = Arc::clone(live);

@@ -1,7 +1,14 @@
 //! The container that one unit runs in: the suite's image, a fresh copy of the source, an out folder, nothing else.
 //!
-//! Knows the engine, the pool and the runner's needs; must not know stacks or rebases. Invariant: a box serves one unit;
-//! whatever the unit left in it (files, processes) goes with it.
+//! ```text
+//!   make ──> ready ──unit──> used ──kill──> dead ──refit──> ready ──> …
+//!                                             └── cannot serve again ──> removed
+//! ```
+//!
+//! Knows the engine, the pool and the runner's needs; must not know stacks or rebases. Invariant: a box that is ready is as
+//! its first start made it; whatever a unit left in it (files, processes) is gone before the next one.
+
+mod refit;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,8 +31,10 @@ use crate::stack::lane_labels;
 
 use super::berth::{Berth, Way};
 use super::disk::Part;
+use super::doomed::Doomed;
 use super::door::SOCKET_FILE;
 use super::outfit::{Outfit, Outfitter};
+use refit::OwnLayer;
 
 /// Where the source is mounted where the suite does not say.
 const WORKDIR_DEFAULT: &str = "/src";
@@ -125,12 +134,18 @@ impl BoxPlan {
 #[derive(Debug)]
 pub(crate) struct UnitBox {
     plan: BoxPlan,
-    source: LaneClone,
+    source: Arc<LaneClone>,
     cell: Cell,
     warm: Option<Warm>,
     /// `None` for one with a network of its own.
     berth: Option<Berth>,
     outfit: Outfit,
+    /// Its end, once its unit is over.
+    doomed: Doomed,
+    /// Units that it served before this one.
+    lives: u32,
+    /// Where it keeps what a unit writes; known where it can serve again.
+    layer: Option<OwnLayer>,
 }
 
 impl UnitBox {
@@ -169,7 +184,19 @@ impl UnitBox {
             unit_env: BTreeMap::new(),
             overrun: Arc::default(),
         };
-        let mut made = Self { plan, source, cell, warm: None, berth, outfit };
+        let doomed = Doomed::one(&cell.container);
+        let mut made = Self {
+            plan,
+            source: Arc::new(source),
+            cell,
+            warm: None,
+            berth,
+            outfit,
+            doomed,
+            lives: 0,
+            layer: None,
+        };
+        made.layer = made.own_layer().await;
         if let Err(error) = made.plan.engine.start_container(&made.cell.container).await {
             let lost = match &made.berth {
                 Some(berth) => berth.check().await.err(),
@@ -246,9 +273,14 @@ impl UnitBox {
         Box::pin(self.outfit.clear()).await
     }
 
+    /// Itself, as who puts its stack back has to know it.
+    pub(crate) fn doomed(&self) -> Doomed {
+        self.doomed.clone()
+    }
+
     /// Kills what runs in it, and removes it with its copy of the source.
     pub(crate) async fn remove(self) -> Result<(), WorkFailure> {
-        let Self { plan, source, cell, warm, berth, outfit } = self;
+        let Self { plan, source, cell, warm, berth, outfit, .. } = self;
         drop(warm);
         let cleared = Box::pin(outfit.close()).await;
         let removed = plan.engine.remove_container(&cell.container, Removal::EVERYTHING).await;
