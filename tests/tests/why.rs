@@ -55,7 +55,8 @@ fn a_failure_is_real_flaky_or_polluted_and_the_polluter_is_named() {
     let shaky =
         farm.run(&project.copy(), &["--project", "culprit", "=shaky", "--repeat", "60", "--until-fail"]);
     assert_eq!(shaky.status.code(), Some(100), "{}", said(&shaky));
-    // That twenty tosses are all the same happens twice in a million times.
+    // That twenty tosses are all the same happens twice in a million times; that both workers' twenty are so far apart as to accuse one, hardly
+    // once in a thousand.
     let flaky = why(&farm, farm.newest(), &["shaky", "--times", "20"]);
     assert_eq!(flaky["finding"], "flaky", "{flaky:#}");
 }

@@ -200,6 +200,8 @@ mod tests {
         ((5, 5), Some((0, 5)), 7, Some((5, 5)), "worker"),
         ((5, 5), Some((3, 5)), 0, None, "flaky"),
         ((2, 2), Some((0, 9)), 0, None, "flaky"),
+        ((16, 20), Some((10, 20)), 0, None, "flaky"),
+        ((18, 20), Some((3, 20)), 0, None, "worker"),
     ];
 
     #[test]

@@ -5,6 +5,8 @@ use std::ops::AddAssign;
 
 /// How sure a statement must be: one in twenty may be wrong.
 pub const ALPHA: f64 = 0.05;
+/// The same where chance was seen at work on both sides: that a test is flaky explains it already, so one in a thousand.
+pub const ALPHA_OF_FLAKY: f64 = 0.001;
 /// Halvings of an interval's bound: more than a double has digits.
 const HALVINGS: u32 = 60;
 
@@ -62,11 +64,13 @@ impl Tally {
             .min(1.0)
     }
 
-    /// Whether it fails more often here than there, surely enough.
+    /// Whether it fails more often here than there, surely enough: [`ALPHA`] where it never failed there, else
+    /// [`ALPHA_OF_FLAKY`].
     #[must_use]
     pub fn is_worse_than(self, other: Self) -> bool {
+        let limit = if other.failed == 0 { ALPHA } else { ALPHA_OF_FLAKY };
         // A rounding error more than the limit is the limit.
-        self.chance_of_more_than(other) <= ALPHA + 1e-9
+        self.chance_of_more_than(other) <= limit + 1e-9
     }
 }
 
@@ -145,6 +149,11 @@ mod tests {
         assert!(!tally(2, 2).is_worse_than(tally(0, 2)), "two against two is chance");
         assert!(!tally(3, 5).is_worse_than(tally(0, 5)));
         assert!(!tally(5, 5).is_worse_than(tally(4, 5)));
+        assert!(
+            !tally(16, 20).is_worse_than(tally(8, 20)),
+            "one in a hundred pairs of the same coin are so far apart"
+        );
+        assert!(tally(18, 20).is_worse_than(tally(4, 20)));
         assert!(!Tally::default().is_worse_than(tally(0, 5)));
     }
 
