@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_core::ids::{LaneIx, Lease, RunId, WorkerId};
+use andon_core::ids::{Fence, LaneIx, Lease, RunId, WorkerId};
 use andon_core::inexact::Inexact;
 use andon_core::model::{Artifacts, Candidate, Plan, Record, Report, RunHeader, Start, StoredRun};
 use andon_core::{Config, Core, Effect, Input, Stored};
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     /// A person stops a run; the answer says whether it was running.
     Cancel { run: RunId, reason: String, reply: oneshot::Sender<bool> },
     /// A worker opened a session.
-    Joined { worker: WorkerId, session: SessionId, held: Vec<Lease>, seq: u64 },
+    Joined { worker: WorkerId, session: SessionId, held: Vec<Lease>, reached: Option<Fence>, seq: u64 },
     /// Its session ended.
     Left { worker: WorkerId, session: SessionId },
     /// It said something; acknowledged up to `seq` once what follows is durable.
@@ -212,11 +212,11 @@ impl Driver {
                 round.cancelled.push((self.core.is_active(run), reply));
                 self.step(Input::Cancel { run, reason }, round);
             }
-            Command::Joined { worker, session, held, seq } => {
+            Command::Joined { worker, session, held, reached, seq } => {
                 if self.farm.sessions.is_current(&worker, session) {
                     round.decided.heard.push((worker.clone(), session, seq));
                     self.joined.insert(worker.clone(), session);
-                    self.step(Input::WorkerJoined { worker, held }, round);
+                    self.step(Input::WorkerJoined { worker, held, reached }, round);
                 }
             }
             Command::Left { worker, session } => {

@@ -12,6 +12,8 @@ struct Worker {
     /// Lanes with a credit, and the baseline that each holds.
     ready: BTreeMap<LaneIx, String>,
     leases: BTreeSet<Fence>,
+    /// Those that never reached it, and their lanes.
+    owed: BTreeMap<LaneIx, Fence>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,20 @@ impl Workers {
             worker.connected = true;
             worker.unfit = None;
             worker.ready.clear();
+            worker.owed.clear();
         });
+    }
+
+    /// A lease never reached its lane: it is to be told of it when that is offered.
+    pub(crate) fn owe(&mut self, name: &WorkerId, lane: LaneIx, fence: Fence) {
+        self.change_known(name, |worker| {
+            worker.owed.insert(lane, fence);
+        });
+    }
+
+    /// What is owed to a lane; from here on nothing is.
+    pub(crate) fn owed(&mut self, name: &WorkerId, lane: LaneIx) -> Option<Fence> {
+        self.known.get_mut(name)?.owed.remove(&lane)
     }
 
     pub(crate) fn leave(&mut self, name: &WorkerId) {
@@ -100,6 +115,7 @@ impl Workers {
     pub(crate) fn release(&mut self, name: &WorkerId, fence: Fence) {
         if let Some(worker) = self.known.get_mut(name) {
             let was_there = worker.leases.remove(&fence);
+            worker.owed.retain(|_, owed| *owed != fence);
             self.lanes -= usize::from(was_there && worker.takes_work());
         }
     }

@@ -87,6 +87,8 @@ pub enum Input {
         worker: WorkerId,
         /// What it still works on.
         held: Vec<Lease>,
+        /// The last fence that reached it in its life; `None` where that is not known: in a life that begins.
+        reached: Option<Fence>,
     },
     /// The session is gone. Leases live on until they expire: it may come back.
     WorkerLeft {
@@ -225,9 +227,14 @@ impl Core {
             Input::Cancel { run, reason } => {
                 self.stop(now, run, RunEnd::Incomplete, format!("cancelled: {reason}"), &mut out);
             }
-            Input::WorkerJoined { worker, held } => self.join(now, &worker, &held, &mut out),
+            Input::WorkerJoined { worker, held, reached } => {
+                self.join(now, &worker, &held, reached, &mut out);
+            }
             Input::WorkerLeft { worker } => self.workers.leave(&worker),
-            Input::LaneReady { worker, lane, baseline } => self.workers.offer(&worker, lane, baseline),
+            Input::LaneReady { worker, lane, baseline } => {
+                self.workers.offer(&worker, lane, baseline);
+                self.tell_again(now, &worker, lane, &mut out);
+            }
             Input::Heartbeat { worker, held } => self.renew(now, &worker, &held, &mut out),
             Input::WorkerFitness { worker, unfit } => self.workers.set_unfit(&worker, unfit),
             Input::Reported { worker, lease, report } => self.report(now, &worker, lease, report, &mut out),
@@ -346,12 +353,26 @@ impl Core {
         }
     }
 
-    fn join(&mut self, now: Now, worker: &WorkerId, held: &[Lease], out: &mut Vec<Effect>) {
+    /// What it does not hold it has lost; but for what never reached it, which is told again when the lane is offered: fences
+    /// grow, and reach a worker in their order.
+    fn join(
+        &mut self,
+        now: Now,
+        worker: &WorkerId,
+        held: &[Lease],
+        reached: Option<Fence>,
+        out: &mut Vec<Effect>,
+    ) {
         self.workers.join(worker);
         self.renew(now, worker, held, out);
         let known: Vec<_> = self.workers.leases(worker).collect();
         for fence in known {
-            if self.leases.get(&fence).is_some_and(|known| !held.contains(&known.lease)) {
+            let Some(known) = self.leases.get(&fence).filter(|known| !held.contains(&known.lease)) else {
+                continue;
+            };
+            if reached.is_some_and(|reached| fence > reached) {
+                self.workers.owe(worker, known.lane, fence);
+            } else {
                 self.lose(now, fence, &format!("worker {worker} came back without its work"), out);
             }
         }

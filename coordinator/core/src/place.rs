@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::estimate::ClassIx;
-use crate::ids::{AttemptId, Fence, Lease, Now, RunId, TestIx, WorkId, WorkerId};
+use crate::ids::{AttemptId, Fence, LaneIx, Lease, Now, RunId, TestIx, WorkId, WorkerId};
 use crate::lanes::Choice;
 use crate::model::{Grain, Record, RunState};
 use crate::queue::{Pending, PendingKind, Rank};
@@ -196,6 +196,7 @@ impl Core {
         let held = Held {
             lease,
             worker: worker.clone(),
+            lane,
             work,
             covers: ends(&open),
             open,
@@ -205,6 +206,29 @@ impl Core {
         self.workers.take(&worker, lane);
         self.workers.lease(&worker, fence);
         self.leases.insert(fence, held);
+    }
+
+    /// A lane is offered whose last lease never reached it: it is told of it again, and nothing else of the lease changes.
+    pub(crate) fn tell_again(&mut self, now: Now, worker: &WorkerId, lane: LaneIx, out: &mut Vec<Effect>) {
+        let Some(fence) = self.workers.owed(worker, lane) else { return };
+        let Some(held) = self.leases.get_mut(&fence) else { return };
+        let Some(run) = self.runs.get(&held.lease.run) else { return };
+        if matches!(held.work.kind, PendingKind::Unit { .. }) && held.open.is_empty() {
+            // All its tests were decided meanwhile, elsewhere.
+            let run = held.lease.run;
+            self.close(fence, out);
+            self.end_if_done(now, run, out);
+            return;
+        }
+        held.expires_mono_ms = now.mono_ms + self.config.lease_ttl_ms;
+        out.push(Effect::Assign {
+            worker: worker.clone(),
+            lane,
+            lease: held.lease,
+            spec_digest: run.header.spec_digest.clone(),
+            work: run.work(&held.work.kind, &held.open),
+        });
+        self.workers.take(worker, lane);
     }
 }
 

@@ -97,6 +97,7 @@ impl Core {
             let held = Held {
                 lease: lease.lease,
                 worker: lease.worker,
+                lane: lease.lane,
                 work: Pending {
                     kind,
                     infra_failures: failed_on.len(),

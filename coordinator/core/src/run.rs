@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::estimate::{ClassIx, Classes, Estimates, Guess, UNKNOWN_MS};
-use crate::ids::{AttemptId, Fence, Lease, RunId, TestIx, WorkId, WorkerId};
+use crate::ids::{AttemptId, Fence, LaneIx, Lease, RunId, TestIx, WorkId, WorkerId};
 use crate::model::{
     Candidate, Grain, LeaseKind, Outcome, Plan, RunEnd, RunHeader, RunState, SuitePlan, Verdict, Work,
 };
@@ -46,6 +46,7 @@ pub(crate) struct Test {
 pub(crate) struct Held {
     pub(crate) lease: Lease,
     pub(crate) worker: WorkerId,
+    pub(crate) lane: LaneIx,
     pub(crate) work: Pending,
     /// Attempts that have not ended.
     pub(crate) open: BTreeMap<AttemptId, TestIx>,

@@ -143,7 +143,7 @@ impl Farm {
     }
 
     fn join(&mut self, name: &str, lanes: u32) {
-        self.step(Input::WorkerJoined { worker: worker(name), held: Vec::new() });
+        self.step(Input::WorkerJoined { worker: worker(name), held: Vec::new(), reached: None });
         for lane in 0..lanes {
             self.ready(name, lane);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::pin::Pin;
 
-use andon_core::ids::{LaneIx, WorkerId};
+use andon_core::ids::{Fence, LaneIx, WorkerId};
 use andon_core::model::Report;
 use andon_proto as wire;
 use andon_proto::work_server::Work;
@@ -72,13 +72,14 @@ impl Work for WorkService {
         };
         check_hello(&hello)?;
         let worker = WorkerId(hello.worker.clone());
+        let reached = hello.reached.map(Fence);
         let held = hello.held.iter().map(|lease| convert::lease(*lease)).collect();
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let session = self.farm.sessions.new_id();
         let _ = outbox.try_send(convert::welcome(self.farm.times));
         self.farm.sessions.open(session, hello, outbox, self.farm.clock.now().unix_ms);
         tracing::info!(%worker, "worker joined");
-        let joined = Command::Joined { worker: worker.clone(), session, held, seq: first.seq };
+        let joined = Command::Joined { worker: worker.clone(), session, held, reached, seq: first.seq };
         if !self.farm.command(joined).await {
             return Err(Status::unavailable("the coordinator is stopping"));
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use andon_coordinator::store::memory::Memory;
 use andon_coordinator::store::{Store, StoreError};
 use andon_coordinator::testing::{Histories, Round, candidate, stored_run};
-use andon_core::ids::{Lease, Now, RunId, WorkerId};
+use andon_core::ids::{Fence, Lease, Now, RunId, WorkerId};
 use andon_core::model::{Plan, Record, Report};
 use andon_core::{Config, Core, Effect, Input, Stored};
 use futures::executor::block_on;
@@ -25,7 +25,7 @@ pub(crate) type SessionId = u64;
 pub(crate) enum Command {
     Submit { wish: usize, asked: Wish },
     Cancel { run: RunId },
-    Joined { worker: WorkerId, session: SessionId, held: Vec<Lease>, seq: u64 },
+    Joined { worker: WorkerId, session: SessionId, held: Vec<Lease>, reached: Option<Fence>, seq: u64 },
     Left { worker: WorkerId, session: SessionId },
     Said { worker: WorkerId, session: SessionId, seq: u64, body: Body },
     Tick,
@@ -99,11 +99,11 @@ impl Coordinator {
         &mut self,
         worker: &WorkerId,
         session: SessionId,
-        held: Vec<Lease>,
+        (held, reached): (Vec<Lease>, Option<Fence>),
         seq: u64,
     ) -> Word {
         self.sessions.insert(worker.clone(), session);
-        self.inbox.push_back(Command::Joined { worker: worker.clone(), session, held, seq });
+        self.inbox.push_back(Command::Joined { worker: worker.clone(), session, held, reached, seq });
         let lease_ttl_ms = self.config.lease_ttl_ms;
         Word::Welcome { lease_ttl_ms, heartbeat_ms: lease_ttl_ms / 5 }
     }
@@ -136,13 +136,13 @@ impl Coordinator {
                 input
             }
             Command::Cancel { run } => Input::Cancel { run, reason: "asked".to_owned() },
-            Command::Joined { worker, session, held, seq } => {
+            Command::Joined { worker, session, held, reached, seq } => {
                 if !is_current(&self.sessions, &worker, session) {
                     return Ok(());
                 }
                 open.round.heard.push((worker.clone(), session, seq));
                 self.joined.insert(worker.clone(), session);
-                Input::WorkerJoined { worker, held }
+                Input::WorkerJoined { worker, held, reached }
             }
             Command::Left { worker, session } => {
                 if !is_current(&self.sessions, &worker, session) {

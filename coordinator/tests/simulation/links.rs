@@ -24,8 +24,8 @@ impl Cluster {
         self.trace.note(self.now_ms, format_args!("{worker} -> coordinator, session {session}: {said:?}"));
         let Some(coordinator) = &mut self.coordinator else { return };
         match said.body {
-            Body::Hello { held } => {
-                let welcome = coordinator.hello(&worker, session, held, said.seq);
+            Body::Hello { held, reached } => {
+                let welcome = coordinator.hello(&worker, session, (held, reached), said.seq);
                 self.look();
                 self.send_down(session, welcome);
             }

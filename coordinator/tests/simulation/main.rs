@@ -100,7 +100,7 @@ fn everything_that_can_happen_does() {
     assert!(missing.is_empty(), "never happened: {missing:?}\nhappened: {seen:#?}");
 }
 
-const EXPECTED: [&str; 39] = [
+const EXPECTED: [&str; 40] = [
     "verdict Passed",
     "verdict Failed",
     "verdict Flaky",
@@ -125,6 +125,7 @@ const EXPECTED: [&str; 39] = [
     "attempt Cancelled",
     "attempt shared",
     "attempt hedged",
+    "lease told again",
     "attempt repeated",
     "void NotCurrent",
     "void NotYours",

@@ -24,6 +24,10 @@ pub(crate) struct Watch {
     credits: BTreeSet<(WorkerId, LaneIx)>,
     unfit: BTreeSet<WorkerId>,
     last_assigned: Fence,
+    /// Leases that never reached their workers.
+    owed: BTreeSet<Fence>,
+    /// Those of them that are told again, and on their way.
+    told_again: BTreeSet<Fence>,
     pub(crate) superseded: u64,
     /// What has happened at least once, so that a test can see that the storms are storms.
     pub(crate) seen: BTreeSet<String>,
@@ -38,6 +42,8 @@ struct Before {
     reported: Option<LeaseBook>,
     /// Leases that the step should take from a worker that came back without them.
     forgotten: Vec<Fence>,
+    /// Those that it should leave to it: they never reached it.
+    owed: Vec<Fence>,
     /// On a tick: whose each lease is, and when it is over.
     leases: BTreeMap<Fence, (WorkerId, u64)>,
 }
@@ -53,6 +59,8 @@ impl Watch {
             credits: BTreeSet::new(),
             unfit: BTreeSet::new(),
             last_assigned: Fence(0),
+            owed: BTreeSet::new(),
+            told_again: BTreeSet::new(),
             superseded: 0,
             seen: BTreeSet::new(),
         }
@@ -63,6 +71,8 @@ impl Watch {
         self.decided = self.durable.clone();
         self.credits.clear();
         self.unfit.clear();
+        self.owed.clear();
+        self.told_again.clear();
         let over: Vec<_> = self
             .decided
             .leases
@@ -88,6 +98,9 @@ impl Watch {
     pub(crate) fn assigned(&mut self, lease: Lease) -> Kept {
         if lease.fence.0 > self.durable.last_fence {
             return broken("persist, then act", format!("{lease:?} left before it was durable"));
+        }
+        if self.told_again.remove(&lease.fence) {
+            return Ok(());
         }
         if lease.fence <= self.last_assigned {
             return broken("fences grow", format!("{lease:?} after {:?}", self.last_assigned));
@@ -144,15 +157,18 @@ impl Watch {
 
     /// What a step's input says, before it is taken.
     fn before(&self, input: &Input) -> Before {
-        let mut before = Before { reported: None, forgotten: Vec::new(), leases: BTreeMap::new() };
+        let mut before =
+            Before { reported: None, forgotten: Vec::new(), owed: Vec::new(), leases: BTreeMap::new() };
         match input {
             Input::Reported { worker, lease, .. } => {
                 before.reported = self.decided.current(*lease, worker).cloned();
             }
-            Input::WorkerJoined { worker, held } => {
+            Input::WorkerJoined { worker, held, reached } => {
                 let theirs = self.decided.leases.values().filter(|lease| lease.worker == *worker);
-                let forgotten = theirs.filter(|lease| !held.contains(&lease.lease));
-                before.forgotten = forgotten.map(|lease| lease.lease.fence).collect();
+                let absent =
+                    theirs.filter(|lease| !held.contains(&lease.lease)).map(|lease| lease.lease.fence);
+                (before.owed, before.forgotten) =
+                    absent.partition(|fence| reached.is_some_and(|reached| *fence > reached));
             }
             Input::Tick => {
                 let known = self.decided.leases.iter();
@@ -184,6 +200,7 @@ impl Watch {
         self.plans = plans;
         taken?;
         records.iter().for_each(|record| self.see(record));
+        self.tells_again(now, records, effects)?;
         for (effect, _) in effects {
             if let Effect::Superseded { reason, .. } = effect {
                 self.saw(format!("void {reason:?}"));
@@ -194,6 +211,39 @@ impl Watch {
         if let Some(fence) = before.forgotten.iter().find(|fence| self.decided.leases.contains_key(fence)) {
             return broken("a worker that comes back without its work has lost it", format!("{fence:?}"));
         }
+        // Where it lost others it may be trusted no more, and then loses all.
+        let is_lost =
+            |fence: &&Fence| before.forgotten.is_empty() && !self.decided.leases.contains_key(fence);
+        if let Some(fence) = before.owed.iter().find(is_lost) {
+            return broken("a lease that never arrived is not lost", format!("{fence:?}"));
+        }
+        Ok(())
+    }
+
+    /// A lease is told again where it never reached its worker, once for each time that the worker came back without it.
+    fn tells_again(&mut self, now: Now, records: &[Record], effects: &[Said]) -> Kept {
+        let is_new = |of: &Lease| {
+            records.iter().any(|record| matches!(record, Record::Leased { lease, .. } if lease == of))
+        };
+        for (effect, _) in effects {
+            let Effect::Assign { worker, lane, lease, .. } = effect else { continue };
+            if is_new(lease) {
+                continue;
+            }
+            let how = || format!("{worker} lane {} {lease:?}", lane.0);
+            if !self.owed.remove(&lease.fence) {
+                return broken("a lease is told again only where it never arrived", how());
+            }
+            if !self.credits.remove(&(worker.clone(), *lane)) {
+                return broken("a lane is leased once each time that it is offered", how());
+            }
+            let Some(book) = self.decided.leases.get_mut(&lease.fence) else {
+                return broken("what is told again is out", how());
+            };
+            book.expires_mono_ms = now.mono_ms + self.ttl_ms;
+            self.told_again.insert(lease.fence);
+            self.saw("lease told again");
+        }
         Ok(())
     }
 
@@ -201,10 +251,13 @@ impl Watch {
     fn hear(&mut self, now: Now, input: &Input, before: &Before) {
         let expires = now.mono_ms + self.ttl_ms;
         match input {
-            Input::WorkerJoined { worker, held } | Input::Heartbeat { worker, held } => {
+            Input::WorkerJoined { worker, held, .. } | Input::Heartbeat { worker, held } => {
                 if matches!(input, Input::WorkerJoined { .. }) {
                     self.credits.retain(|(name, _)| name != worker);
                     self.unfit.remove(worker);
+                    let theirs = &self.decided.leases;
+                    self.owed.retain(|fence| theirs.get(fence).is_some_and(|lease| lease.worker != *worker));
+                    self.owed.extend(&before.owed);
                 }
                 for lease in held {
                     if self.decided.current(*lease, worker).is_some()

@@ -1,6 +1,6 @@
 //! What is said over a link: the messages of `proto/farm.proto` with the core's types in them.
 
-use andon_core::ids::{LaneIx, Lease};
+use andon_core::ids::{Fence, LaneIx, Lease};
 use andon_core::model::{Report, Work};
 
 /// From a worker.
@@ -12,7 +12,7 @@ pub(crate) struct Said {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Body {
-    Hello { held: Vec<Lease> },
+    Hello { held: Vec<Lease>, reached: Option<Fence> },
     LaneReady { lane: LaneIx, baseline: String },
     Heartbeat { held: Vec<Lease> },
     Unfit { reason: Option<String> },

@@ -79,6 +79,7 @@ pub(crate) struct Worker {
     times: Option<Times>,
     renewed: u64,
     ended: VecDeque<Fence>,
+    reached: Option<Fence>,
     unfit: Option<String>,
     told_unfit: Option<String>,
 }
@@ -95,6 +96,7 @@ impl Worker {
             times: None,
             renewed: 0,
             ended: VecDeque::new(),
+            reached: None,
             unfit: None,
             told_unfit: None,
         }
@@ -263,7 +265,7 @@ impl Worker {
         let mut held = self.held();
         open.retain(|lease| !held.contains(lease));
         held.extend(open);
-        let seq = self.send(Body::Hello { held }, out);
+        let seq = self.send(Body::Hello { held, reached: self.reached }, out);
         let renewals = VecDeque::from([(seq, now)]);
         self.up = Some(Up { heard: now, welcomed: false, next_heartbeat: now, renewals });
         self.tell_fitness(out);
@@ -297,6 +299,7 @@ impl Worker {
         match word {
             Word::Welcome { lease_ttl_ms, heartbeat_ms } => {
                 self.times = Some(Times { fence_ms: lease_ttl_ms * FENCE_TENTHS / 10, heartbeat_ms });
+                self.reached.get_or_insert(Fence(0));
                 if !up.welcomed {
                     up.welcomed = true;
                     up.next_heartbeat = now + heartbeat_ms;
@@ -320,6 +323,7 @@ impl Worker {
     }
 
     fn assigned(&mut self, now: u64, lease: Lease, lane: LaneIx, work: Work, out: &mut Vec<Act>) {
+        self.reached = self.reached.max(Some(lease.fence));
         let place = lane.0 as usize;
         if let Some(Lane::Idle { offered, .. }) = self.lanes.get_mut(place) {
             *offered = false;

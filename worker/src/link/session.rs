@@ -165,6 +165,8 @@ pub(crate) struct Session {
     /// When the last acknowledged renewal was sent: leases live from then.
     renewed: Duration,
     ended: VecDeque<u64>,
+    /// The highest fence that it was given; `None` until it was welcomed for the first time.
+    reached: Option<u64>,
     /// Whose dirt is being measured, by its number.
     owed: BTreeMap<u64, (Lease, Vec<u64>)>,
     daemon: Daemon,
@@ -187,6 +189,7 @@ impl Session {
             times: None,
             renewed: Duration::ZERO,
             ended: VecDeque::new(),
+            reached: None,
             owed: BTreeMap::new(),
             daemon: Daemon::Up,
             draining: None,
@@ -309,7 +312,7 @@ impl Session {
             self.outbox.open_leases().into_iter().filter(|lease| !held.contains(lease)).collect::<Vec<_>>(),
         );
         let Identity { worker, version, lanes, pool } = self.identity.clone();
-        let hello = Hello { worker, version, lanes, pool, driver, held };
+        let hello = Hello { worker, version, lanes, pool, driver, held, reached: self.reached };
         let seq = self.send(worker_message::Body::Hello(hello), out);
         self.up = Some(Up {
             heard: now,
@@ -350,6 +353,7 @@ impl Session {
                 let heartbeat = Duration::from_millis(welcome.heartbeat_ms);
                 let heartbeat = heartbeat.clamp(HEARTBEAT_MIN, fence / 2);
                 self.times = Some(Times { fence, heartbeat });
+                self.reached.get_or_insert(0);
                 if !up.welcomed {
                     up.welcomed = true;
                     up.next_heartbeat = now + heartbeat;

@@ -87,7 +87,7 @@ impl<'a> Farm<'a> {
     /// Plays the run to its end.
     pub(crate) fn run(mut self) -> Result<Done, String> {
         for worker in self.workers() {
-            self.step(Input::WorkerJoined { worker, held: Vec::new() });
+            self.step(Input::WorkerJoined { worker, held: Vec::new(), reached: None });
         }
         for lane in 0..self.lanes.len() {
             self.ready(lane);

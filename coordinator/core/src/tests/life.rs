@@ -90,7 +90,7 @@ fn heartbeats_keep_a_lease_and_a_worker_that_comes_back_goes_on() {
         farm.step(Input::Heartbeat { worker: worker("w1"), held: vec![given.lease] });
     }
     farm.step(Input::WorkerLeft { worker: worker("w1") });
-    farm.step(Input::WorkerJoined { worker: worker("w1"), held: vec![given.lease] });
+    farm.step(Input::WorkerJoined { worker: worker("w1"), held: vec![given.lease], reached: None });
     assert!(farm.superseded.is_empty() && farm.revoked.is_empty());
     farm.end_test(&given, 0, Outcome::Passed);
     assert!(farm.superseded.is_empty());
@@ -118,7 +118,7 @@ fn an_infrastructure_retry_prefers_another_worker() {
     farm.join("w1", 2);
     farm.submit(plan(0, Grain::Test), chosen(&["a"]));
     let given = farm.take();
-    farm.step(Input::WorkerJoined { worker: worker("w2"), held: vec![] });
+    farm.step(Input::WorkerJoined { worker: worker("w2"), held: vec![], reached: None });
     farm.report(
         &given,
         Report::WorkFailed { class: FailureClass::Infrastructure, reason: "disk".into(), log_zstd: vec![] },
@@ -287,7 +287,7 @@ fn after_a_restart_leases_that_were_out_get_a_grace_and_the_rest_is_queued() {
     };
 
     let mut farm = restart();
-    farm.step(Input::WorkerJoined { worker: worker("w1"), held: vec![lease] });
+    farm.step(Input::WorkerJoined { worker: worker("w1"), held: vec![lease], reached: None });
     farm.ready("w1", 1);
     let retry = farm.take();
     assert_eq!((retry.ids(), retry.attempts()), (vec!["failed once"], vec![AttemptId(4)]));

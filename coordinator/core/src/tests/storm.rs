@@ -146,7 +146,7 @@ impl Storm {
                 self.collect();
                 let held =
                     self.out.iter().filter(|given| given.worker == worker(name)).map(|g| g.lease).collect();
-                self.farm.step(Input::WorkerJoined { worker: worker(name), held });
+                self.farm.step(Input::WorkerJoined { worker: worker(name), held, reached: None });
                 self.farm.ready(name, 7);
             }
             Event::Wait => self.farm.later(4_000),

@@ -264,6 +264,29 @@ fn a_coordinator_that_lost_its_state_may_begin_its_numbers_anew() {
 }
 
 #[test]
+fn hello_names_the_last_fence_that_reached_this_life_once_it_was_welcomed() {
+    fn reached(effects: &[Effect]) -> Option<u64> {
+        let hellos = effects.iter().find_map(|effect| match effect {
+            Effect::Send(message) => match &message.body {
+                Some(worker_message::Body::Hello(hello)) => Some(hello.reached),
+                _ => None,
+            },
+            _ => None,
+        });
+        hellos.expect("a session begins with hello")
+    }
+    let mut desk = Desk::new(1);
+    let connected = || Input::Connected { driver: "restart".into() };
+    assert_eq!(reached(&desk.raw(connected())), None, "what an earlier life was given is not known");
+    desk.hear(Word::Welcome(Welcome::default()));
+    assert_eq!(reached(&desk.raw(connected())), Some(0));
+    desk.hear(Word::Welcome(Welcome::default()));
+    desk.hear(unit(7, 0, &[1]));
+    desk.hear(revoke(7));
+    assert_eq!(reached(&desk.raw(connected())), Some(7), "also where it is not held any more");
+}
+
+#[test]
 fn a_lease_for_a_busy_or_unknown_lane_is_given_back_at_once() {
     let mut desk = Desk::joined(1);
     desk.hear(unit(5, 0, &[1]));

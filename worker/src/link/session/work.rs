@@ -15,6 +15,7 @@ impl Session {
     /// A lease is started once; one that cannot be started is given back at once rather than left to expire.
     pub(super) fn assigned(&mut self, now: Duration, assign: Assign, out: &mut Vec<Effect>) {
         let Assign { lease: Some(lease), lane, spec_digest, work } = assign else { return };
+        self.reached = self.reached.max(Some(lease.fence));
         // Whatever becomes of it, the coordinator has used the lane's credit up.
         if let Some(Lane::Idle { offered, .. }) = self.lanes.get_mut(lane as usize) {
             *offered = false;
