@@ -1,13 +1,14 @@
 //! `andon image add`: an image of this machine's engine, made known to all workers without a registry.
 //!
 //! The image is saved, compressed into a temporary file (its digest has to be known before the first byte is sent)
-//! and streamed from there into the farm's blob store. Memory stays flat whatever the image's size.
+//! and streamed from there into the farm's blob store. Memory stays flat whatever the image's size. One that the farm has
+//! under any name is not saved again.
 
 use std::io::{self, Write as _};
 
 use andon::connect::Connection;
 use andon::submit;
-use andon_proto::SharedImage;
+use andon_proto::{FindImageRequest, SharedImage};
 use andon_worker::engine::{DockerEngine, Engine as _};
 use clap::Subcommand;
 use tokio_stream::StreamExt as _;
@@ -57,6 +58,14 @@ async fn add(engine: &DockerEngine, connection: &Connection, name: &str) -> Resu
             CliError::usage(format!("the engine at {} has no image {name}", engine.address()))
                 .hint("`docker image ls` shows what it has; `docker pull` and `docker build` give it more")
         })?;
+    let asked = FindImageRequest { reference: info.id.clone() };
+    let known = connection.farm().find_image(asked).await?.into_inner().image;
+    if let Some(known) = known.filter(|known| known.image_id == info.id) {
+        let size = words::bytes(known.blob_size);
+        connection.farm().add_image(SharedImage { reference: name.to_owned(), ..known }).await?;
+        out::line(&format!("added {} (the farm has it already, {size} packed)", one_line(name)))?;
+        return Ok(());
+    }
     let packed = save(engine, name).await?;
     let present = submit::missing(connection, std::slice::from_ref(&packed.digest)).await?.is_empty();
     if !present {

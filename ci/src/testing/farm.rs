@@ -238,4 +238,7 @@ impl Farm for Face {
     async fn add_image(&self, _: Request<wire::SharedImage>) -> Answer<wire::AddImageResponse> {
         unused()
     }
+    async fn find_image(&self, _: Request<wire::FindImageRequest>) -> Answer<wire::FindImageResponse> {
+        unused()
+    }
 }

@@ -436,6 +436,22 @@ impl FarmApi for FarmService {
         self.farm.store.put_image(&row).await.map_err(|error| internal(&error))?;
         Ok(Response::new(wire::AddImageResponse {}))
     }
+
+    async fn find_image(
+        &self,
+        request: Request<wire::FindImageRequest>,
+    ) -> Result<Response<wire::FindImageResponse>, Status> {
+        needs(&request, Role::Admin)?;
+        let known = self.farm.store.image(&request.into_inner().reference).await;
+        let mut image = known.map_err(|error| internal(&error))?.map(convert::image);
+        if let Some(found) = &image {
+            let digest = Digest::parse(&found.blob_digest).map_err(|error| blobs::status(&error))?;
+            if !self.farm.blobs.has(&digest).await {
+                image = None;
+            }
+        }
+        Ok(Response::new(wire::FindImageResponse { image }))
+    }
 }
 
 fn dedup_key(key: String) -> Result<Option<String>, Status> {
