@@ -49,6 +49,16 @@ farm_up() {
     --listen "127.0.0.1:$(free_port)" "$@" || die "the farm did not start; logs are in $state"
 }
 
+# farm_with_images STATE IMAGE…: a farm without workers that has these images, and is down: another can begin with its coordinator.
+farm_with_images() {
+  local state=$1
+  shift
+  farm_up "$state" 0 1
+  "$ANDON" image add "$@" || die "the farm in $state did not take the images"
+  "$ANDON" down --state "$state" || die "the farm in $state did not end"
+  unset ANDON_STATE
+}
+
 farm_down() {
   if [[ -d $1 && -x $ANDON ]]; then "$ANDON" down --state "$1" --purge || warn "andon down --purge ended with $?"; fi
 }

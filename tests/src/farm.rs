@@ -1,6 +1,7 @@
 //! A farm of its own for one test: made by `andon up`, gone when dropped.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -40,6 +41,9 @@ impl Farm {
         let turn = turn();
         let folder = tempfile::tempdir().expect("a folder for the state");
         let farm = Self { state: folder.path().join("state"), _folder: folder, _turn: turn };
+        if store.is_none() {
+            farm.begin_with_images();
+        }
         let image = stage("ANDON_TEST_WORKER_IMAGE");
         let (workers, lanes) = (workers.to_string(), lanes.to_string());
         let mut up = farm.andon();
@@ -67,6 +71,23 @@ impl Farm {
     pub fn with_database(self) -> Self {
         self.add_images(&["ANDON_TEST_DB_IMAGE", "ANDON_TEST_SUITE_IMAGE"].map(stage));
         self
+    }
+
+    /// Its coordinator is one that has the tests' images: nothing is saved and packed for each farm again. Bytes in a blob store never
+    /// change, so farms share them by links where the file system has any.
+    fn begin_with_images(&self) {
+        let (from, to) =
+            (Path::new(&stage("ANDON_TEST_FARM")).join("coordinator"), self.state.join("coordinator"));
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700).create(&to).expect("a state folder can be made");
+        // That one is down: its write-ahead log, if it left one, is whole.
+        for name in ["farm.db", "farm.db-wal"].into_iter().filter(|name| from.join(name).exists()) {
+            std::fs::copy(from.join(name), to.join(name)).expect("the database can be copied");
+        }
+        let blobs = [from.join("blobs"), to];
+        if !run(Command::new("cp").args(["--archive", "--link"]).args(&blobs)).status.success() {
+            ok(Command::new("cp").arg("--archive").args(&blobs));
+        }
     }
 
     /// Gives images of this machine's engine to the workers.

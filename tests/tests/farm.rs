@@ -2,7 +2,7 @@
 
 use andon_tests::farm::Farm;
 use andon_tests::project::Project;
-use andon_tests::{eventually, ok, run};
+use andon_tests::{eventually, ok, run, stage};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -204,6 +204,8 @@ fn names_that_shells_and_paths_trip_over_run_right_or_are_refused_by_name() {
 #[test]
 fn files_that_a_test_leaves_can_be_fetched() {
     let farm = Farm::up(1, 1, &[]);
+    let again = run(farm.andon().args(["image", "add", &stage("ANDON_TEST_BASE_IMAGE")]));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("the farm has it already"), "{again:?}");
     let project = Project::from_fixture("leaver");
     let ended = farm.run(&project.copy(), &["--project", "leaver"]);
     assert_eq!(ended.status.code(), Some(100), "{}", String::from_utf8_lossy(&ended.stderr));
