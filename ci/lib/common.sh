@@ -48,6 +48,15 @@ quietly() {
   return "$code"
 }
 
+# silent LOG COMMAND…: fails where the command does, or says anything, which is then shown.
+silent() {
+  local log=$1
+  shift
+  if "$@" >"$log" 2>&1 </dev/null && [[ ! -s $log ]]; then return 0; fi
+  cat "$log" >&2
+  return 1
+}
+
 # as_root COMMAND…: as it is for root, through sudo for others.
 as_root() {
   if ((EUID == 0)); then
