@@ -11,7 +11,7 @@ use tokio::net::unix::pipe;
 
 use super::process::Adopted;
 use super::runtime::{Runtime, Streams};
-use super::slot::{Slot, last_words, new_pipe};
+use super::slot::{Run, Slot, last_words, new_pipe};
 use crate::engine::{EngineError, ExecSpec, OutputSink, OutputStream};
 
 /// Read of a pipe at once, in bytes.
@@ -27,18 +27,18 @@ pub(super) fn what(id: &str, spec: &ExecSpec) -> String {
 /// As [`crate::engine::Engine::exec`].
 pub(super) async fn exec(
     runtime: &Arc<Runtime>,
-    slot: &Arc<Slot>,
+    (slot, life): (&Arc<Slot>, &Arc<Run>),
     spec: &ExecSpec,
     output: &mut (dyn OutputSink + '_),
 ) -> Result<i64, EngineError> {
     let what = what(slot.name(), spec);
-    let limited = tokio::time::timeout(spec.limit, exec_to_end(runtime, slot, spec, output, &what));
+    let limited = tokio::time::timeout(spec.limit, exec_to_end(runtime, (slot, life), spec, output, &what));
     limited.await.unwrap_or_else(|_| Err(EngineError::TimedOut { what: what.clone(), limit: spec.limit }))
 }
 
 async fn exec_to_end(
     runtime: &Arc<Runtime>,
-    slot: &Arc<Slot>,
+    (slot, life): (&Arc<Slot>, &Arc<Run>),
     spec: &ExecSpec,
     output: &mut (dyn OutputSink + '_),
     what: &str,
@@ -49,13 +49,17 @@ async fn exec_to_end(
     let ((stdout, to_stdout), (mut stderr, to_stderr)) = (piped()?, piped()?);
     let (stdin, input) = input(spec).map_err(|error| refused(error.to_string()))?;
     let streams = Streams { stdin, stdout: to_stdout.into(), stderr: to_stderr.into() };
-    let (runtime, slot) = (Arc::clone(runtime), Arc::clone(slot));
+    let (runtime, slot, life) = (Arc::clone(runtime), Arc::clone(slot), Arc::clone(life));
     let (started, begun) = tokio::sync::oneshot::channel();
     // Who asked may go away: the process goes on, and somebody has to wait for it.
     let ended = tokio::spawn(async move {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file = slot.made.folder.join(format!("process-{number}.json"));
         let process = async {
+            let _enters = slot.entering.read().await;
+            if !slot.lives(&life) {
+                return Err("the container has ended".to_owned());
+            }
             tokio::fs::write(&file, process.to_string()).await.map_err(|error| error.to_string())?;
             let pid = runtime.exec(&slot.made.id, &file, streams).await;
             let pid = pid.map_err(|fault| crate::hands::chain(&fault))?;
@@ -117,5 +121,56 @@ async fn read_all(
                 _ => has_stderr = false,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::direct::bundle::Bundle;
+    use crate::engine::direct::overlay;
+    use crate::engine::direct::process::Foreign;
+    use crate::engine::direct::slot::Made;
+    use std::ffi::OsString;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_process_that_was_asked_for_in_one_life_is_not_started_in_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        let config = serde_json::json!({
+            "process": { "args": ["x"] },
+            "root": { "path": "/merged" },
+            "linux": {
+                "cgroupsPath": "/docker/c",
+                "namespaces": [
+                    { "type": "mount" }, { "type": "pid" },
+                    { "type": "network", "path": format!("/proc/{own}/ns/net") }
+                ],
+            },
+        });
+        let mount = "73 97 0:59 / /merged rw - overlay overlay lowerdir=/l,upperdir=/u,workdir=/w\n";
+        let slot = Slot::new(Made {
+            id: "c".to_owned(),
+            bundle: Bundle::read(config.to_string().as_bytes(), "c").unwrap(),
+            overlay: overlay::find(mount, std::path::Path::new("/merged")).unwrap(),
+            sandbox: Foreign::of(own).unwrap(),
+            folder: folder.path().to_owned(),
+            is_volatile: true,
+        });
+        let life = || Arc::new(Run { process: Adopted::of(own).unwrap(), is_paused: AtomicBool::new(false) });
+        let (first, second) = (life(), life());
+        slot.lives_on(&second);
+        let entered = folder.path().join("entered");
+        let prefix = ["sh", "-c", "touch \"$0\"; exit 1", &entered.to_string_lossy()].map(OsString::from);
+        let runtime = Arc::new(Runtime::new(folder.path().join("state"), prefix.to_vec()));
+        let spec = ExecSpec::new(["id"], Duration::from_secs(10));
+        let mut nothing = |_: OutputStream, _: &[u8]| {};
+        let late = exec(&runtime, (&slot, &first), &spec, &mut nothing).await.unwrap_err();
+        assert!(late.to_string().contains("the container has ended"), "{late}");
+        assert!(!entered.exists());
+        exec(&runtime, (&slot, &second), &spec, &mut nothing).await.unwrap_err();
+        assert!(entered.exists());
     }
 }

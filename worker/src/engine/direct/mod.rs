@@ -420,7 +420,7 @@ impl Engine for DirectEngine {
         let Some(slot) = self.ours(id) else { return self.inner.exec(id, spec, output).await };
         match slot.now() {
             Now::Leaving | Now::Left => self.inner.exec(id, spec, output).await,
-            Now::Running(_) => Box::pin(exec::exec(&self.runtime, &slot, spec, output)).await,
+            Now::Running(life) => Box::pin(exec::exec(&self.runtime, (&slot, &life), spec, output)).await,
             Now::Ended { .. } => {
                 let what = exec::what(id, spec);
                 Err(EngineError::Conflict { what, message: "the container is not running".to_owned() })

@@ -74,7 +74,7 @@ impl Overlay {
 }
 
 /// Options with escapes in them are not understood.
-fn find(mountinfo: &str, root: &Path) -> Option<Overlay> {
+pub(super) fn find(mountinfo: &str, root: &Path) -> Option<Overlay> {
     // Of several at one place the last one is seen.
     let found = mounts::parse(mountinfo.as_bytes()).rfind(|mount| mount.point == root)?;
     if found.kind != KIND || found.about.contains('\\') {

@@ -8,7 +8,8 @@
 //!
 //! `Leaving` and `Left` are the daemon's to tell of, `Running` and `Ended` are told here. Invariants: who sees `Ended` finds
 //! every process dead, its root file system unmounted, and its output in the log; the control group and what the runtime
-//! remembers go behind that, and a start waits for them; nothing is started beside a sandbox that has ended.
+//! remembers go behind that, and a start waits for them; nothing is started beside a sandbox that has ended; a further process
+//! that was asked for in one life is never started in the next.
 
 use std::fs;
 use std::io;
@@ -23,7 +24,7 @@ use bytes::BytesMut;
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinHandle;
 
 use super::bundle::{Bundle, Refused};
@@ -125,12 +126,16 @@ pub(super) struct Slot {
     now: watch::Sender<Now>,
     /// Held by whoever starts it; what tidies up after the last life.
     turn: Mutex<Option<JoinHandle<()>>>,
+    /// Read while a further process is being started, written while a life begins.
+    pub(super) entering: RwLock<()>,
 }
 
 impl Slot {
     pub(super) fn new(made: Made) -> Arc<Self> {
         let now = watch::Sender::new(Now::Leaving);
-        Arc::new(Self { made, about: OnceLock::new(), log: Arc::default(), now, turn: Mutex::default() })
+        let (about, log, turn, entering) =
+            (OnceLock::new(), Arc::default(), Mutex::default(), RwLock::default());
+        Arc::new(Self { made, about, log, now, turn, entering })
     }
 
     /// Its id where no name is known yet.
@@ -144,6 +149,17 @@ impl Slot {
 
     pub(super) fn now(&self) -> Now {
         self.now.borrow().clone()
+    }
+
+    /// A life that was begun elsewhere.
+    #[cfg(test)]
+    pub(super) fn lives_on(&self, life: &Arc<Run>) {
+        self.now.send_replace(Now::Running(Arc::clone(life)));
+    }
+
+    /// Whether this is the life that it has now.
+    pub(super) fn lives(&self, life: &Arc<Run>) -> bool {
+        matches!(self.now(), Now::Running(run) if Arc::ptr_eq(&run, life))
     }
 
     /// The daemon has ended it.
@@ -197,6 +213,7 @@ impl Slot {
         if !self.made.sandbox.lives() {
             return Err(StartFault::SandboxEnded);
         }
+        let _nobody_enters = self.entering.write().await;
         let slot = Arc::clone(&self);
         tokio::task::spawn_blocking(move || slot.mount()).await??;
         match self.run(&runtime).await {
