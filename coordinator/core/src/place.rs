@@ -186,9 +186,6 @@ impl Core {
         if rank(state) > rank(run.state) {
             move_to(now, run, state, String::new(), out);
         }
-        let told = run.work(&work.kind, &open);
-        let spec_digest = run.header.spec_digest.clone();
-        out.push(Effect::Assign { worker: worker.clone(), lane, lease, spec_digest, work: told });
         run.leases.insert(fence);
         let ends = |open: &BTreeMap<AttemptId, TestIx>| {
             Some((*open.first_key_value()?.0, *open.last_key_value()?.0))
@@ -203,6 +200,7 @@ impl Core {
             granted_mono_ms: now.mono_ms,
             expires_mono_ms: now.mono_ms + self.config.lease_ttl_ms,
         };
+        out.push(assignment(run, &held));
         self.workers.take(&worker, lane);
         self.workers.lease(&worker, fence);
         self.leases.insert(fence, held);
@@ -221,14 +219,19 @@ impl Core {
             return;
         }
         held.expires_mono_ms = now.mono_ms + self.config.lease_ttl_ms;
-        out.push(Effect::Assign {
-            worker: worker.clone(),
-            lane,
-            lease: held.lease,
-            spec_digest: run.header.spec_digest.clone(),
-            work: run.work(&held.work.kind, &held.open),
-        });
+        out.push(assignment(run, held));
         self.workers.take(worker, lane);
+    }
+}
+
+/// What the worker of a lease is told of it.
+fn assignment(run: &Run, held: &Held) -> Effect {
+    Effect::Assign {
+        worker: held.worker.clone(),
+        lane: held.lane,
+        lease: held.lease,
+        spec_digest: run.header.spec_digest.clone(),
+        work: run.work(&held.work.kind, &held.open),
     }
 }
 
