@@ -50,11 +50,8 @@ quietly() {
 
 # silent LOG COMMAND…: fails where the command does, or says anything, which is then shown.
 silent() {
-  local log=$1
-  shift
-  if "$@" >"$log" 2>&1 </dev/null && [[ ! -s $log ]]; then return 0; fi
-  cat "$log" >&2
-  return 1
+  quietly "$@" || return
+  if [[ -s $1 ]]; then cat "$1" >&2 && return 1; fi
 }
 
 # as_root COMMAND…: as it is for root, through sudo for others.

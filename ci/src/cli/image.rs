@@ -60,27 +60,34 @@ async fn add(engine: &DockerEngine, connection: &Connection, name: &str) -> Resu
         })?;
     let asked = FindImageRequest { reference: info.id.clone() };
     let known = connection.farm().find_image(asked).await?.into_inner().image;
-    if let Some(known) = known.filter(|known| known.image_id == info.id) {
-        let size = words::bytes(known.blob_size);
-        connection.farm().add_image(SharedImage { reference: name.to_owned(), ..known }).await?;
-        out::line(&format!("added {} (the farm has it already, {size} packed)", one_line(name)))?;
-        return Ok(());
-    }
+    let (shared, how) = match known.filter(|known| known.image_id == info.id) {
+        Some(known) => {
+            let how = format!("the farm has it already, {} packed", words::bytes(known.blob_size));
+            (SharedImage { reference: name.to_owned(), ..known }, how)
+        }
+        None => hand_over(engine, connection, name, info.id).await?,
+    };
+    connection.farm().add_image(shared).await?;
+    out::line(&format!("added {} ({how})", one_line(name)))?;
+    Ok(())
+}
+
+/// Sends an image's bytes; answers with what it is to be known as, and with how they went.
+async fn hand_over(
+    engine: &DockerEngine,
+    connection: &Connection,
+    name: &str,
+    image_id: String,
+) -> Result<(SharedImage, String), CliError> {
     let packed = save(engine, name).await?;
     let present = submit::missing(connection, std::slice::from_ref(&packed.digest)).await?.is_empty();
     if !present {
         submit::put_file(connection, &packed.digest, packed.file.path()).await?;
     }
-    let shared = SharedImage {
-        reference: name.to_owned(),
-        image_id: info.id,
-        blob_digest: packed.digest,
-        blob_size: packed.size,
-    };
-    connection.farm().add_image(shared).await?;
     let how = if present { ", its bytes were there already" } else { "" };
-    out::line(&format!("added {} ({} packed{how})", one_line(name), words::bytes(packed.size)))?;
-    Ok(())
+    let how = format!("{} packed{how}", words::bytes(packed.size));
+    let (reference, blob_digest, blob_size) = (name.to_owned(), packed.digest, packed.size);
+    Ok((SharedImage { reference, image_id, blob_digest, blob_size }, how))
 }
 
 /// A compressed image on this machine's disk, gone when dropped.

@@ -443,14 +443,12 @@ impl FarmApi for FarmService {
     ) -> Result<Response<wire::FindImageResponse>, Status> {
         needs(&request, Role::Admin)?;
         let known = self.farm.store.image(&request.into_inner().reference).await;
-        let mut image = known.map_err(|error| internal(&error))?.map(convert::image);
-        if let Some(found) = &image {
-            let digest = Digest::parse(&found.blob_digest).map_err(|error| blobs::status(&error))?;
-            if !self.farm.blobs.has(&digest).await {
-                image = None;
-            }
-        }
-        Ok(Response::new(wire::FindImageResponse { image }))
+        let Some(row) = known.map_err(|error| internal(&error))? else {
+            return Ok(Response::new(wire::FindImageResponse::default()));
+        };
+        let digest = Digest::parse(&row.blob_digest).map_err(|error| blobs::status(&error))?;
+        let is_here = self.farm.blobs.has(&digest).await;
+        Ok(Response::new(wire::FindImageResponse { image: is_here.then(|| convert::image(row)) }))
     }
 }
 
