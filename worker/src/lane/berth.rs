@@ -1,5 +1,5 @@
 //! The sandboxes that a lane's unit boxes join, in turn: while the box of one unit is being killed in one, the box of the
-//! next is made in another.
+//! next is made in another. Those of a lane without services reach nothing but themselves.
 //!
 //! Where a lane has several stands a box finds services by their fronts (`stack/front.rs`), and its berth leads it to the one
 //! stand that is its own; every other is out of its reach.
@@ -32,7 +32,8 @@ const TAKE_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Berths {
     engine: SharedEngine,
     lane: String,
-    network: String,
+    /// `None` for a lane without services.
+    network: Option<String>,
     /// Fronts for their /etc/hosts; `None` where the network's own names serve.
     hosts: Option<String>,
     moored: Mutex<Moored>,
@@ -71,12 +72,26 @@ pub(crate) struct Way {
 impl Berths {
     /// `hosts` where boxes are led.
     pub(crate) fn new(engine: SharedEngine, lane: &str, network: &str, hosts: Option<String>) -> Arc<Self> {
-        let (lane, network) = (lane.to_owned(), network.to_owned());
+        Self::on(engine, lane, Some(network.to_owned()), hosts)
+    }
+
+    /// Of a lane without services.
+    pub(crate) fn apart(engine: SharedEngine, lane: &str) -> Arc<Self> {
+        Self::on(engine, lane, None, None)
+    }
+
+    fn on(engine: SharedEngine, lane: &str, network: Option<String>, hosts: Option<String>) -> Arc<Self> {
+        let lane = lane.to_owned();
         Arc::new(Self { engine, lane, network, hosts, moored: Mutex::default(), freed: Notify::new() })
     }
 
     fn moored(&self) -> MutexGuard<'_, Moored> {
         self.moored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name of theirs.
+    pub(crate) fn lane(&self) -> &str {
+        &self.lane
     }
 
     /// Whether a box without a berth would find no services, or wrong ones.
@@ -114,17 +129,22 @@ impl Berths {
     }
 
     async fn make(&self, number: u32) -> Result<Mooring, RigFault> {
+        let network = self.network.clone();
         let spec = SandboxSpec {
             // Two dots: no service's sandbox can be called so.
             name: format!("andon-lane{}..unit{number}", self.lane),
             labels: lane_labels(&self.lane),
-            network: NetworkMode::Named { network: self.network.clone(), aliases: Vec::new() },
+            network: network
+                .clone()
+                .map_or(NetworkMode::None, |network| NetworkMode::Named { network, aliases: Vec::new() }),
             hosts: self.hosts.clone().unwrap_or_default(),
             ..SandboxSpec::default()
         };
         let sandbox = Sandbox::make(self.engine.as_ref(), spec).await?;
         let mut devices = BTreeMap::new();
-        if let (true, Some(wire), Some(address)) = (self.lead(), sandbox.wire(), sandbox.address()) {
+        if let (true, Some(network), Some(wire), Some(address)) =
+            (self.lead(), network, sandbox.wire(), sandbox.address())
+        {
             let device = on_wire(&sandbox, &wire, move |wire| {
                 let (device, prefix) = wire.device_of(address)?;
                 let gateway = wire.gateway()?;
@@ -133,7 +153,7 @@ impl Berths {
                 gateway.map_or(Ok(()), |gateway| wire.reach(gateway, device))?;
                 Ok(device)
             });
-            devices.insert(self.network.clone(), device.await?);
+            devices.insert(network, device.await?);
         }
         Ok(Mooring { sandbox, devices })
     }

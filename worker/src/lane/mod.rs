@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::hands::{Settled, Unfit, WorkFailure, compress_log};
 use crate::runner::UnitNews;
 use crate::runner::{self, Rebases, Reporter, UnitFacts};
-use crate::stack::StackFault;
+use crate::stack::{StackFault, sweep};
 use berth::{Berth, Berths};
 use disk::{Keeper, Part, Parts};
 use doomed::Doomed;
@@ -88,6 +88,8 @@ pub(crate) struct Lane {
     used_box: Option<UnitBox>,
     /// That of an earlier unit, which the next one is made of.
     spare_box: Option<UnitBox>,
+    /// What boxes join where there are no services.
+    apart: Option<Arc<Berths>>,
     /// Something here is not to be relied on: all of it is made anew at the next occasion.
     distrusted: bool,
     rebuilds_failed: u32,
@@ -136,6 +138,7 @@ impl Lane {
             fresh_box: None,
             used_box: None,
             spare_box: None,
+            apart: None,
             distrusted: false,
             rebuilds_failed: 0,
             user: User::default(),
@@ -255,11 +258,12 @@ impl Lane {
         let fits = match (self.stands.ground(), &ground) {
             (Some(standing), Some(ground)) => {
                 let is_led = self.stands.way().is_some();
-                standing.is_same(ground) && !self.distrusted && (ground.fronted || !is_led)
+                standing.is_same(ground) && (ground.fronted || !is_led)
             }
             (None, None) => true,
             _ => false,
         };
+        let fits = fits && !self.distrusted;
         if fits && !self.stands.is_used() {
             return Ok(Duration::ZERO);
         }
@@ -274,7 +278,10 @@ impl Lane {
             return Ok(began.elapsed());
         }
         self.lower().await?;
-        let Some(ground) = ground else { return Ok(Duration::ZERO) };
+        let Some(ground) = ground else {
+            self.distrusted = false;
+            return Ok(Duration::ZERO);
+        };
         if let Err(error) = self.raise(ground.clone()).await {
             let error = match self.is_given_up(&error, &ground).await {
                 Some(damage) => damage,
@@ -327,7 +334,7 @@ impl Lane {
                 if let Some(other) = other {
                     other.remove().await?;
                 }
-                let berth = berth(self.stands.berths().cloned()).await;
+                let berth = berth(self.berths(&plan)).await;
                 Box::pin(UnitBox::make(plan, self.workshop.next_serial(), false, berth)).await?
             }
         };
@@ -343,7 +350,7 @@ impl Lane {
         if self.stands.stand_by() {
             // The next unit is not to wait for it.
             let next = unit_box.plan().clone();
-            let (spare, berths) = (self.spare_box.take(), self.stands.berths().cloned());
+            let (spare, berths) = (self.spare_box.take(), self.berths(&next));
             let making = make_box(Arc::clone(&self.workshop), Some(next), spare, berths);
             self.fresh_box = Some(FreshBox::Made(tokio::spawn(making)));
         }
@@ -424,8 +431,8 @@ impl Lane {
                 .await?;
             self.prepare_box(next.filter(|_| self.stands.ground().is_some())).await;
         } else if self.stands.is_used() || self.used_box.is_some() {
-            let berths = self.stands.berths().cloned().filter(|_| self.fresh_box.is_none());
             let wanted = next.clone().filter(|_| self.fresh_box.is_none());
+            let berths = wanted.as_ref().and_then(|plan| self.berths(plan));
             let spare = self.spare_box.take_if(|_| wanted.is_some());
             let preparing = make_box(Arc::clone(&self.workshop), wanted, spare, berths);
             let (rebased, prepared) = tokio::join!(self.turn(), preparing);
@@ -445,7 +452,8 @@ impl Lane {
     }
 
     async fn prepare_box(&mut self, plan: Option<BoxPlan>) {
-        let (spare, berths) = (self.spare_box.take(), self.stands.berths().cloned());
+        let berths = plan.as_ref().and_then(|plan| self.berths(plan));
+        let spare = self.spare_box.take();
         let made = make_box(Arc::clone(&self.workshop), plan, spare, berths).await;
         self.fresh_box = made.map(|made| FreshBox::Waits(Box::new(made)));
     }
@@ -472,13 +480,18 @@ impl Lane {
         let turned = match (cleared, self.stands.ground()) {
             (Err(reason), _) => Err(vec![reason]),
             (Ok(()), Some(_)) => self.stands.turn(&doomed).await,
-            // A lane without services shares nothing with its next unit.
-            (Ok(()), None) => Ok(None),
+            // A lane without services shares nothing with its next unit but the machine.
+            (Ok(()), None) => self.end(&doomed).await.map(|()| None),
         };
         if let Some(used_box) = used_box {
             self.put_aside(used_box);
         }
         turned
+    }
+
+    async fn end(&self, doomed: &Doomed) -> Result<(), Vec<String>> {
+        let killed = doomed.kill(self.workshop.options.engine.as_ref()).await;
+        killed.map_err(|error| vec![crate::hands::chain(&error)])
     }
 
     /// Keeps a used box for a later unit, where it can serve again.
@@ -533,7 +546,20 @@ impl Lane {
         if let Some(spare) = self.spare_box.take() {
             spare.remove().await?;
         }
+        if let Some(apart) = self.apart.take() {
+            let swept = sweep(self.workshop.options.engine.as_ref(), Some(apart.lane())).await;
+            swept.map_err(|error| StandFault::from(error).into_failure())?;
+        }
         self.stands.lower().await.map_err(StandFault::into_failure)
+    }
+
+    /// What boxes of this plan join; nothing where each is to have a network of its own.
+    fn berths(&mut self, plan: &BoxPlan) -> Option<Arc<Berths>> {
+        if self.stands.ground().is_some() {
+            return self.stands.berths().cloned();
+        }
+        let made = || Berths::apart(plan.engine.clone(), &plan.lane);
+        plan.is_plain().then(|| Arc::clone(self.apart.get_or_insert_with(made)))
     }
 
     /// Leaves nothing in the engine.

@@ -70,7 +70,7 @@ pub(crate) struct Outfit {
 impl Outfit {
     /// `source` is the box's copy of the source.
     pub(crate) async fn make(plan: &BoxPlan, serial: u64, source: &Path) -> Result<Self, WorkFailure> {
-        if !plan.suite.docker && plan.suite.egress.is_empty() {
+        if plan.is_plain() {
             return Ok(Self::default());
         }
         let Some(daemon) = &plan.outfitter.daemon else {

@@ -152,7 +152,7 @@ impl Stands {
 
     /// Whether boxes of the next units are best made while one runs.
     pub(super) fn stand_by(&self) -> bool {
-        matches!(self.driver, Driver::Standby | Driver::Rewind)
+        self.ground.is_none() || matches!(self.driver, Driver::Standby | Driver::Rewind)
     }
 
     /// Puts the first stand up, where nothing stands.

@@ -178,10 +178,14 @@ impl Bench {
 
     /// Runs a unit of one test and answers with how the test ended.
     async fn unit(&self, key: &str) -> (Result<(), WorkFailure>, Vec<TestResult>) {
+        self.unit_of(&spec(), key).await
+    }
+
+    async fn unit_of(&self, spec: &RunSpec, key: &str) -> (Result<(), WorkFailure>, Vec<TestResult>) {
         let (sender, mut results) = mpsc::channel(8);
         let tests = vec![TestCase { attempt: 1, id: "a test".to_owned() }];
         let cancel = CancellationToken::new();
-        let ended = self.hands.execute(0, 1, &spec(), "s", key, tests, sender, cancel).await;
+        let ended = self.hands.execute(0, 1, spec, "s", key, tests, sender, cancel).await;
         let mut all = Vec::new();
         while let Some(news) = results.recv().await {
             if let UnitNews::Result(result) = news {

@@ -78,6 +78,11 @@ impl BoxPlan {
             && self.env == other.env
     }
 
+    /// Whether its suite asks for nothing beside the image and the source.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.suite.docker && self.suite.egress.is_empty()
+    }
+
     pub(super) fn workdir(&self) -> &str {
         if self.suite.workdir.is_empty() { WORKDIR_DEFAULT } else { &self.suite.workdir }
     }
