@@ -1,7 +1,8 @@
 """The vandals over every driver, pool and kind of service (`ci/vandal --matrix`): plans the cells, runs what is not done, writes the page.
 
 One farm serves the five kinds of a driver on a pool; its coordinator stays for the next, so images are sent and data is seeded once. What a
-cell came to is one line of WORK/matrix.jsonl: whoever starts again goes on after the last.
+cell came to is one line of the results: whoever starts again goes on after the last. With a page they lie beside it and are committed with it, so
+that hours of it can be spent in pieces.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def one_cell(farm, cell, wanted):
     found = vandal.count(farm.run(cell[2], wanted + CLEAN_SLACK, "test"))
     after = farm.said()
     return {"cell": cell, "wanted": wanted, **found, "deep": after["deep"] - before["deep"], "bad_rebases": after["bad"] - before["bad"],
-            "seconds": round(time.monotonic() - start)}
+            "seconds": round(time.monotonic() - start), "day": datetime.date.today().isoformat(), "commit": farm.arguments.commit}
 
 
 def control(farm, kind):
@@ -123,10 +124,16 @@ def note(path, line):
         os.fsync(out.fileno())
 
 
-def work_through(arguments, plan, path):
-    """Runs what no line tells of; answers with all lines."""
+def noted(plan, path):
+    """The lines that are there, without the cells of another plan."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {tuple(line["cell"]) for line in lines if "cell" in line and line["wanted"] == plan[tuple(line["cell"])]}
+    return [line for line in lines if "cell" not in line or line["wanted"] == plan[tuple(line["cell"])]]
+
+
+def work_through(arguments, plan, path):
+    """Runs what no line tells of."""
+    lines = noted(plan, path)
+    done = {tuple(line["cell"]) for line in lines if "cell" in line}
     controlled = {line["control"] for line in lines if "control" in line}
     farm = Farm(arguments)
     try:
@@ -140,8 +147,6 @@ def work_through(arguments, plan, path):
                     serve(farm, plan, missing, controlled, path)
     finally:
         farm.down("--purge")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in lines if "cell" not in line or line["wanted"] == plan[tuple(line["cell"])]]
 
 
 def serve(farm, plan, missing, controlled, path):
@@ -165,8 +170,8 @@ def serve(farm, plan, missing, controlled, path):
 
 PAGE = """# Vandals: does a rebase undo everything?
 
-{when}, {machine}, Docker Engine {engine}. Regenerate with `ci/vandal --matrix --rebases {wanted} --page docs/benchmarks/vandal.md` (it goes on where
-it was stopped).
+{machine}, Docker Engine {engine}. `ci/vandal --matrix --rebases {wanted} --page docs/benchmarks/vandal.md` goes on where it was stopped, with
+`--fresh` it begins anew; what each cell came to is kept in [vandal.jsonl](vandal.jsonl). {made} of {planned} cells are made{pieces}.
 
 **{rebases:,} rebases, {leaks} leaks**, {failed} tests that failed in another way, {deep:,} rebases compared to the last byte.
 
@@ -191,7 +196,7 @@ application its memory, environment, limits, threads and files. The ways and the
 {worst}"""
 
 
-def write_page(arguments, lines):
+def write_page(arguments, plan, lines):
     found = [line for line in lines if "cell" in line]
     summed = lambda what: sum(len(line[what]) if isinstance(line[what], list) else line[what] for line in found)
     rows = []
@@ -203,8 +208,10 @@ def write_page(arguments, lines):
     bad = [f"- {what}: `{'/'.join(line['cell'])}`: `{test}`: {' '.join(said.split())[:300]}"
            for line in found for what in ("leaks", "failed") for test, _, said in line[what]]
     engine = subprocess.run(["docker", "version", "-f", "{{.Server.Version}}"], check=True, text=True, capture_output=True).stdout.strip()
+    pieces = collections.Counter(f"{line['day']} at {line['commit']}" for line in found)
     text = PAGE.format(
-        when=datetime.date.today().isoformat(), machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}", engine=engine,
+        made=len(found), planned=len(plan), pieces="".join(f", {count} on {piece}" for piece, count in sorted(pieces.items())),
+        machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}", engine=engine,
         wanted=arguments.rebases, rebases=summed("rebases"), leaks=summed("leaks"), failed=summed("failed"), deep=summed("deep"),
         clean=summed("clean"), reruns=summed("reruns"), bad=summed("bad_rebases"), lanes=arguments.lanes, every=DEEP_EVERY, rows="\n".join(rows),
         control=", ".join(f"{line['leaks']} of {line['tests']} tests ({line['control']})" for line in lines if "control" in line),
@@ -214,7 +221,7 @@ def write_page(arguments, lines):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("andon", "worker", "work"):
+    for name in ("andon", "worker", "work", "results", "commit"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("rebases", "workers", "lanes"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -222,9 +229,13 @@ def main():
     parser.add_argument("--image", nargs="+", required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    lines = work_through(arguments, cells(arguments.rebases), Path(arguments.work) / "matrix.jsonl")
-    if arguments.page:
-        write_page(arguments, lines)
+    plan, path = cells(arguments.rebases), Path(arguments.results)
+    try:
+        work_through(arguments, plan, path)
+    finally:
+        lines = noted(plan, path)
+        if arguments.page and lines:
+            write_page(arguments, plan, lines)
     done = [line for line in lines if "cell" in line]
     rebases, leaks, failed = (sum(map(of, done)) for of in
                               (lambda line: line["rebases"], lambda line: len(line["leaks"]), lambda line: len(line["failed"])))
