@@ -14,6 +14,10 @@ use crate::{eventually, ok, run, stage};
 /// (`.config/nextest.toml`) is the same, or less; these locks hold for any other that starts the tests.
 const FARMS_MAX: usize = 4;
 
+/// For whom the way back to the baseline is not what is tested: the one that costs least, and is least in use elsewhere. Where the kernel
+/// cannot, or a stack, the farm takes the next by itself.
+pub const QUICKLY_BACK: [&str; 2] = ["--driver", "rewind"];
+
 /// A running farm.
 pub struct Farm {
     state: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use andon_tests::farm::Farm;
+use andon_tests::farm::{Farm, QUICKLY_BACK};
 use andon_tests::project::Project;
 use andon_tests::{ok, run};
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn states<'a>(worker: &'a Value, of: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_file_that_is_altered_in_a_workers_pool_is_found_named_and_mended() {
-    let farm = Farm::up(2, 1, &[]).with_database();
+    let farm = Farm::up(2, 1, &QUICKLY_BACK).with_database();
     let project = Project::from_fixture("mini");
     let output = farm.run(&project.copy(), &["--project", "mini"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use andon_tests::farm::Farm;
+use andon_tests::farm::{Farm, QUICKLY_BACK};
 use andon_tests::project::Project;
 use andon_tests::{ok, stage};
 
@@ -11,7 +11,7 @@ use andon_tests::{ok, stage};
 fn somebody_signs_in_finds_why_a_run_failed_follows_one_and_reruns_from_the_page() {
     let broken = Project::on_stack_of("mini", "attach");
     let crowd = Project::from_fixture("crowd");
-    let farm = Farm::up(1, 2, &[]).with_database();
+    let farm = Farm::up(1, 2, &QUICKLY_BACK).with_database();
     let ended = farm.run(&broken.copy(), &["--project", "shop"]);
     assert_eq!(ended.status.code(), Some(100), "{}", String::from_utf8_lossy(&ended.stderr));
     let failed = farm.newest();

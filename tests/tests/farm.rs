@@ -1,6 +1,6 @@
 //! The main job on real parts: pushes, boxes with nested Docker, a real database, and what happens when parts die.
 
-use andon_tests::farm::Farm;
+use andon_tests::farm::{Farm, QUICKLY_BACK};
 use andon_tests::project::Project;
 use andon_tests::{eventually, ok, run, stage};
 use serde_json::Value;
@@ -92,7 +92,7 @@ fn a_push_runs_every_test_pristine_on_two_workers_and_a_failure_can_be_rerun() {
 
 #[test]
 fn a_killed_worker_costs_no_verdict_and_a_crashed_coordinator_costs_no_attempt() {
-    let farm = Farm::up(2, 1, &[]).with_database();
+    let farm = Farm::up(2, 1, &QUICKLY_BACK).with_database();
     let project = Project::from_fixture("mini");
     project.replace("tests/test_mini.py", "range(12)", "range(40)");
     project.commit("more tests");
@@ -122,7 +122,7 @@ fn a_killed_worker_costs_no_verdict_and_a_crashed_coordinator_costs_no_attempt()
 
 #[test]
 fn what_a_project_does_wrong_is_answered_by_name() {
-    let farm = Farm::up(1, 1, &[]).with_database();
+    let farm = Farm::up(1, 1, &QUICKLY_BACK).with_database();
     let project = Project::from_fixture("mini");
     let exit = |more: &[&str]| {
         let output = farm.run(&project.copy(), more);
@@ -182,7 +182,7 @@ fn what_a_project_does_wrong_is_answered_by_name() {
 
 #[test]
 fn names_that_shells_and_paths_trip_over_run_right_or_are_refused_by_name() {
-    let farm = Farm::up(1, 1, &[]).with_database();
+    let farm = Farm::up(1, 1, &QUICKLY_BACK).with_database();
     let project = Project::from_fixture("names");
     let output = farm.run(&project.copy(), &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use andon_tests::farm::Farm;
+use andon_tests::farm::{Farm, QUICKLY_BACK};
 use andon_tests::ok;
 use andon_tests::project::Project;
 use serde_json::Value;
@@ -76,7 +76,9 @@ fn two_workers_share_a_baseline_by_a_registry_and_the_coordinator_holds_no_blob_
     let registry = Registry::start();
     let address = format!("{}:{}/team/andon", host(), registry.port);
     let project = Project::from_fixture("mini");
-    let farm = Farm::up(2, 1, &["--registry", &address, "--registry-insecure"]).with_database();
+    let farm =
+        Farm::up(2, 1, &[&["--registry", &address, "--registry-insecure"], &QUICKLY_BACK[..]].concat())
+            .with_database();
     let output = farm.run(&project.copy(), &["--project", "mini"]);
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,7 @@
 //! What a developer asks of a farm: this working tree, these tests, this shard, this failure elsewhere, and why it failed. On
 //! real parts: boxes, a database, rebases.
 
-use andon_tests::farm::Farm;
+use andon_tests::farm::{Farm, QUICKLY_BACK};
 use andon_tests::project::Project;
 use andon_tests::run;
 use serde_json::Value;
@@ -25,7 +25,7 @@ fn why(farm: &Farm, number: u64, arguments: &[&str]) -> Value {
 #[test]
 fn a_failure_is_real_flaky_or_polluted_and_the_polluter_is_named() {
     let project = Project::on_stack_of("mini", "culprit");
-    let farm = Farm::up(2, 1, &[]).with_database();
+    let farm = Farm::up(2, 1, &QUICKLY_BACK).with_database();
     let ended = farm.run(&project.copy(), &["--project", "culprit", "classes/", "=broken"]);
     assert_eq!(ended.status.code(), Some(100), "{}", said(&ended));
     let number = farm.newest();
@@ -65,7 +65,7 @@ fn a_failure_is_real_flaky_or_polluted_and_the_polluter_is_named() {
 fn a_working_tree_runs_as_it_is_in_shards_and_its_failure_goes_to_another_farm() {
     let project = Project::from_fixture("mini");
     let (file, number) = {
-        let farm = Farm::up(1, 2, &[]).with_database();
+        let farm = Farm::up(1, 2, &QUICKLY_BACK).with_database();
         let plan = run(farm.andon().current_dir(project.copy()).args(["plan", "--json"]));
         let plan: Value = serde_json::from_slice(&plan.stdout).unwrap_or_else(|_| panic!("{}", said(&plan)));
         assert_eq!((&plan["baseline"]["fate"], &plan["lanes"]), (&"built".into(), &2.into()), "{plan:#}");
@@ -109,7 +109,7 @@ fn a_working_tree_runs_as_it_is_in_shards_and_its_failure_goes_to_another_farm()
         assert!(exported.status.success(), "{}", said(&exported));
         (file, number)
     };
-    let elsewhere = Farm::up(1, 1, &[]).with_database();
+    let elsewhere = Farm::up(1, 1, &QUICKLY_BACK).with_database();
     let rerun = run(elsewhere.andon().args(["rerun", "--failed", "--from"]).arg(&file));
     assert_eq!(rerun.status.code(), Some(100), "{}", said(&rerun));
     assert!(said(&rerun).contains(&format!("of run {number}")), "{}", said(&rerun));
