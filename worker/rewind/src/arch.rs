@@ -11,6 +11,9 @@ pub(crate) mod native;
 #[path = "arch/unknown.rs"]
 pub(crate) mod native;
 
+/// How many words a call takes in a table: its number and its arguments.
+pub(crate) const CALL_WORDS: usize = 7;
+
 /// A system call as it is put into another process: its number and its six arguments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
@@ -24,5 +27,11 @@ impl Call {
         let mut six = [0; 6];
         six[..N].copy_from_slice(&arguments);
         Self { number, arguments: six }
+    }
+
+    /// As a line of the table that [`native::ERRAND`] goes through.
+    pub(crate) fn words(&self) -> [u64; CALL_WORDS] {
+        let [one, two, three, four, five, six] = self.arguments;
+        [self.number.cast_unsigned(), one, two, three, four, five, six]
     }
 }

@@ -15,6 +15,7 @@
 //! Compared and not put back: attributes. Not kept: holes, the inodes of folders (one that was removed is made anew). Other file systems mounted below are left alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -123,9 +124,9 @@ pub(crate) struct Files {
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     rewrite: Vec<u64>,
-    remove: Vec<PathBuf>,
-    make: Vec<PathBuf>,
-    dress: BTreeSet<PathBuf>,
+    remove: Vec<OsString>,
+    make: Vec<OsString>,
+    dress: BTreeSet<OsString>,
     /// Whose time of change is another after it.
     touched: BTreeSet<u64>,
 }
@@ -203,7 +204,7 @@ impl Files {
 
     /// On which its folder is.
     pub(crate) fn device(&self) -> u64 {
-        self.listing[Path::new("")].device
+        self.listing[OsStr::new("")].device
     }
 
     /// Leaves the bytes of these, which are its own, to [`crate::segments`].
@@ -237,7 +238,7 @@ impl Files {
     }
 
     /// Whether removing a new name would leave a mark in its place.
-    fn hides(&self, path: &Path) -> bool {
+    fn hides(&self, path: &OsStr) -> bool {
         match &self.tree.names {
             Names::Pinned => false,
             Names::Fixed { beneath, .. } => {
@@ -289,7 +290,7 @@ impl Files {
             work.touched.extend(is.iter().map(|is| is.inode));
             work.remove.extend(is.is_some().then(|| path.clone()));
             work.make.push(path.clone());
-            work.dress.extend(path.parent().map(Path::to_path_buf));
+            work.dress.extend(folder_of(path));
         }
         for (path, is) in now {
             work.touched.insert(is.inode);
@@ -298,7 +299,7 @@ impl Files {
                 let what = "hides what lies beneath it, and cannot be taken back".to_owned();
                 differences.push(Difference::File { path, what });
             }
-            work.dress.extend(path.parent().map(Path::to_path_buf));
+            work.dress.extend(folder_of(&path));
             work.remove.push(path);
         }
         Ok(work)
@@ -329,7 +330,7 @@ impl Files {
 
     /// What was done to the tree, by name. Before it is put back.
     pub(crate) fn changes(&self, work: &Work, tree: usize) -> Vec<FileChange> {
-        let change = |path: &Path, how, bytes| FileChange { tree, path: path.to_owned(), how, bytes };
+        let change = |path: &OsStr, how, bytes| FileChange { tree, path: path.into(), how, bytes };
         let written: BTreeSet<_> = work.rewrite.iter().collect();
         let named = self.listing.iter().filter(|(_, entry)| written.contains(&entry.inode));
         let mut counted = BTreeSet::new();
@@ -393,7 +394,7 @@ impl Files {
             made.push((path, Entry::read(&self.tree.live.join(path))?.inode));
         }
         // All are taken before the first is given: one may have the number of another.
-        let attributes = |(path, is): &(&PathBuf, u64)| {
+        let attributes = |(path, is): &(&OsString, u64)| {
             let was = self.listing[*path].inode;
             if was == *is { None } else { self.attributes.remove(&was) }
         };
@@ -435,7 +436,7 @@ impl Files {
     }
 
     /// A file that nobody has, as another inode with the same bytes.
-    fn make_anew(&mut self, path: &Path, number: usize) -> io::Result<()> {
+    fn make_anew(&mut self, path: &OsStr, number: usize) -> io::Result<()> {
         let (live, kept) = (self.tree.live.join(path), self.aside(number));
         drop(File::create_new(self.through().join(path))?);
         clone(&File::open(&kept)?, &File::options().write(true).open(&live)?)?;
@@ -481,6 +482,11 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// The folder that a path of a listing is in; the root is in none.
+fn folder_of(path: &OsStr) -> Option<OsString> {
+    Some(Path::new(path).parent()?.as_os_str().to_owned())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

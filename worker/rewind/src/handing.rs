@@ -14,10 +14,9 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::arch::Call;
 use crate::descriptors::{Descriptor, Descriptors, Work};
-use crate::inject::Caller;
+use crate::inject::{Caller, with_page};
 use crate::kernel;
 use crate::memory::Access;
-use crate::signals::with_page;
 
 /// The pair of sockets is moved at least here.
 const OUT_OF_THE_WAY: u64 = 900;

@@ -2,7 +2,7 @@
 //!
 //! A stopped thread lends its registers: they are saved, set to a `syscall` instruction that the process has anyway (in its vdso), and put
 //! back. The thread stops at the call's entry and exit (`PTRACE_SYSCALL`), so no signal is needed, and all signals are blocked meanwhile:
-//! single steps, which some do this with, would reset a disposition of `SIGTRAP`. What is put back is the *settled* state: an interrupted
+//! single steps, which some do this with, would reset a disposition of `SIGTRAP`. Where many calls are to be made, see [`crate::errand`]. What is put back is the *settled* state: an interrupted
 //! call is made again from its start, for the kernel would not restart it from the stop where an injected call leaves the thread.
 
 use std::fs::File;
@@ -21,6 +21,27 @@ const EVERY_SIGNAL: u64 = u64::MAX;
 const VDSO_BYTES_MAX: u64 = 64 * 1024;
 /// Error numbers are answered as their negatives, down to this.
 const ERRNO_MAX: i64 = 4095;
+
+/// The signal that a trap sends.
+const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
+/// More of them from elsewhere are not taken.
+const TRAPS_MAX: usize = 100_000;
+const PAGE: u64 = 4096;
+
+fn failed(answer: i64) -> io::Error {
+    io::Error::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EINVAL))
+}
+
+/// A page in the process for the time of a few calls.
+pub(crate) fn with_page<T>(
+    caller: &mut Caller,
+    work: impl FnOnce(&mut Caller, u64) -> io::Result<T>,
+) -> io::Result<T> {
+    let page = caller.lend(PAGE, libc::PROT_READ | libc::PROT_WRITE)?;
+    let done = work(caller, page)?;
+    caller.take_back(page, PAGE)?;
+    Ok(done)
+}
 
 /// Where in a process a system call instruction lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +94,45 @@ impl Caller {
             }
         }
         let answer = trace::registers(self.tid)?.answer();
-        if (-ERRNO_MAX..0).contains(&answer) {
-            return Err(io::Error::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EINVAL)));
+        if (-ERRNO_MAX..0).contains(&answer) { Err(failed(answer)) } else { Ok(answer.cast_unsigned()) }
+    }
+
+    /// Sends the thread through [`ERRAND`] at `code`, which makes the `count` calls of the table at `table`, until it traps behind the last one. The
+    /// process does not ignore `SIGTRAP`.
+    pub(crate) fn run(&mut self, code: u64, table: u64, count: usize) -> io::Result<()> {
+        trace::set_blocked(self.tid, EVERY_SIGNAL & !TRAP)?;
+        trace::set_registers(self.tid, &self.own.running(code, table, count as u64))?;
+        // Whoever sends SIGTRAP meanwhile stops the thread as well; what is sent is of no baseline, and is lost.
+        for _ in 0..TRAPS_MAX {
+            trace::go_on(self.tid, 0)?;
+            match trace::wait(self.tid, STOP_LIMIT)? {
+                Some(Stop::Signal(libc::SIGTRAP)) => {}
+                Some(other) => {
+                    return Err(io::Error::other(format!(
+                        "thread {}: {other:?} instead of a trap",
+                        self.tid
+                    )));
+                }
+                None => return Err(io::Error::new(io::ErrorKind::TimedOut, "injected calls do not end")),
+            }
+            let now = trace::registers(self.tid)?;
+            if let Some(left) = now.ran(code) {
+                trace::set_blocked(self.tid, EVERY_SIGNAL)?;
+                return if left == 0 { Ok(()) } else { Err(failed(now.answer())) };
+            }
         }
-        Ok(answer.cast_unsigned())
+        Err(io::Error::other("signals come faster than they are taken"))
+    }
+
+    /// New pages of the process, so many bytes, at an address of its kernel's choice.
+    pub(crate) fn lend(&mut self, bytes: u64, rights: libc::c_int) -> io::Result<u64> {
+        let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).unsigned_abs());
+        let rights = rights.unsigned_abs().into();
+        self.call(&Call::new(libc::SYS_mmap, [0, bytes, rights, flags, u64::MAX, 0]))
+    }
+
+    pub(crate) fn take_back(&mut self, page: u64, bytes: u64) -> io::Result<()> {
+        self.call(&Call::new(libc::SYS_munmap, [page, bytes])).map(drop)
     }
 
     /// The thread has its own registers and signals again.

@@ -33,6 +33,7 @@ mod attributes;
 mod available;
 mod baseline;
 mod descriptors;
+mod errand;
 mod error;
 mod files;
 mod freeze;

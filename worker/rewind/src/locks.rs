@@ -13,9 +13,8 @@ use std::os::unix::fs::FileExt;
 use crate::arch::Call;
 use crate::descriptors::Descriptors;
 use crate::identity::Difference;
-use crate::inject::Caller;
+use crate::inject::{Caller, with_page};
 use crate::memory::Access;
-use crate::signals::with_page;
 use crate::trace::Pid;
 
 /// The locks that the descriptors `numbers` hold, as lines of `/proc/locks`. A descriptor that is not there holds none.

@@ -307,11 +307,14 @@ impl Process {
             let mut caller = self.caller()?;
             handing::restore(&mut caller, &self.access, &self.handle, &self.descriptors, work)?;
             // Closing any descriptor of a file ends the process's locks on it.
-            self.locks.restore(&mut caller, &self.access, &self.locks_now())?;
-            caller.end()?;
-            if !self.locks.held(self.access.pid, &self.locks_now()) {
-                return Err(io::Error::other("the locks on files are not those of the baseline"));
+            let now = self.locks_now();
+            if !self.locks.held(self.access.pid, &now) {
+                self.locks.restore(&mut caller, &self.access, &now)?;
+                if !self.locks.held(self.access.pid, &self.locks_now()) {
+                    return Err(io::Error::other("the locks on files are not those of the baseline"));
+                }
             }
+            caller.end()?;
         }
         self.descriptors.restore()
     }

@@ -5,7 +5,7 @@
 //! process, so they are set each time; what was left in the baseline is left then.
 //!
 //! `/proc` shows only which signals are ignored or have a handler, so the process is asked itself (`rt_sigaction`), through a page that is mapped
-//! for that and unmapped again. A rewind sets those anew that have a handler in the baseline (its address could have changed unseen) and
+//! for that and unmapped again. A rewind sets those anew, at one go ([`crate::errand`]), that have a handler in the baseline (its address could have changed unseen) and
 //! those of which `/proc` shows a change; the C library, for one, installs a handler with a process's first thread.
 
 use std::collections::BTreeSet;
@@ -13,23 +13,23 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::arch::Call;
+use crate::errand;
 use crate::identity;
-use crate::inject::{Caller, Gate};
+use crate::inject::{Caller, Gate, with_page};
 use crate::memory::Access;
 use crate::trace::Pid;
 
 const SIGNALS: u32 = 64;
 /// `struct kernel_sigaction`: handler, flags, restorer, mask.
 const ACTION_BYTES: usize = 32;
-const PAGE: u64 = 4096;
 /// `ITIMER_REAL`, `ITIMER_VIRTUAL`, `ITIMER_PROF`.
 const TIMERS: u64 = 3;
 /// `struct itimerval`.
 const TIMER_BYTES: usize = 32;
-// Where things lie in the page that is lent: actions, timers, the set of all signals, a time of zero.
+/// Where timers lie behind the actions.
 const TIMERS_AT: u64 = SIGNALS as u64 * ACTION_BYTES as u64;
-const ALL_AT: u64 = TIMERS_AT + TIMERS * TIMER_BYTES as u64;
-const NO_TIME_AT: u64 = ALL_AT + 8;
+/// Where a time of zero lies behind the set of all signals.
+const NO_TIME_AT: u64 = 8;
 /// More signals are not taken: a thread that gets them faster than we take them is not to be put back.
 const PENDING_MAX: usize = 100_000;
 
@@ -61,19 +61,6 @@ pub(crate) struct Signals {
     shown: Shown,
     actions: Vec<[u8; ACTION_BYTES]>,
     timers: Vec<[u8; TIMER_BYTES]>,
-}
-
-/// A page in the process for the time of a few calls.
-pub(crate) fn with_page<T>(
-    caller: &mut Caller,
-    work: impl FnOnce(&mut Caller, u64) -> io::Result<T>,
-) -> io::Result<T> {
-    let rights = u64::from((libc::PROT_READ | libc::PROT_WRITE).unsigned_abs());
-    let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).unsigned_abs());
-    let page = caller.call(&Call::new(libc::SYS_mmap, [0, PAGE, rights, flags, u64::MAX, 0]))?;
-    let done = work(caller, page)?;
-    caller.call(&Call::new(libc::SYS_munmap, [page, PAGE]))?;
-    Ok(done)
 }
 
 impl Signals {
@@ -108,24 +95,31 @@ impl Signals {
         now: Shown,
     ) -> io::Result<BTreeSet<Pid>> {
         let changed = self.shown.may_differ(now);
+        let data = [self.actions.concat(), self.timers.concat()].concat();
+        let can_trap = errand::can_trap(self.shown.ignored | now.ignored);
+        errand::run(caller, access, can_trap, &data, |at| {
+            let signals = (1..=SIGNALS).filter(|signal| changed & 1 << (signal - 1) != 0);
+            let set = signals.map(|signal| {
+                let action = at + u64::from(signal - 1) * ACTION_BYTES as u64;
+                Call::new(libc::SYS_rt_sigaction, [signal.into(), action, 0, 8])
+            });
+            let wind = (0..TIMERS).map(|which| {
+                let timer = at + TIMERS_AT + which * TIMER_BYTES as u64;
+                Call::new(libc::SYS_setitimer, [which, timer, 0])
+            });
+            set.chain(wind).collect()
+        })?;
+        let waiting = || {
+            let pending = identity::pending(access.pid, tids)?;
+            Ok::<BTreeSet<_>, io::Error>(pending.into_iter().map(|(tid, _)| tid).collect())
+        };
+        let helpers = waiting()?;
+        if helpers.is_empty() {
+            return Ok(helpers);
+        }
         with_page(caller, |caller, page| {
-            let page_bytes =
-                [self.actions.concat(), self.timers.concat(), vec![0xff; 8], vec![0; 16]].concat();
-            access.mem.write_all_at(&page_bytes, page)?;
-            for signal in (1..=SIGNALS).filter(|signal| changed & 1 << (signal - 1) != 0) {
-                let action = page + u64::from(signal - 1) * ACTION_BYTES as u64;
-                caller.call(&Call::new(libc::SYS_rt_sigaction, [signal.into(), action, 0, 8]))?;
-            }
-            for which in 0..TIMERS {
-                let timer = page + TIMERS_AT + which * TIMER_BYTES as u64;
-                caller.call(&Call::new(libc::SYS_setitimer, [which, timer, 0]))?;
-            }
-            let waiting = || {
-                Ok::<BTreeSet<_>, io::Error>(
-                    identity::pending(access.pid, tids)?.into_iter().map(|(tid, _)| tid).collect(),
-                )
-            };
-            let mut helpers = waiting()?;
+            access.mem.write_all_at(&[vec![0xff; 8], vec![0; 16]].concat(), page)?;
+            let mut helpers = helpers;
             if helpers.remove(&access.pid) {
                 take_all(caller, page)?;
             }
@@ -149,7 +143,7 @@ impl Signals {
 
 /// Takes whatever signal waits for the thread of `caller` or for its process.
 fn take_all(caller: &mut Caller, page: u64) -> io::Result<()> {
-    let take = Call::new(libc::SYS_rt_sigtimedwait, [page + ALL_AT, 0, page + NO_TIME_AT, 8]);
+    let take = Call::new(libc::SYS_rt_sigtimedwait, [page, 0, page + NO_TIME_AT, 8]);
     for _ in 0..PENDING_MAX {
         match caller.call(&take) {
             Ok(_) => {}

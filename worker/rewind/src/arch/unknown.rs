@@ -6,6 +6,7 @@ pub(crate) const GENERAL: libc::c_int = 1;
 pub(crate) const EXTENDED: libc::c_int = 2;
 pub(crate) const EXTENDED_BYTES_MAX: usize = 0;
 pub(crate) const SYSCALL: &[u8] = &[];
+pub(crate) const ERRAND: &[u8] = &[];
 /// Whether this file speaks of a processor that can be rewound.
 pub(crate) const KNOWN: bool = false;
 
@@ -18,6 +19,14 @@ impl Registers {
 
     pub(crate) fn calling(self, _gate: u64, _call: &Call) -> Self {
         self
+    }
+
+    pub(crate) fn running(self, _code: u64, _table: u64, _count: u64) -> Self {
+        self
+    }
+
+    pub(crate) fn ran(&self, _code: u64) -> Option<u64> {
+        None
     }
 
     pub(crate) fn answer(&self) -> i64 {

@@ -18,11 +18,33 @@ pub(crate) const EXTENDED: libc::c_int = 0x202;
 pub(crate) const EXTENDED_BYTES_MAX: usize = 32 * 1024;
 /// The instruction that makes a system call.
 pub(crate) const SYSCALL: &[u8] = &[0x0f, 0x05];
+/// Makes each call of a table (`Call::words`) at `rbx`, whose length is in `r12`, until one fails, and traps.
+#[rustfmt::skip]
+pub(crate) const ERRAND: &[u8] = &[
+    0x4d, 0x85, 0xe4,                   // next: test r12, r12
+    0x74, 0x2e,                         //       jz   done
+    0x48, 0x8b, 0x03,                   //       mov  rax, [rbx]
+    0x48, 0x8b, 0x7b, 0x08,             //       mov  rdi, [rbx + 8]
+    0x48, 0x8b, 0x73, 0x10,             //       mov  rsi, [rbx + 16]
+    0x48, 0x8b, 0x53, 0x18,             //       mov  rdx, [rbx + 24]
+    0x4c, 0x8b, 0x53, 0x20,             //       mov  r10, [rbx + 32]
+    0x4c, 0x8b, 0x43, 0x28,             //       mov  r8, [rbx + 40]
+    0x4c, 0x8b, 0x4b, 0x30,             //       mov  r9, [rbx + 48]
+    0x0f, 0x05,                         //       syscall
+    0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, //       cmp  rax, -4095
+    0x73, 0x09,                         //       jae  done
+    0x48, 0x83, 0xc3, 0x38,             //       add  rbx, 56
+    0x49, 0xff, 0xcc,                   //       dec  r12
+    0xeb, 0xcd,                         //       jmp  next
+    0xcc,                               // done: int3
+];
 /// Whether this file speaks of a processor that can be rewound.
 pub(crate) const KNOWN: bool = true;
 
 const WORDS: usize = 27;
 // Positions in `struct user_regs_struct`.
+const R12: usize = 3;
+const RBX: usize = 5;
 const R10: usize = 7;
 const R9: usize = 8;
 const R8: usize = 9;
@@ -69,6 +91,18 @@ impl Registers {
             self.0[register] = argument;
         }
         self
+    }
+
+    /// These registers, about to go through [`ERRAND`] at `code`.
+    pub(crate) fn running(mut self, code: u64, table: u64, count: u64) -> Self {
+        (self.0[RIP], self.0[ORIG_RAX]) = (code, NO_CALL);
+        (self.0[RBX], self.0[R12]) = (table, count);
+        self
+    }
+
+    /// How many calls were left when the one that [`ERRAND`] at `code` stopped at had failed; `None` if it does not stand at its end.
+    pub(crate) fn ran(&self, code: u64) -> Option<u64> {
+        (self.0[RIP] == code + ERRAND.len() as u64).then_some(self.0[R12])
     }
 
     /// What the call that just ended answered: negative is an error number.
