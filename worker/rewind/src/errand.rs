@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::arch::Call;
 use crate::arch::native::ERRAND;
-use crate::inject::{Caller, with_page};
+use crate::inject::{Caller, TRAP, with_page};
 use crate::memory::Access;
 
 /// The pages: code, what the calls refer to, and the table.
@@ -22,7 +22,7 @@ const DATA_AT: u64 = 128;
 
 /// Whether a trap leaves the dispositions of a process alone that ignores the signals `ignored`.
 pub(crate) fn can_trap(ignored: u64) -> bool {
-    !ERRAND.is_empty() && ignored & 1 << (libc::SIGTRAP - 1) == 0
+    !ERRAND.is_empty() && ignored & TRAP == 0
 }
 
 /// Has the process make `calls`, which are told where its copy of `data` lies: at one go if it `can_trap`. The first that fails ends it.
@@ -156,14 +156,13 @@ mod tests {
     #[test]
     fn what_the_trap_would_do_otherwise_stays() {
         let victim = Victim::quiet();
-        let trap = 1u64 << (libc::SIGTRAP - 1);
         let caught = |at| vec![set(libc::SIGTRAP, at)];
         sent(&victim, true, 0x1000, caught).unwrap();
         sent(&victim, true, IGNORED, |at| vec![set(libc::SIGUSR1, at)]).unwrap();
-        assert_eq!(shown(&victim).caught & trap, trap, "the trap is no signal to the process");
+        assert_eq!(shown(&victim).caught & TRAP, TRAP, "the trap is no signal to the process");
         sent(&victim, false, IGNORED, caught).unwrap();
         assert!(!can_trap(shown(&victim).ignored), "a trap would end that it is ignored");
         sent(&victim, false, IGNORED, |at| vec![set(libc::SIGUSR2, at)]).unwrap();
-        assert_eq!(shown(&victim).ignored & trap, trap);
+        assert_eq!(shown(&victim).ignored & TRAP, TRAP);
     }
 }

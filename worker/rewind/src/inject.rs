@@ -2,8 +2,10 @@
 //!
 //! A stopped thread lends its registers: they are saved, set to a `syscall` instruction that the process has anyway (in its vdso), and put
 //! back. The thread stops at the call's entry and exit (`PTRACE_SYSCALL`), so no signal is needed, and all signals are blocked meanwhile:
-//! single steps, which some do this with, would reset a disposition of `SIGTRAP`. Where many calls are to be made, see [`crate::errand`]. What is put back is the *settled* state: an interrupted
-//! call is made again from its start, for the kernel would not restart it from the stop where an injected call leaves the thread.
+//! single steps, which some do this with, would reset a disposition of `SIGTRAP`. Where many calls are to be made, see [`crate::errand`].
+//!
+//! What is put back is the *settled* state: an interrupted call is made again from its start, for the kernel would not restart it from the stop where
+//! an injected call leaves the thread.
 
 use std::fs::File;
 use std::io;
@@ -23,13 +25,17 @@ const VDSO_BYTES_MAX: u64 = 64 * 1024;
 const ERRNO_MAX: i64 = 4095;
 
 /// The signal that a trap sends.
-const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
-/// More of them from elsewhere are not taken.
-const TRAPS_MAX: usize = 100_000;
+pub(crate) const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
+/// More signals are not taken: a thread that gets them faster than we take them is not to be put back.
+pub(crate) const SIGNALS_MAX: usize = 100_000;
 const PAGE: u64 = 4096;
 
 fn failed(answer: i64) -> io::Error {
     io::Error::from_raw_os_error(i32::try_from(-answer).unwrap_or(libc::EINVAL))
+}
+
+pub(crate) fn too_many_signals() -> io::Error {
+    io::Error::other("signals come faster than they are taken")
 }
 
 /// A page in the process for the time of a few calls.
@@ -77,21 +83,22 @@ impl Caller {
         Ok(Self { tid, gate, own, own_blocked, hurried: Hurried::hurry(tid) })
     }
 
+    fn stops_at(&self, wanted: Stop) -> io::Result<()> {
+        match trace::wait(self.tid, STOP_LIMIT)? {
+            Some(stop) if stop == wanted => Ok(()),
+            Some(other) => {
+                Err(io::Error::other(format!("thread {}: {other:?} instead of {wanted:?}", self.tid)))
+            }
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, "what was injected does not end")),
+        }
+    }
+
     /// Makes one call and says what it answered.
     pub(crate) fn call(&mut self, call: &Call) -> io::Result<u64> {
         trace::set_registers(self.tid, &self.own.calling(self.gate.0, call))?;
         for _ in ["entry", "exit"] {
             trace::go_on_to_call(self.tid)?;
-            match trace::wait(self.tid, STOP_LIMIT)? {
-                Some(Stop::Call) => {}
-                Some(other) => {
-                    return Err(io::Error::other(format!(
-                        "thread {}: {other:?} instead of a call",
-                        self.tid
-                    )));
-                }
-                None => return Err(io::Error::new(io::ErrorKind::TimedOut, "an injected call does not end")),
-            }
+            self.stops_at(Stop::Call)?;
         }
         let answer = trace::registers(self.tid)?.answer();
         if (-ERRNO_MAX..0).contains(&answer) { Err(failed(answer)) } else { Ok(answer.cast_unsigned()) }
@@ -103,25 +110,16 @@ impl Caller {
         trace::set_blocked(self.tid, EVERY_SIGNAL & !TRAP)?;
         trace::set_registers(self.tid, &self.own.running(code, table, count as u64))?;
         // Whoever sends SIGTRAP meanwhile stops the thread as well; what is sent is of no baseline, and is lost.
-        for _ in 0..TRAPS_MAX {
+        for _ in 0..SIGNALS_MAX {
             trace::go_on(self.tid, 0)?;
-            match trace::wait(self.tid, STOP_LIMIT)? {
-                Some(Stop::Signal(libc::SIGTRAP)) => {}
-                Some(other) => {
-                    return Err(io::Error::other(format!(
-                        "thread {}: {other:?} instead of a trap",
-                        self.tid
-                    )));
-                }
-                None => return Err(io::Error::new(io::ErrorKind::TimedOut, "injected calls do not end")),
-            }
+            self.stops_at(Stop::Signal(libc::SIGTRAP))?;
             let now = trace::registers(self.tid)?;
             if let Some(left) = now.ran(code) {
                 trace::set_blocked(self.tid, EVERY_SIGNAL)?;
                 return if left == 0 { Ok(()) } else { Err(failed(now.answer())) };
             }
         }
-        Err(io::Error::other("signals come faster than they are taken"))
+        Err(too_many_signals())
     }
 
     /// New pages of the process, so many bytes, at an address of its kernel's choice.
@@ -146,9 +144,6 @@ impl Caller {
     pub(crate) fn exit(self) -> io::Result<()> {
         trace::set_registers(self.tid, &self.own.calling(self.gate.0, &Call::new(libc::SYS_exit, [0])))?;
         trace::go_on(self.tid, 0)?;
-        match trace::wait(self.tid, STOP_LIMIT)? {
-            Some(Stop::Gone) => Ok(()),
-            other => Err(io::Error::other(format!("thread {}: {other:?} instead of its end", self.tid))),
-        }
+        self.stops_at(Stop::Gone)
     }
 }

@@ -5,8 +5,8 @@
 //! process, so they are set each time; what was left in the baseline is left then.
 //!
 //! `/proc` shows only which signals are ignored or have a handler, so the process is asked itself (`rt_sigaction`), through a page that is mapped
-//! for that and unmapped again. A rewind sets those anew, at one go ([`crate::errand`]), that have a handler in the baseline (its address could have changed unseen) and
-//! those of which `/proc` shows a change; the C library, for one, installs a handler with a process's first thread.
+//! for that and unmapped again. A rewind sets anew, at one go ([`crate::errand`]), those that have a handler in the baseline (its address could have
+//! changed unseen) and those of which `/proc` shows a change; the C library, for one, installs a handler with a process's first thread.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use crate::arch::Call;
 use crate::errand;
 use crate::identity;
-use crate::inject::{Caller, Gate, with_page};
+use crate::inject::{Caller, Gate, SIGNALS_MAX, too_many_signals, with_page};
 use crate::memory::Access;
 use crate::trace::Pid;
 
@@ -30,8 +30,6 @@ const TIMER_BYTES: usize = 32;
 const TIMERS_AT: u64 = SIGNALS as u64 * ACTION_BYTES as u64;
 /// Where a time of zero lies behind the set of all signals.
 const NO_TIME_AT: u64 = 8;
-/// More signals are not taken: a thread that gets them faster than we take them is not to be put back.
-const PENDING_MAX: usize = 100_000;
 
 /// What `/proc/PID/status` shows: which signals are ignored, and which have a handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,13 +111,12 @@ impl Signals {
             let pending = identity::pending(access.pid, tids)?;
             Ok::<BTreeSet<_>, io::Error>(pending.into_iter().map(|(tid, _)| tid).collect())
         };
-        let helpers = waiting()?;
+        let mut helpers = waiting()?;
         if helpers.is_empty() {
             return Ok(helpers);
         }
         with_page(caller, |caller, page| {
             access.mem.write_all_at(&[vec![0xff; 8], vec![0; 16]].concat(), page)?;
-            let mut helpers = helpers;
             if helpers.remove(&access.pid) {
                 take_all(caller, page)?;
             }
@@ -144,12 +141,12 @@ impl Signals {
 /// Takes whatever signal waits for the thread of `caller` or for its process.
 fn take_all(caller: &mut Caller, page: u64) -> io::Result<()> {
     let take = Call::new(libc::SYS_rt_sigtimedwait, [page, 0, page + NO_TIME_AT, 8]);
-    for _ in 0..PENDING_MAX {
+    for _ in 0..SIGNALS_MAX {
         match caller.call(&take) {
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other("signals come faster than they are taken"))
+    Err(too_many_signals())
 }
