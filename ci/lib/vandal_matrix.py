@@ -171,7 +171,7 @@ def serve(farm, plan, missing, controlled, path):
 PAGE = """# Vandals: does a rebase undo everything?
 
 {machine}, Docker Engine {engine}. `ci/vandal --matrix --rebases {wanted} --page docs/benchmarks/vandal.md` goes on where it was stopped, with
-`--fresh` it begins anew; what each cell came to is kept in [vandal.jsonl](vandal.jsonl). {made} of {planned} cells are made{pieces}.
+`--fresh` it begins anew; what each cell came to is kept in [{results}]({results}). {made} of {planned} cells are made{pieces}.
 
 **{rebases:,} rebases, {leaks} leaks**, {failed} tests that failed in another way, {deep:,} rebases compared to the last byte.
 
@@ -210,7 +210,7 @@ def write_page(arguments, plan, lines):
     engine = subprocess.run(["docker", "version", "-f", "{{.Server.Version}}"], check=True, text=True, capture_output=True).stdout.strip()
     pieces = collections.Counter(f"{line['day']} at {line['commit']}" for line in found)
     text = PAGE.format(
-        made=len(found), planned=len(plan), pieces="".join(f", {count} on {piece}" for piece, count in sorted(pieces.items())),
+        results=Path(arguments.results).name, made=len(found), planned=len(plan), pieces="".join(f", {count} on {piece}" for piece, count in sorted(pieces.items())),
         machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}", engine=engine,
         wanted=arguments.rebases, rebases=summed("rebases"), leaks=summed("leaks"), failed=summed("failed"), deep=summed("deep"),
         clean=summed("clean"), reruns=summed("reruns"), bad=summed("bad_rebases"), lanes=arguments.lanes, every=DEEP_EVERY, rows="\n".join(rows),
