@@ -234,7 +234,7 @@ fn what_is_right_is_right_for_both() {
         suite(""),
         suite("timeout = \"1h5m30s20ms\""),
         suite("timeout = \" 1.5s \""),
-        suite("retries = 10\nworkdir = \"/work/src\"\ndocker = true"),
+        suite("retries = 10\nworkdir = \"/srv/src\"\ndocker = true"),
         suite("env = { TZ = \"UTC\", _x1 = \"\" }"),
         suite("egress = [\"pypi.org:443\", \"*.example.com:443\", \"10.0.0.5:5432\", \"[::1]:80\"]"),
         suite("limits = { memory = \"64 MB\", cpus = 0.5, pids = 1, disk = \"4m\" }"),
