@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::statvfs;
 use serde::{Deserialize, Serialize};
@@ -212,6 +213,12 @@ impl Pool {
     /// Deletes used clones and baselines that could not be deleted when they should have been; how many there were.
     pub fn sweep_trash(&self) -> Result<u64, PoolError> {
         self.store.sweep_trash()
+    }
+
+    /// Waits until nobody has the lane, but no longer than this: whoever let go of its clone may have left work to a thread
+    /// that still holds it, a spare being made. Blocks its thread.
+    pub fn wait_for_lane(&self, lane: &str, limit: Duration) {
+        self.store.wait_for_lane(lane, limit);
     }
 
     /// A clone of all trees for a lane.

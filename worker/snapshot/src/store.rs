@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, chmod, flock};
 use rustix::io::Errno;
@@ -43,6 +44,8 @@ pub(crate) struct Store {
     pub(crate) choice: Choice,
     pub(crate) import: ImportLimits,
     state: Mutex<State>,
+    /// A lane was left.
+    left: Condvar,
     counter: AtomicU64,
     /// Keeps other processes out until the last handle is gone.
     _lock: Lock,
@@ -127,7 +130,7 @@ impl Store {
         }
         let counter = AtomicU64::new(0);
         let state = Mutex::new(state);
-        Ok(Store { choice, import: options.import, state, counter, _lock: lock })
+        Ok(Store { choice, import: options.import, state, left: Condvar::new(), counter, _lock: lock })
     }
 
     pub(crate) fn kind(&self) -> PoolKind {
@@ -285,6 +288,13 @@ impl Store {
 
     pub(crate) fn leave_lane(&self, lane: &str) {
         self.state().lanes.remove(lane);
+        self.left.notify_all();
+    }
+
+    /// Waits until nobody has the lane, but no longer than this.
+    pub(crate) fn wait_for_lane(&self, lane: &str, limit: Duration) {
+        let taken = self.left.wait_timeout_while(self.state(), limit, |state| state.lanes.contains(lane));
+        drop(taken.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Unmounts all that the pool mounted.

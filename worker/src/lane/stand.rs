@@ -48,6 +48,8 @@ const UNTOUCHED_MAX: Duration = Duration::from_secs(60);
 const CHANGED_FILES_MAX: usize = 20;
 /// After this many restarts a lane's containers are made anew: their logs in the engine grow with each.
 const RESTARTS_MAX: u32 = 500;
+/// A stand that was lowered may still have its next clone made: where that is a copy it takes as long as the disk does.
+const LEAVING_MAX: Duration = Duration::from_secs(60);
 /// How many rebases in a row, and each which one after them, are told by what the services hold.
 const WEIGHED_FIRST: u32 = 3;
 const WEIGHED_EVERY: u32 = 16;
@@ -196,12 +198,14 @@ impl Stand {
         ensure_network(ground.engine.as_ref(), &ground.network(), &ground.lane).await?;
         let cloning = ground.clone();
         let (clone, written) = blocking(move || {
+            let (name, written) = (cloning.name(), format!("{}/bind", cloning.name()));
+            for lane in [&name, &written] {
+                cloning.pool.wait_for_lane(lane, LEAVING_MAX);
+            }
             let volume = |tree: &str| !tree.starts_with("layer/");
-            let clone = cloning.pool.clone_lane_of(&cloning.name(), &cloning.baseline, &volume)?;
+            let clone = cloning.pool.clone_lane_of(&name, &cloning.baseline, &volume)?;
             let written = match cloning.plan.writes_source() {
-                true => Some(
-                    cloning.pool.clone_lane(&format!("{}/bind", cloning.name()), &cloning.source.baseline)?,
-                ),
+                true => Some(cloning.pool.clone_lane(&written, &cloning.source.baseline)?),
                 false => None,
             };
             Ok::<_, PoolError>((Arc::new(clone), written.map(Arc::new)))

@@ -104,6 +104,7 @@ const TWO_STANDS: Pressure =
 struct Bench {
     dir: tempfile::TempDir,
     engine: Arc<FakeEngine>,
+    pool: Pool,
     hands: Hands,
     notices: Notices,
     told: mpsc::Receiver<andon_proto::Inexact>,
@@ -153,7 +154,7 @@ impl Bench {
         let (inexact, told) = mpsc::channel(16);
         let options = HandsOptions {
             engine: engine.clone(),
-            pool,
+            pool: pool.clone(),
             images: Arc::new(FakeImages),
             farm: farm.clone(),
             registry,
@@ -168,7 +169,7 @@ impl Bench {
         };
         let hands = Hands::start(options).await.unwrap();
         let (notices, _) = mpsc::channel(1);
-        Self { dir, engine, hands, notices, told }
+        Self { dir, engine, pool, hands, notices, told }
     }
 
     async fn baseline(&self) -> String {
@@ -372,6 +373,18 @@ async fn a_lane_whose_sandbox_has_ended_is_rebuilt() {
     assert_eq!(bench.hands.settle(0).await.unwrap().baseline_key, key);
     assert_eq!((bench.calls("create andon-lane0.db"), bench.calls("start andon-lane0-db")), (1, 1));
     bench.unit(&key).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn a_lane_stands_as_soon_as_the_clone_that_somebody_still_prepares_there_is_gone() {
+    let bench = Bench::new(&Arc::new(FakeFarm::default()), Some(Driver::Recreate)).await;
+    let key = bench.baseline().await;
+    let before = bench.pool.clone_lane("0", &bench.pool.baseline(&key).unwrap()).unwrap();
+    let (unit, ()) = tokio::join!(bench.unit(&key), async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        drop(before);
+    });
+    unit.0.unwrap();
 }
 
 /// A unit whose test fails, and another one on a database that has ended so.

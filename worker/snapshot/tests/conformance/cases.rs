@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, UNIX_EPOCH};
 
 use andon_snapshot::{Change, Footprint, LaneClone, PoolError, PoolKind, digest_of};
@@ -62,6 +63,27 @@ pub(crate) fn paths_and_the_lanes_folder_stay_the_same_over_resets(kind: PoolKin
     assert!(matches!(pool.clone_lane("1", &baseline), Err(PoolError::LaneInUse { .. })));
     drop(other);
     pool.clone_lane("1", &baseline).unwrap().verify().unwrap();
+}
+
+pub(crate) fn who_waits_for_a_lane_gets_it_when_its_spare_is_made(kind: PoolKind) {
+    let ground = Ground::for_kind(kind);
+    let pool = ground.open(kind);
+    let baseline = seeded(&ground, &pool);
+    let lane = Arc::new(pool.clone_lane("0", &baseline).unwrap());
+    // Whoever prepares the next clone has the lane for longer than whoever used it.
+    let (preparing, (began, begin)) = (Arc::clone(&lane), mpsc::channel());
+    let prepared = std::thread::spawn(move || {
+        began.send(()).unwrap();
+        preparing.ready_spare().unwrap();
+    });
+    begin.recv().unwrap();
+    drop(lane);
+    pool.wait_for_lane("0", Duration::from_secs(60));
+    let lane = pool.clone_lane("0", &baseline).unwrap();
+    lane.verify().unwrap();
+    prepared.join().unwrap();
+    pool.wait_for_lane("0", Duration::from_millis(1));
+    assert!(matches!(pool.clone_lane("0", &baseline), Err(PoolError::LaneInUse { .. })));
 }
 
 pub(crate) fn one_written_page_counts_one_page(kind: PoolKind) {

@@ -40,6 +40,7 @@ macro_rules! on_every_kind {
 on_every_kind!(
     cases::a_clone_is_the_baseline_and_a_reset_brings_it_back,
     cases::paths_and_the_lanes_folder_stay_the_same_over_resets,
+    cases::who_waits_for_a_lane_gets_it_when_its_spare_is_made,
     cases::one_written_page_counts_one_page,
     cases::added_removed_and_changed_entries_are_counted,
     cases::a_file_rewritten_with_what_it_held_counts_nothing,
