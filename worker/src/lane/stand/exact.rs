@@ -163,6 +163,11 @@ fn verify_deep(clone: &LaneClone, written: Option<&LaneClone>, work: &LayerWork)
     written.map_or(Ok(()), LaneClone::verify_deep)?;
     let layers = work.layers.iter();
     layers.into_iter().try_for_each(|(tree, layer)| work.pool.verify_deep_in(&work.baseline, tree, layer))?;
-    tracing::info!(lane = clone.lane(), "a deep check found every byte in place");
+    note_exact(clone.lane());
     Ok(())
+}
+
+/// For whoever counts how often all of a lane was looked at.
+pub(super) fn note_exact(lane: &str) {
+    tracing::info!(lane, "a deep check found every byte in place");
 }

@@ -24,6 +24,7 @@ use andon_snapshot::{ChangeKind, Changes, FileChange, Footprint, PoolKind, TreeC
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::exact::note_exact;
 use super::{CHANGED_FILES_MAX, Doomed, Rebased, Stand, StandFault};
 use crate::baseline::SOURCE_TREE;
 use crate::engine::EngineError;
@@ -363,6 +364,9 @@ impl Stand {
         networks.map_err(StandFault::from)?;
         let took = gone.elapsed();
         tracing::debug!(lane = self.ground.lane, ?took, steps = ?rewound.steps, written = ?rewound.written, "rewound");
+        if deep {
+            note_exact(&self.ground.lane);
+        }
         let (sender, footprint) = oneshot::channel();
         // Nobody waits for it any more: its lease is over.
         let _ = sender.send(changes);
