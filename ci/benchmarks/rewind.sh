@@ -1,0 +1,26 @@
+# shellcheck shell=bash source-path=SCRIPTDIR
+# shellcheck disable=SC2154 # ci/bench sets bench, page, python and quick.
+# Sourced by ci/bench: rewinds a live seeded server after each of several kinds of tests, and compares every byte.
+
+state=$bench/state
+
+finish() {
+  local code=$?
+  trap - EXIT INT TERM
+  farm_down "$state" >/dev/null 2>&1 || true
+  exit "$code"
+}
+
+step 'This machine'
+prepare_machine
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# Fewer for a first look: the page says how many.
+compared=${ANDON_BENCH_ROUNDS:-1000} timed=200
+if [[ -n $quick ]]; then compared=20 timed=20; fi
+
+step "$compared rewinds of each workload with every byte compared, and $timed without"
+python3 "$ANDON_ROOT/ci/benchmarks/rewind/measure.py" --compared "$compared" --timed "$timed" --page "$page" \
+  --andon "$ANDON" --worker "$WORKER_IMAGE" --image "$SAMPLE_DB_IMAGE" --shop "$ANDON_ROOT/ci/sample/shop" \
+  --state "$state" --scratch "$bench/scratch"

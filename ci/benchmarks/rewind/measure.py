@@ -1,0 +1,150 @@
+"""Runs the rewind benchmark: a farm that compares every byte after each rewind, then one that compares none, and writes its page.
+
+What a round is stands in `workloads.py`.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "rebase"))
+
+import farm  # noqa: E402
+
+WORKLOADS = {
+    "insert": "two rows",
+    "update": "100 rows changed, 50 deleted",
+    "ddl": "a table made and filled, one altered, one dropped",
+    "users": "a user, its rights, another's password",
+    "globals": "three settings",
+    "mixed": "all of these, and a file",
+    "50MB": "twelve blobs of 4 MiB in a table of their own",
+}
+# Checksums of all tables take longer than everything else in a round.
+ORACLE_EVERY = 10
+COMPARED = "a deep check found every byte in place"
+# What an agent says of a rewind that was not exact, or of a stand that came back in another way.
+NOT_IN_PLACE = re.compile(r"a rewind did not go well|a rebase failed|cannot be rewound")
+PROJECT = """[stack]
+compose = "compose.yaml"
+[baseline]
+seed = ["python3 -m db.seed"]
+inputs = ["db/**"]
+[[suite]]
+name = "workloads"
+image = {{ build = "ci" }}
+discover = "printf '%s\\n' {names}"
+run = "for name in {{tests}}; do python3 workloads.py $name {rounds} {every}; done"
+timeout = "3h"
+rebase = "test"
+"""
+
+
+def project(arguments, folder, count):
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(arguments.shop, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    here = Path(__file__).parent
+    for file in (here / "workloads.py", here.parent / "rebase/rounds.py"):
+        shutil.copy(file, folder)
+    farm.with_database(folder, arguments.image)
+    (folder / "andon.toml").write_text(PROJECT.format(names=" ".join(WORKLOADS), rounds=count, every=ORACLE_EVERY))
+    farm.commit_all(folder)
+
+
+def said_by(worker_image):
+    """What the box has said until now: comparisons of all bytes that found none, and what did not go well."""
+    ids = subprocess.run(["docker", "ps", "-aq", "--filter", f"ancestor={worker_image}"], check=True, text=True, capture_output=True).stdout.split()
+    logs = [subprocess.run(["docker", "logs", one], check=True, capture_output=True).stderr.decode("utf-8", "replace") for one in ids]
+    lines = [line for log in logs for line in log.splitlines()]
+    return sum(COMPARED in line for line in lines), [line for line in lines if NOT_IN_PLACE.search(line)]
+
+
+def blocks(arguments, count, compared_every):
+    """What each workload came to on a farm that compares all bytes each so many rewinds, and what its box said."""
+    one = farm.Farm(arguments.andon, arguments.worker, arguments.state, ANDON_DEEP_CHECK_EVERY=str(compared_every))
+    folder = Path(arguments.scratch) / "project"
+    project(arguments, folder, count)
+    with one.up([arguments.image], "--lanes", "1", "--driver", "rewind"):
+        one.call("run", cwd=folder)
+        run = str(one.json("show", cwd=folder)["run"])
+        found = {}
+        for name in WORKLOADS:
+            lines = one.said("logs", run, name, cwd=folder).splitlines()
+            found[name] = json.loads(next(line for line in lines if line.startswith("BLOCK ")).removeprefix("BLOCK "))
+        return found, *said_by(arguments.worker)
+
+
+def spread(values):
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+
+
+def in_place(block):
+    return sum(one["driver"] == "rewind" for one in block["rounds"])
+
+
+PAGE = """# Rewind: after each kind of test, to the last byte
+
+{when}, {machine}, the sample shop's server (200,000 rows). Regenerate with `ci/bench rewind`.
+
+**{rewinds:,} rewinds in place, {compared:,} times every byte compared with the baseline, {different} differences.**
+
+| a test's work | rounds compared | in place | wrong first answers or oracles | oracles asked | timed rounds | rewind p50 ms | p99 ms | to the first right answer p50 ms | p99 ms |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+{rows}
+
+- Two farms of one worker with one lane, one after the other. On the first every rewind is followed by a comparison, while the server is still
+  frozen, of its memory, mappings, descriptors, registers and files with the baseline (`ANDON_DEEP_CHECK_EVERY=1`); on the second none is, and the times are
+  from there. The first answer is asked for after each rewind of both; the oracle of the rebase benchmark (checksums of all tables, schema,
+  AUTO_INCREMENT, users, settings, tablespaces, files) each {every} rounds, and the server is rewound once more after it.
+- *Rewind* is what `POST /rebase` says that it took, *to the first right answer* what a test sees: the request, the rewind, a new connection
+  and a query for rows.
+- Rebases that were not done in place are restarts; what the agent said of them: {troubles}
+"""
+
+
+def page(arguments, compared, found, troubles, timed):
+    rows, figures = [], {}
+    for name, what in WORKLOADS.items():
+        proof, clock = found[name], timed[name]
+        rewind, visible = (spread([one[key] for one in clock["rounds"] if one["driver"] == "rewind"]) for key in ("rewind_ms", "ms"))
+        wrong = len(proof["wrong"]) + len(clock["wrong"])
+        asked = proof["asked"] + clock["asked"]
+        figures[name] = {"rounds": len(proof["rounds"]), "in_place": in_place(proof), "wrong": wrong, "p50_ms": rewind[0], "p99_ms": rewind[1]}
+        times = " | ".join(f"{value:.1f}" for value in (*rewind, *visible))
+        rows.append(f"| `{name}`: {what} | {len(proof['rounds'])} | {in_place(proof)} | {wrong} | {asked} | {len(clock['rounds'])} | {times} |")
+    different = sum("was not exact" in line for line in troubles)
+    told = "; ".join(sorted({line.split("error=")[-1][:200] for line in troubles})) or "nothing"
+    rewinds = sum(in_place(block) for block in [*found.values(), *timed.values()])
+    text = PAGE.format(
+        when=datetime.date.today().isoformat(), machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
+        rewinds=rewinds, compared=compared, different=different, rows="\n".join(rows), every=ORACLE_EVERY, troubles=f"{told}.")
+    Path(arguments.page).write_text(text)
+    print(text)
+    print(json.dumps({"benchmark": "rewind", "rewinds": rewinds, "compared": compared, **figures}))
+    return all(figure["wrong"] == 0 for figure in figures.values()) and different == 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ("andon", "worker", "image", "shop", "page", "state", "scratch"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("compared", "timed"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    arguments = parser.parse_args()
+    found, compared, troubles = blocks(arguments, arguments.compared, 1)
+    timed, _, more = blocks(arguments, arguments.timed, 0)
+    return 0 if page(arguments, compared, found, troubles + more, timed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
