@@ -5,19 +5,11 @@
 box=andon-bench-daemon-$$
 volume=$box
 
-finish() {
-  local code=$?
-  trap - EXIT INT TERM
-  docker rm -f -v "$box" "$box-outer" >/dev/null 2>&1 || true
-  docker volume rm -f "$volume" >/dev/null 2>&1 || true
-  exit "$code"
-}
-
 step 'This machine'
 prepare_machine
 (cd "$ANDON_ROOT" && cargo build --locked --profile "$ANDON_PROFILE" -p andon-worker --example nested) || die 'the tool does not build'
-trap finish EXIT
-trap 'exit 130' INT TERM
+at_the_end docker rm -f -v "$box" "$box-outer"
+at_the_end docker volume rm -f "$volume"
 
 rounds=10
 if [[ -n $quick ]]; then rounds=3; fi

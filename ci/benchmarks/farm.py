@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -57,6 +58,13 @@ def commit_all(folder):
     """Makes a folder a repository with all of its files in one commit."""
     for words in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], ["commit", "-q", "--allow-empty", "-m", "bench"]):
         git(folder, *words)
+
+
+def copy_of(sample, folder, image):
+    """A sample's files in a new folder, with this machine's database image; an older copy there goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(sample, folder, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    with_database(folder, image)
 
 
 def with_database(folder, image):

@@ -6,20 +6,12 @@
 source "$ANDON_ROOT/ci/lib/postgres.sh"
 state=$bench/state
 
-finish() {
-  local code=$?
-  trap - EXIT INT TERM
-  farm_down "$state" >/dev/null 2>&1 || true
-  stop_postgres || true
-  exit "$code"
-}
-
 step 'This machine'
 prepare_machine
 python_with testcontainers pymysql cryptography pg8000 redis
 ensure_packages docker-compose || warn 'docker-compose cannot be had: its row is left out'
-trap finish EXIT
-trap 'exit 130' INT TERM
+at_the_end farm_down "$state"
+at_the_end stop_postgres
 start_postgres
 
 # Fewer for a first look: the page says how many.

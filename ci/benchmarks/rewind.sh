@@ -4,17 +4,9 @@
 
 state=$bench/state
 
-finish() {
-  local code=$?
-  trap - EXIT INT TERM
-  farm_down "$state" >/dev/null 2>&1 || true
-  exit "$code"
-}
-
 step 'This machine'
 prepare_machine
-trap finish EXIT
-trap 'exit 130' INT TERM
+at_the_end farm_down "$state"
 
 # Fewer for a first look: the page says how many.
 compared=${ANDON_BENCH_ROUNDS:-1000} timed=200

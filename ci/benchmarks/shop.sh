@@ -2,21 +2,12 @@
 # shellcheck disable=SC2154 # ci/bench sets bench, page, python and quick.
 # Sourced by ci/bench: whole suites with a pristine database before every test (the shop) and every class (SQLAlchemy), on Andon and with
 # what one would do without.
-WORKER_IMAGE=${ANDON_WORKER_IMAGE:-$WORKER_IMAGE}
 state=$bench/state
-
-finish() {
-  local code=$?
-  trap - EXIT INT TERM
-  farm_down "$state" >/dev/null 2>&1 || true
-  exit "$code"
-}
 
 step 'This machine'
 prepare_machine
 python_with testcontainers pytest pymysql cryptography greenlet typing-extensions
-trap finish EXIT
-trap 'exit 130' INT TERM
+at_the_end farm_down "$state"
 if [[ ! -d $bench/sqlalchemy ]]; then "$ANDON_ROOT/ci/sample/sqlalchemy/fetch" "$bench/sqlalchemy"; fi
 
 # The peers run a sample, which the page says: tests, classes, and how often all take turns.

@@ -8,7 +8,7 @@ source "$ANDON_ROOT/ci/lib/postgres.sh"
 step 'Building the filler, optimised; starting PostgreSQL'
 ensure_rust
 ensure_commands python3=python3
-trap stop_postgres EXIT
+at_the_end stop_postgres
 start_postgres
 (cd "$ANDON_ROOT" && cargo build --locked --release -p andon-coordinator --example fill)
 

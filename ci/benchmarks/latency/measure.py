@@ -75,10 +75,9 @@ class Repository:
 
     def __init__(self, arguments, folder):
         self.copy, self.bare = folder / "copy", folder / "origin.git"
-        shutil.copytree(arguments.shop, self.copy, ignore=shutil.ignore_patterns("__pycache__"))
+        farm.copy_of(arguments.shop, self.copy, arguments.image)
         (self.copy / "andon.toml").write_text(ANDON_TOML)
         (self.copy / "conftest.py").write_text(STAMP)
-        farm.with_database(self.copy, arguments.image)
         farm.commit_all(self.copy)
         farm.git(folder, "init", "-q", "--bare", "-b", "main", str(self.bare))
         farm.git(self.copy, "remote", "add", "origin", str(self.bare))

@@ -116,12 +116,10 @@ class Andon:
             yield self
 
     def project(self, folder, stack, count, thinks):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.shop, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        farm.copy_of(self.shop, folder, self.db)
         for file in ("rounds.py", "three.py"):
             shutil.copy(Path(__file__).parent / file, folder)
         compose = folder / "compose.yaml"
-        farm.with_database(folder, self.db)
         text = compose.read_text()
         if stack == "three":
             for part in (self.fixture / "postgres", self.fixture / "redis", self.fixture.parent / "suite"):

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "rebase"))
 
 import farm  # noqa: E402
 
@@ -50,12 +49,10 @@ rebase = "test"
 
 
 def project(arguments, folder, count):
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(arguments.shop, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    farm.copy_of(arguments.shop, folder, arguments.image)
     here = Path(__file__).parent
     for file in (here / "workloads.py", here.parent / "rebase/rounds.py"):
         shutil.copy(file, folder)
-    farm.with_database(folder, arguments.image)
     (folder / "andon.toml").write_text(PROJECT.format(names=" ".join(WORKLOADS), rounds=count, every=ORACLE_EVERY))
     farm.commit_all(folder)
 
@@ -80,7 +77,10 @@ def blocks(arguments, count, compared_every):
         for name in WORKLOADS:
             lines = one.said("logs", run, name, cwd=folder).splitlines()
             found[name] = json.loads(next(line for line in lines if line.startswith("BLOCK ")).removeprefix("BLOCK "))
-        return found, *said_by(arguments.worker)
+        comparisons, troubles = said_by(arguments.worker)
+        if never := [name for name in WORKLOADS if not in_place(found[name])]:
+            sys.exit(f"after {', '.join(never)} no rewind was in place: {troubles}")
+        return found, comparisons, troubles
 
 
 def spread(values):

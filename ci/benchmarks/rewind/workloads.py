@@ -11,6 +11,7 @@ import time
 
 import rounds
 
+HOSTS = {"db": "db"}
 BLOB_BYTES, BLOBS = 4 << 20, 12
 
 INSERT = [
@@ -51,26 +52,25 @@ WORKLOADS = {
 }
 
 
-def work(host, statements):
-    with contextlib.closing(rounds.connect(host)) as db, db.cursor() as cursor:
+def work(statements):
+    with contextlib.closing(rounds.connect(HOSTS["db"])) as db, db.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
 
 
 def main():
     workload, count, oracle_every = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    hosts = {"db": "db"}
-    right = rounds.Shop.ask(hosts)
+    right = rounds.Shop.ask(HOSTS)
     rounds.rebase()
     done, asked, wrong = [], 0, []
     for number in range(count):
-        work("db", WORKLOADS[workload])
+        work(WORKLOADS[workload])
         start = time.monotonic()
         said = rounds.rebase()
-        differs = rounds.Shop.first_answers(hosts)
+        differs = rounds.Shop.first_answers(HOSTS)
         done.append({"driver": said["driver"], "rewind_ms": said["us"] / 1000, "ms": (time.monotonic() - start) * 1000})
         if number % oracle_every == 0:
-            now = rounds.Shop.ask(hosts)
+            now = rounds.Shop.ask(HOSTS)
             asked += 1
             differs += [name for name in right if now[name] != right[name]]
             # What the oracle itself leaves in the server is no part of the next round.

@@ -97,9 +97,8 @@ class Andon:
         return {**self.farm.json("show", cwd=folder), "cpu_s": worked}
 
 
-def commit(folder, text, image):
+def commit(folder, text):
     (folder / "andon.toml").write_text(text)
-    farm.with_database(folder, image)
     farm.commit_all(folder)
 
 
@@ -214,13 +213,13 @@ def suites(arguments):
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     shop, sqlalchemy = scratch / "shop", scratch / "sqlalchemy"
-    shutil.copytree(arguments.shop, shop, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(arguments.sqlalchemy, sqlalchemy, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    for sample, copy in ((arguments.shop, shop), (arguments.sqlalchemy, sqlalchemy)):
+        farm.copy_of(sample, copy, arguments.image)
     files = SHOP_QUICK if arguments.quick else SHOP_FILES
-    commit(shop, SHOP_TOML.format(files=json.dumps(files)), arguments.image)
+    commit(shop, SHOP_TOML.format(files=json.dumps(files)))
     files = SQLALCHEMY_QUICK if arguments.quick else SQLALCHEMY_FILES
     words = [*files, f"--dburi={URL.format(host='db')}", *SQLALCHEMY_ARGS]
-    commit(sqlalchemy, SQLALCHEMY_TOML.format(files=json.dumps(words)), arguments.image)
+    commit(sqlalchemy, SQLALCHEMY_TOML.format(files=json.dumps(words)))
     return [Suite("shop", "test", shop, seed_shop), Suite("sqlalchemy", "class", sqlalchemy, seed_sqlalchemy)]
 
 
