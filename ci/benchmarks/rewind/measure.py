@@ -29,8 +29,11 @@ WORKLOADS = {
     "50MB": "twelve blobs of 4 MiB in a table of their own",
 }
 # Checksums of all tables take longer than everything else in a round.
-ORACLE_EVERY = 10
+ORACLE_EVERY = 20
+# Where every byte is compared nothing is timed, and both processors may be busy.
+LANES = 2
 COMPARED = "a deep check found every byte in place"
+KEPT = re.compile(r"a stand is armed for rewinding .*kept_bytes=(\d+)")
 # What an agent says of a rewind that was not exact, or of a stand that came back in another way.
 NOT_IN_PLACE = re.compile(r"a rewind did not go well|a rebase failed|cannot be rewound")
 PROJECT = """[stack]
@@ -58,29 +61,30 @@ def project(arguments, folder, count):
 
 
 def said_by(worker_image):
-    """What the box has said until now: comparisons of all bytes that found none, and what did not go well."""
+    """What the box has said until now: comparisons of all bytes that found none, what did not go well, and bytes kept for a moment."""
     ids = subprocess.run(["docker", "ps", "-aq", "--filter", f"ancestor={worker_image}"], check=True, text=True, capture_output=True).stdout.split()
     logs = [subprocess.run(["docker", "logs", one], check=True, capture_output=True).stderr.decode("utf-8", "replace") for one in ids]
     lines = [line for log in logs for line in log.splitlines()]
-    return sum(COMPARED in line for line in lines), [line for line in lines if NOT_IN_PLACE.search(line)]
+    kept = [int(found[1]) for line in lines if (found := KEPT.search(re.sub(r"\x1b\[[0-9;]*m", "", line)))]
+    return sum(COMPARED in line for line in lines), [line for line in lines if NOT_IN_PLACE.search(line)], max(kept, default=0)
 
 
-def blocks(arguments, count, compared_every):
+def blocks(arguments, count, compared_every, lanes):
     """What each workload came to on a farm that compares all bytes each so many rewinds, and what its box said."""
     one = farm.Farm(arguments.andon, arguments.worker, arguments.state, ANDON_DEEP_CHECK_EVERY=str(compared_every))
     folder = Path(arguments.scratch) / "project"
     project(arguments, folder, count)
-    with one.up([arguments.image], "--lanes", "1", "--driver", "rewind"):
+    with one.up([arguments.image], "--lanes", str(lanes), "--driver", "rewind"):
         one.call("run", cwd=folder)
         run = str(one.json("show", cwd=folder)["run"])
         found = {}
         for name in WORKLOADS:
             lines = one.said("logs", run, name, cwd=folder).splitlines()
             found[name] = json.loads(next(line for line in lines if line.startswith("BLOCK ")).removeprefix("BLOCK "))
-        comparisons, troubles = said_by(arguments.worker)
+        comparisons, troubles, kept = said_by(arguments.worker)
         if never := [name for name in WORKLOADS if not in_place(found[name])]:
             sys.exit(f"after {', '.join(never)} no rewind was in place: {troubles}")
-        return found, comparisons, troubles
+        return found, comparisons, troubles, kept
 
 
 def spread(values):
@@ -98,36 +102,40 @@ PAGE = """# Rewind: after each kind of test, to the last byte
 
 **{rewinds:,} rewinds in place, {compared:,} times every byte compared with the baseline, {different} differences.**
 
-| a test's work | rounds compared | in place | wrong first answers or oracles | oracles asked | timed rounds | rewind p50 ms | p99 ms | to the first right answer p50 ms | p99 ms |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| a test's work | rounds compared | in place | wrong first answers or oracles | oracles asked | timed rounds | rewind p50 ms | p99 ms | to the first right answer p50 ms | p99 ms | asked once more p50 ms |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 {rows}
 
-- Two farms of one worker with one lane, one after the other. On the first every rewind is followed by a comparison, while the server is still
+- Two farms of one worker, one after the other, the first with {lanes} lanes, the second with one. On the first every rewind is followed by a comparison, while the server is still
   frozen, of its memory, mappings, descriptors, registers and files with the baseline (`ANDON_DEEP_CHECK_EVERY=1`); on the second none is, and the times are
   from there. The first answer is asked for after each rewind of both; the oracle of the rebase benchmark (checksums of all tables, schema,
   AUTO_INCREMENT, users, settings, tablespaces, files) each {every} rounds, and the server is rewound once more after it.
 - *Rewind* is what `POST /rebase` says that it took, *to the first right answer* what a test sees: the request, the rewind, a new connection
-  and a query for rows.
+  and a query for rows; *asked once more*, the same connection and query again.
+- {kept:.0f} MiB of memory are kept for the moment that is gone back to.
 - Rebases that were not done in place are restarts; what the agent said of them: {troubles}
 """
 
 
-def page(arguments, compared, found, troubles, timed):
+def page(arguments, compared, found, troubles, timed, kept):
     rows, figures = [], {}
     for name, what in WORKLOADS.items():
         proof, clock = found[name], timed[name]
-        rewind, visible = (spread([one[key] for one in clock["rounds"] if one["driver"] == "rewind"]) for key in ("rewind_ms", "ms"))
+        keys = ("rewind_ms", "ms", "again_ms")
+        rewind, visible, again = (spread([one[key] for one in clock["rounds"] if one["driver"] == "rewind"]) for key in keys)
         wrong = len(proof["wrong"]) + len(clock["wrong"])
         asked = proof["asked"] + clock["asked"]
-        figures[name] = {"rounds": len(proof["rounds"]), "in_place": in_place(proof), "wrong": wrong, "p50_ms": rewind[0], "p99_ms": rewind[1]}
-        times = " | ".join(f"{value:.1f}" for value in (*rewind, *visible))
+        figures[name] = {"rounds": len(proof["rounds"]), "in_place": in_place(proof), "wrong": wrong, "p50_ms": rewind[0], "p99_ms": rewind[1],
+                         "visible_p50_ms": visible[0], "visible_p99_ms": visible[1]}
+        times = " | ".join(f"{value:.1f}" for value in (*rewind, *visible, again[0]))
         rows.append(f"| `{name}`: {what} | {len(proof['rounds'])} | {in_place(proof)} | {wrong} | {asked} | {len(clock['rounds'])} | {times} |")
     different = sum("was not exact" in line for line in troubles)
     told = "; ".join(sorted({line.split("error=")[-1][:200] for line in troubles})) or "nothing"
     rewinds = sum(in_place(block) for block in [*found.values(), *timed.values()])
     text = PAGE.format(
         when=datetime.date.today().isoformat(), machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
-        rewinds=rewinds, compared=compared, different=different, rows="\n".join(rows), every=ORACLE_EVERY, troubles=f"{told}.")
+        rewinds=rewinds, compared=compared, different=different, rows="\n".join(rows), every=ORACLE_EVERY,
+        lanes=LANES, kept=kept / (1 << 20), troubles=f"{told}.")
     Path(arguments.page).write_text(text)
     print(text)
     print(json.dumps({"benchmark": "rewind", "rewinds": rewinds, "compared": compared, **figures}))
@@ -141,9 +149,9 @@ def main():
     for name in ("compared", "timed"):
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
-    found, compared, troubles = blocks(arguments, arguments.compared, 1)
-    timed, _, more = blocks(arguments, arguments.timed, 0)
-    return 0 if page(arguments, compared, found, troubles + more, timed) else 1
+    found, compared, troubles, _ = blocks(arguments, arguments.compared, 1, LANES)
+    timed, _, more, kept = blocks(arguments, arguments.timed, 0, 1)
+    return 0 if page(arguments, compared, found, troubles + more, timed, kept) else 1
 
 
 if __name__ == "__main__":
