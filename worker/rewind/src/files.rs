@@ -137,6 +137,11 @@ impl Work {
         self.touched.extend(inodes);
     }
 
+    /// Whether the bytes of any of these inodes are put back.
+    pub(crate) fn rewrites_any(&self, inodes: &BTreeSet<u64>) -> bool {
+        self.rewrite.iter().any(|inode| inodes.contains(inode))
+    }
+
     /// For tests that want to be told: one file keeps what was written to it.
     pub(crate) fn leave_a_file(&mut self) {
         let left = self.rewrite.pop();

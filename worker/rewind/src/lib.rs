@@ -6,8 +6,8 @@
 //! ```text
 //!   Baseline::take     freeze ── look (may refuse: nothing touched) ── record ── arm ── run on
 //!   Baseline::rewind   freeze ── compare identities ─┬─ Differs: run on, or kill
-//!                                                    └─ touch ── processes, threads, mappings, descriptors, signals, memory,
-//!                                                              shared memory, registers, files ── (compare every byte) ── run on
+//!                                                    └─ touch ── processes, threads, mappings, descriptors, signals, shared memory,
+//!                                                              memory and registers beside files ── (compare every byte) ── run on
 //! ```
 //!
 //! Invariants:
@@ -47,6 +47,7 @@ mod locks;
 mod mappings;
 mod maps;
 mod memory;
+mod parts;
 mod process;
 mod registers;
 mod segments;

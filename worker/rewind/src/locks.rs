@@ -8,14 +8,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::arch::Call;
 use crate::descriptors::Descriptors;
+use crate::errand;
 use crate::identity::Difference;
-use crate::inject::{Caller, with_page};
+use crate::inject::Caller;
 use crate::memory::Access;
 use crate::trace::Pid;
+
+/// Of a `struct flock`.
+const REQUEST_BYTES: usize = 32;
+/// So many calls have room in one errand.
+const AT_ONCE: usize = 100;
 
 /// The locks that the descriptors `numbers` hold, as lines of `/proc/locks`. A descriptor that is not there holds none.
 pub(crate) fn text(pid: Pid, numbers: impl Iterator<Item = u32>) -> String {
@@ -53,7 +58,7 @@ pub(crate) struct Locks {
 }
 
 /// `struct flock` as fcntl(2) reads it.
-fn request(lock: &str) -> Option<[u8; 32]> {
+fn request(lock: &str) -> Option<[u8; REQUEST_BYTES]> {
     let kind = match word(lock, 2) {
         "WRITE" => libc::F_WRLCK,
         "READ" => libc::F_RDLCK,
@@ -64,7 +69,7 @@ fn request(lock: &str) -> Option<[u8; 32]> {
         "EOF" => 0,
         end => end.parse::<u64>().ok()? - start + 1,
     };
-    let mut request = [0; 32];
+    let mut request = [0; REQUEST_BYTES];
     request[..2].copy_from_slice(&i16::try_from(kind).ok()?.to_ne_bytes());
     request[8..16].copy_from_slice(&start.to_ne_bytes());
     request[16..24].copy_from_slice(&length.to_ne_bytes());
@@ -113,24 +118,28 @@ impl Locks {
         }
     }
 
-    /// Takes again what is missing. The descriptors have been put back.
-    pub(crate) fn restore(&self, caller: &mut Caller, access: &Access, locks: &str) -> io::Result<()> {
-        let now = of(access.pid, locks);
-        let missing: Vec<_> = self.missing(&now).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        with_page(caller, |caller, page| {
-            for (lock, number) in missing {
-                let (Some(number), Some(request)) = (number, request(lock)) else {
-                    return Err(io::Error::other(format!("a lock cannot be taken again: {lock}")));
-                };
-                access.mem.write_all_at(&request, page)?;
+    /// Takes all of them again, for which it need not be known which are missing: one that is held is the same afterwards. The descriptors have been put
+    /// back. `can_trap` is for the [errand](errand::run).
+    pub(crate) fn restore(&self, caller: &mut Caller, access: &Access, can_trap: bool) -> io::Result<()> {
+        let reached = self.all.iter().filter_map(|(lock, number)| Some(((*number)?, request(lock)?)));
+        let reached: Vec<_> = reached.collect();
+        for part in reached.chunks(AT_ONCE) {
+            let requests: Vec<u8> = part.iter().flat_map(|(_, request)| *request).collect();
+            errand::run(caller, access, can_trap, &requests, |at| {
+                let request_at = (at..).step_by(REQUEST_BYTES);
                 let set = u64::from(libc::F_SETLK.unsigned_abs());
-                caller.call(&Call::new(libc::SYS_fcntl, [u64::from(*number), set, page]))?;
-            }
-            Ok(())
-        })
+                let take = |((number, _), at): (&(u32, _), u64)| {
+                    Call::new(libc::SYS_fcntl, [u64::from(*number), set, at])
+                };
+                part.iter().zip(request_at).map(take).collect()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether any cannot be taken again: it is there, or lost.
+    pub(crate) fn some_are_out_of_reach(&self) -> bool {
+        self.all.iter().any(|(lock, number)| number.is_none() || request(lock).is_none())
     }
 
     /// Whether exactly the locks of the baseline are held.

@@ -15,7 +15,8 @@ use std::io;
 
 use crate::kernel::{self, Ask, Range, Region, Tracker};
 use crate::maps::Map;
-use crate::trace::{self, Pid, Piece};
+use crate::parts::Parts;
+use crate::trace::{self, Pid};
 
 /// So many bytes are read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -27,8 +28,6 @@ const PROTECT_GAP: u64 = 2 << 20;
 const TABLE_BYTES: u64 = 2 << 20;
 /// Gaps between pages that are looked at closely, which are looked at with them, in bytes.
 const LOOK_GAP: u64 = 64 * 1024;
-/// Gaps between changed pages that are protected again with them, in bytes.
-const REPROTECT_GAP: u64 = 64 * 1024;
 /// From so many bytes on, pages that must be zero are dropped by the process instead of being written: an injected call costs about 20 µs.
 const DROP_BYTES_MIN: u64 = 128 * 1024;
 static ZEROS: [u8; DROP_BYTES_MIN as usize] = [0; DROP_BYTES_MIN as usize];
@@ -140,7 +139,7 @@ fn without(these: &[Range], those: &[Range]) -> Vec<Range> {
 }
 
 /// Joins sorted ranges with less than `gap` between them, within one area each.
-fn joined(ranges: impl Iterator<Item = (usize, Range)>, gap: u64) -> Vec<Range> {
+pub(crate) fn joined(ranges: impl Iterator<Item = (usize, Range)>, gap: u64) -> Vec<Range> {
     let mut joined: Vec<(usize, Range)> = Vec::new();
     for (area, range) in ranges {
         match joined.last_mut() {
@@ -340,59 +339,50 @@ impl Memory {
         Ok(())
     }
 
-    /// Puts the bytes back. `drop` makes the process drop a range (`MADV_DONTNEED`); it answers false if that mapping cannot.
-    pub(crate) fn restore(
+    /// What there is to write so that the bytes are back. `drop` makes the process drop a range (`MADV_DONTNEED`); it answers false if that mapping
+    /// cannot.
+    pub(crate) fn parts(
         &self,
-        access: &Access,
         work: &Work,
         mut drop: impl FnMut(&Range) -> io::Result<bool>,
-    ) -> io::Result<Written> {
-        let mut written = Written::default();
-        let (mut pieces, mut contents) = (Vec::new(), Vec::new());
-        for changed in &work.changed {
+    ) -> io::Result<(Written, Parts<'_>)> {
+        let (mut parts, mut dropped) = (Parts::default(), 0);
+        let mut all: Vec<_> = work.changed.iter().collect();
+        all.sort_by_key(|changed| changed.range.start);
+        for changed in all {
+            let tracked = self.areas[changed.area].tracked.then_some(changed.area);
             let mut at = changed.range.start;
             let first = self.runs.partition_point(|run| run.range.end <= at);
             let runs = self.runs[first..].iter().take_while(|run| run.range.start < changed.range.end);
-            let kept: Vec<_> = runs.collect();
-            for run in &kept {
+            for run in runs {
                 let both = overlap(&run.range, &changed.range).expect("runs that reach into the range");
-                self.bare(&(at..both.start), changed, &mut written, &mut drop, &mut pieces, &mut contents)?;
+                dropped += self.bare(at..both.start, changed, tracked, &mut drop, &mut parts)?;
                 let from = run.at + length(&(run.range.start..both.start));
-                pieces.push(Piece { start: both.start, bytes: length(&both) });
-                contents.push(&self.bytes[from..from + length(&both)]);
+                parts.write(both.start, &self.bytes[from..from + length(&both)], tracked);
                 at = both.end;
             }
-            self.bare(
-                &(at..changed.range.end),
-                changed,
-                &mut written,
-                &mut drop,
-                &mut pieces,
-                &mut contents,
-            )?;
+            dropped += self.bare(at..changed.range.end, changed, tracked, &mut drop, &mut parts)?;
         }
-        written.bytes = pieces.iter().map(|piece| piece.bytes as u64).sum();
-        trace::write(access.pid, &access.mem, &pieces, &contents)?;
-        Ok(written)
+        Ok((Written { bytes: parts.bytes(), dropped }, parts))
     }
 
-    /// A changed range of which nothing is kept: zeros, or a file's pages.
+    /// A changed range of which nothing is kept: zeros, or a file's pages. Answers how many bytes were dropped.
     fn bare(
         &self,
-        range: &Range,
+        range: Range,
         changed: &Changed,
-        written: &mut Written,
+        tracked: Option<usize>,
         drop: &mut impl FnMut(&Range) -> io::Result<bool>,
-        pieces: &mut Vec<Piece>,
-        contents: &mut Vec<&[u8]>,
-    ) -> io::Result<()> {
-        if range.is_empty() || changed.empty {
-            return Ok(());
+        parts: &mut Parts<'_>,
+    ) -> io::Result<u64> {
+        if range.is_empty() {
+            return Ok(0);
         }
-        let zeros = self.areas[changed.area].zeros;
-        if (!zeros || range.end - range.start >= DROP_BYTES_MIN) && drop(range)? {
-            written.dropped += range.end - range.start;
-            return Ok(());
+        let (zeros, bytes) = (self.areas[changed.area].zeros, range.end - range.start);
+        let nothing = changed.empty;
+        if nothing || (!zeros || bytes >= DROP_BYTES_MIN) && drop(&range)? {
+            parts.protect(range, tracked);
+            return Ok(if nothing { 0 } else { bytes });
         }
         if !zeros {
             return Err(io::Error::other(format!("pages of a file at {:#x} cannot be dropped", range.start)));
@@ -400,20 +390,10 @@ impl Memory {
         let mut start = range.start;
         while start < range.end {
             let bytes = length(&(start..range.end)).min(ZEROS.len());
-            pieces.push(Piece { start, bytes });
-            contents.push(&ZEROS[..bytes]);
+            parts.write(start, &ZEROS[..bytes], tracked);
             start += bytes as u64;
         }
-        Ok(())
-    }
-
-    /// Notes writes again, after [`Memory::restore`] and before the process runs.
-    pub(crate) fn rearm(&self, tracker: &Tracker, work: &Work) -> io::Result<()> {
-        let mut changed: Vec<_> =
-            work.changed.iter().filter(|changed| self.areas[changed.area].tracked).collect();
-        changed.sort_by_key(|changed| changed.range.start);
-        let ranges = changed.into_iter().map(|changed| (changed.area, changed.range.clone()));
-        joined(ranges, REPROTECT_GAP).iter().try_for_each(|range| tracker.protect(range))
+        Ok(0)
     }
 
     /// Compares every byte, however it is tracked: the first addresses of pages that differ, at most `most`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::arch::Call;
 use crate::descriptors::{self, Descriptors};
+use crate::errand;
 use crate::freeze::{Frozen, THREADS_MAX};
 use crate::handing;
 use crate::identity::{self, Difference, Identity};
@@ -17,6 +18,7 @@ use crate::locks::{self, Locks};
 use crate::mappings::{self, Remakable};
 use crate::maps::{self, Change, Map};
 use crate::memory::{Access, Memory, Work, Written};
+use crate::parts::Heap;
 use crate::registers::{self, Thread};
 use crate::signals::{Shown, Signals};
 use crate::trace::{self, Pid};
@@ -276,9 +278,10 @@ impl Process {
         Ok(())
     }
 
-    pub(crate) fn restore_memory(&self, found: &Found) -> io::Result<Written> {
+    /// Has the process drop what it has too much, and adds all that is to be written back.
+    pub(crate) fn restore_memory<'a>(&'a self, found: &Found, heap: &mut Heap<'a>) -> io::Result<Written> {
         let mut caller = None;
-        let written = self.memory.restore(&self.access, &found.work, |range| {
+        let (written, parts) = self.memory.parts(&found.work, |range| {
             let caller = match &mut caller {
                 Some(caller) => caller,
                 none => none.insert(self.caller()?),
@@ -293,7 +296,7 @@ impl Process {
             }
         })?;
         caller.map_or(Ok(()), Caller::end)?;
-        self.memory.rearm(&self.tracker, &found.work)?;
+        heap.add(parts, &self.access, &self.tracker);
         Ok(written)
     }
 
@@ -307,14 +310,12 @@ impl Process {
             let mut caller = self.caller()?;
             handing::restore(&mut caller, &self.access, &self.handle, &self.descriptors, work)?;
             // Closing any descriptor of a file ends the process's locks on it.
-            let now = self.locks_now();
-            if !self.locks.held(self.access.pid, &now) {
-                self.locks.restore(&mut caller, &self.access, &now)?;
-                if !self.locks.held(self.access.pid, &self.locks_now()) {
-                    return Err(io::Error::other("the locks on files are not those of the baseline"));
-                }
-            }
+            let can_trap = errand::can_trap(found.signals.ignored);
+            self.locks.restore(&mut caller, &self.access, can_trap)?;
             caller.end()?;
+            if self.locks.some_are_out_of_reach() && !self.locks.held(self.access.pid, &self.locks_now()) {
+                return Err(io::Error::other("the locks on files are not those of the baseline"));
+            }
         }
         self.descriptors.restore()
     }

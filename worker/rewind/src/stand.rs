@@ -18,6 +18,7 @@ use crate::identity::{self, Difference, Obstacle};
 use crate::ipc;
 use crate::locks;
 use crate::memory::Written;
+use crate::parts::{End, Heap};
 use crate::process::{self, Found, Look, Process};
 use crate::segments::Segments;
 use crate::steps::{Check, Rewound, Step, Taken, Trouble, Unlike, Watch};
@@ -31,6 +32,8 @@ pub(crate) struct Stand {
     processes: BTreeMap<Pid, Process>,
     segments: Segments,
     files: Vec<Files>,
+    /// Inodes of files that processes have mapped.
+    mapped: BTreeSet<u64>,
     ipc: ipc::Lists,
     objects: Vec<ipc::Object>,
 }
@@ -59,13 +62,11 @@ impl Stand {
         let ipc = ipc::Lists::open(frozen.processes.keys().copied()).map_err(Refused::Unreadable)?;
         let objects = ipc.objects().map_err(Refused::Unreadable)?;
         let (looks, mut segments) = Self::look_at(&frozen, &objects, &files)?;
-        let held = |(look, _, descriptors): &Looked| {
-            let mapped = look.maps.iter().filter_map(|map| Some(map.file.as_ref()?.1));
-            Ok::<_, io::Error>(mapped.chain(descriptors.inodes()?).collect::<Vec<_>>())
-        };
-        let held: Vec<_> =
-            looks.values().map(held).collect::<io::Result<_>>().map_err(Refused::Unreadable)?;
-        let held: BTreeSet<u64> = held.into_iter().flatten().collect();
+        let maps = looks.values().flat_map(|(look, ..)| &look.maps);
+        let mapped: BTreeSet<u64> = maps.filter_map(|map| Some(map.file.as_ref()?.1)).collect();
+        let open = looks.values().map(|(_, _, descriptors)| descriptors.inodes());
+        let open = open.collect::<io::Result<Vec<_>>>().map_err(Refused::Unreadable)?;
+        let held = open.into_iter().flatten().chain(mapped.iter().copied()).collect();
         for files in &mut files {
             files.hold(&held);
             files.leave(segments.on(files.device()));
@@ -93,7 +94,7 @@ impl Stand {
             kept: processes.values().map(|process| process.memory.kept()).sum::<u64>() + segments.kept(),
         };
         frozen.thaw().map_err(Refused::Killed)?;
-        Ok((Self { roots, parents, processes, segments, files, ipc, objects }, taken))
+        Ok((Self { roots, parents, processes, segments, files, mapped, ipc, objects }, taken))
     }
 
     fn look_at(
@@ -311,46 +312,80 @@ impl Stand {
             }
         }
         watch.done(Step::Signals);
-        // After the last injected call: each writes to its thread's rseq area when the thread changed its processor.
-        for (pid, process) in &self.processes {
-            if watch.leaving_one(Step::Memory) {
-                found.get_mut(pid).into_iter().for_each(Found::leave_a_page);
-            }
-            if watch.doing(Step::Memory) {
-                let written = process.restore_memory(&found[pid]).map_err(at(Step::Memory))?;
-                rewound.written.bytes += written.bytes;
-                rewound.written.dropped += written.dropped;
-            }
-        }
-        watch.done(Step::Memory);
         if watch.doing(Step::SharedMemory) {
             let (bytes, inodes) = self.segments.restore().map_err(at(Step::SharedMemory))?;
             rewound.written.bytes += bytes;
             files.iter_mut().for_each(|work| work.touch(&inodes));
         }
         watch.done(Step::SharedMemory);
-        let threads = self.processes.values().flat_map(|process| &process.threads);
+        let Self { processes, files: trees, mapped, .. } = self;
+        let mut heap = Heap::default();
+        for (pid, process) in &*processes {
+            if watch.leaving_one(Step::Memory) {
+                found.get_mut(pid).into_iter().for_each(Found::leave_a_page);
+            }
+            if watch.doing(Step::Memory) {
+                let written = process.restore_memory(&found[pid], &mut heap).map_err(at(Step::Memory))?;
+                rewound.written.bytes += written.bytes;
+                rewound.written.dropped += written.dropped;
+            }
+        }
+        // After the last injected call: each writes to its thread's rseq area when the thread changed its processor.
+        // Nothing of what is left to do touches both files and processes, unless a page that is written back is a file's beneath.
+        let is_apart = files.iter().all(|work| !work.rewrites_any(mapped));
+        let (doing, leaving_one) = (watch.doing(Step::Files), watch.leaving_one(Step::Files));
+        let mut restore_files = || Self::restore_files(trees, &mut files, doing, leaving_one);
+        let changes = std::thread::scope(|scope| {
+            let beside = is_apart.then_some(&mut restore_files);
+            let helper =
+                scope.spawn(|| (beside.map(|restore_files| restore_files()), heap.put_back(End::Back)));
+            let ours = heap.put_back(End::Front);
+            watch.done(Step::Memory);
+            let registers = Self::restore_registers(processes, watch);
+            let (changes, theirs) = helper
+                .join()
+                .unwrap_or_else(|_| (None, Err(io::Error::other("a thread that writes memory panicked"))));
+            ours.and(theirs).map_err(at(Step::Memory))?;
+            registers.map_err(at(Step::Registers))?;
+            Ok::<_, Broken>(changes)
+        })?;
+        rewound.files = changes.unwrap_or_else(restore_files).map_err(at(Step::Files))?;
+        watch.done(Step::Files);
+        Ok(())
+    }
+
+    fn restore_registers(processes: &BTreeMap<Pid, Process>, watch: &mut Watch) -> io::Result<()> {
         let mut leaves_one = watch.leaving_one(Step::Registers);
-        for thread in threads {
+        for thread in processes.values().flat_map(|process| &process.threads) {
             // One that stands where it stood in the baseline misses nothing.
-            if leaves_one && !thread.differing().map_err(at(Step::Registers))?.is_empty() {
+            if leaves_one && !thread.differing()?.is_empty() {
                 leaves_one = false;
             } else if watch.doing(Step::Registers) {
-                thread.restore().map_err(at(Step::Registers))?;
+                thread.restore()?;
             }
         }
         watch.done(Step::Registers);
-        for (number, (tree, work)) in self.files.iter_mut().zip(&mut files).enumerate() {
-            rewound.files.extend(tree.changes(work, number));
-            if watch.leaving_one(Step::Files) {
+        Ok(())
+    }
+
+    /// Answers with what had changed.
+    fn restore_files(
+        trees: &mut [Files],
+        works: &mut [files::Work],
+        doing: bool,
+        leaving_one: bool,
+    ) -> io::Result<Vec<files::FileChange>> {
+        let mut changes = Vec::new();
+        for (number, (tree, work)) in trees.iter_mut().zip(works).enumerate() {
+            changes.extend(tree.changes(work, number));
+            if leaving_one {
                 work.leave_a_file();
             }
-            if watch.doing(Step::Files) {
-                tree.restore(work).map_err(at(Step::Files))?;
+            if doing {
+                tree.restore(work)?;
             }
         }
-        watch.done(Step::Files);
-        Ok(())
+        Ok(changes)
     }
 
     /// Ends processes, has their parents collect them, and makes sure that nothing is left.

@@ -41,13 +41,13 @@ pub enum Step {
     Descriptors,
     /// What signals do, timers, and signals that wait.
     Signals,
-    /// The memory that each process has of its own.
-    Memory,
     /// The memory that processes share.
     SharedMemory,
+    /// The memory that each process has of its own.
+    Memory,
     /// The registers.
     Registers,
-    /// The files of the trees.
+    /// The files of the trees: what they take longer than the two steps before, beside which they are put back.
     Files,
     /// Every byte is compared.
     Compare,

@@ -22,8 +22,6 @@ const EAGER_ASKS: u32 = 100;
 const PAUSE: Duration = Duration::from_micros(30);
 /// `process_vm_readv` takes so many pieces at once (`UIO_MAXIOV`).
 pub(crate) const PIECES_MAX: usize = 1024;
-/// From so many bytes on two threads write: to start one takes about as long as to write 200 kB.
-const TOGETHER_BYTES_MIN: usize = 512 << 10;
 
 /// What a wait found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,31 +248,8 @@ pub(crate) fn read(pid: Pid, mem: &File, start: u64, into: &mut [u8]) -> io::Res
     mem.read_exact_at(into, start)
 }
 
-/// Writes `bytes` to the pieces of a stopped process's memory, which do not overlap. Much of it is written by two threads.
+/// Writes `bytes` to the pieces of a stopped process's memory, one after the other. Through `mem` where a mapping forbids writing.
 pub(crate) fn write(pid: Pid, mem: &File, pieces: &[Piece], bytes: &[&[u8]]) -> io::Result<()> {
-    let all: usize = bytes.iter().map(|bytes| bytes.len()).sum();
-    if all < TOGETHER_BYTES_MIN {
-        return write_in_turn(pid, mem, pieces, bytes);
-    }
-    let mut before = 0;
-    let is_half = |bytes: &&[u8]| {
-        before += bytes.len();
-        before > all / 2
-    };
-    let half = bytes.iter().position(is_half).unwrap_or(bytes.len());
-    let (first, rest) = (pieces.split_at(half), bytes.split_at(half));
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| write_in_turn(pid, mem, first.0, rest.0));
-        let ours = write_in_turn(pid, mem, first.1, rest.1);
-        other
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a thread that writes memory panicked")))
-            .and(ours)
-    })
-}
-
-/// One piece after the other. Through `mem` where a mapping forbids writing.
-fn write_in_turn(pid: Pid, mem: &File, pieces: &[Piece], bytes: &[&[u8]]) -> io::Result<()> {
     for (pieces, bytes) in pieces.chunks(PIECES_MAX).zip(bytes.chunks(PIECES_MAX)) {
         let here: Vec<_> = bytes
             .iter()
