@@ -22,10 +22,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use andon_proto::Service;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::kept::KeptFile;
 use super::pause;
@@ -62,6 +65,8 @@ pub struct Sandbox {
     container: String,
     /// Its one process, as the daemon sees it: the namespace's life.
     pid: u32,
+    /// Stands for that process, whatever becomes of its number; `None` where the engine's processes are none of this machine's.
+    process: Option<Arc<OwnedFd>>,
     /// Into the namespace; `None` where the engine does not say where that is (the one in memory).
     wire: Option<Arc<Wire>>,
     files: Vec<KeptFile>,
@@ -108,6 +113,7 @@ impl Sandbox {
             Ok(files)
         });
         let (pid, namespace, files) = (state.pid, state.network_namespace, files.await?);
+        let process = namespace.as_ref().and_then(|_| process(pid)).map(Arc::new);
         let wire = match &namespace {
             Some(namespace) => {
                 Some(Arc::new(Self::wire_into(&spec.name, namespace.clone(), spec.front).await?))
@@ -118,7 +124,7 @@ impl Sandbox {
             IpAddr::V4(address) => Some(*address),
             IpAddr::V6(_) => None,
         });
-        Ok(Self { name: spec.name, container, pid, wire, files, address })
+        Ok(Self { name: spec.name, container, pid, process, wire, files, address })
     }
 
     async fn wire_into(name: &str, namespace: PathBuf, front: Option<Ipv4Addr>) -> Result<Wire, RigFault> {
@@ -201,7 +207,14 @@ impl Sandbox {
         let files = self.files.clone();
         let compared =
             blocking("compare the files of a sandbox", move || files.iter().try_for_each(KeptFile::check));
-        tokio::try_join!(self.check(engine), compared, self.forget()).map(drop)
+        let alive = async {
+            match &self.process {
+                // A restart would have ended it: the engine need not be asked.
+                Some(process) if lives(process) => Ok(()),
+                _ => self.check(engine).await,
+            }
+        };
+        tokio::try_join!(alive, compared, self.forget()).map(drop)
     }
 
     /// As it was made. Whatever joined it has to be dead.
@@ -232,6 +245,17 @@ impl Sandbox {
 fn frames_in(devices: &str) -> Option<u64> {
     let lines = devices.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:"));
     lines.map(|line| line.split_once(':')?.1.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+}
+
+fn process(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whether a process has not ended: what stands for it is readable from then on.
+fn lives(process: &OwnedFd) -> bool {
+    let mut asked = [PollFd::new(process, PollFlags::IN)];
+    matches!(poll(&mut asked, Some(&Timespec::default())), Ok(0))
 }
 
 fn gone(name: &str, how: String) -> RigFault {
