@@ -20,6 +20,7 @@ mod disk;
 mod doomed;
 mod door;
 mod kept;
+mod laps;
 mod look;
 mod outfit;
 mod resolve;

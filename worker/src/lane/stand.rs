@@ -33,6 +33,7 @@ use super::berth::Way;
 use super::disk::Part;
 use super::doomed::Doomed;
 use super::kept::{Begun, Keeping};
+use super::laps::Laps;
 use crate::baseline::{SOURCE_TREE, Source};
 use crate::engine::{EngineError, SharedEngine};
 use crate::hands::{Driver, WorkFailure, blocking, chain};
@@ -394,7 +395,7 @@ impl Stand {
         laps.lap("verified");
         self.start().await?;
         laps.lap("healthy");
-        tracing::debug!(lane = self.ground.lane, %driver, laps = ?laps.0, "rebased");
+        tracing::debug!(lane = self.ground.lane, %driver, ?laps, "rebased");
         Ok(Rebased { took: gone.elapsed(), footprint, driver })
     }
 
@@ -508,19 +509,4 @@ struct LayerWork {
     pool: Pool,
     baseline: Baseline,
     layers: Vec<(String, PathBuf)>,
-}
-
-/// How long each step of a rebase took, for the log.
-struct Laps(Vec<(&'static str, Duration)>, Instant);
-
-impl Laps {
-    fn start() -> Self {
-        Self(Vec::new(), Instant::now())
-    }
-
-    fn lap(&mut self, name: &'static str) {
-        let now = Instant::now();
-        self.0.push((name, now.duration_since(self.1)));
-        self.1 = now;
-    }
 }

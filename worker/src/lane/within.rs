@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::Lane;
 use super::doomed::Doomed;
 use super::door::{Answer, Door};
+use super::laps::Laps;
 use crate::hands::{WorkFailure, told_changes};
 use crate::runner::{Cell, Rebases, UnitNews};
 
@@ -84,9 +85,11 @@ impl Lane {
         if self.stands.ground().is_none() {
             return Answer::NoStack;
         }
+        let mut laps = Laps::start();
         self.keep_service_logs(rebases).await;
+        laps.lap("logs kept");
         let attempts = rebases.begin();
-        let turned = self.turn_within().await;
+        let turned = self.turn_within(&mut laps).await;
         let last = self.stands.last().clone();
         rebases.end(last.took, last.driver);
         match turned {
@@ -105,17 +108,22 @@ impl Lane {
     }
 
     /// As between two units, but that the box stays.
-    async fn turn_within(&mut self) -> Result<Option<oneshot::Receiver<Changes>>, String> {
+    async fn turn_within(&mut self, laps: &mut Laps) -> Result<Option<oneshot::Receiver<Changes>>, String> {
         if let Some(used_box) = &self.used_box {
             used_box.clear_outfit().await?;
         }
+        laps.lap("outfit cleared");
         self.keep_what_failed();
         let turned = self.stands.turn(&Doomed::nobody()).await.map_err(|reasons| reasons.join("; "))?;
+        laps.lap("put back");
         if let (Some(way), Some(used_box)) = (self.stands.way(), self.used_box.as_mut()) {
             used_box.lead_to(&way).await.map_err(|failure| failure.reason)?;
         }
+        laps.lap("box led");
         self.stands.use_up(&self.user);
         self.remember_services();
+        laps.lap("told");
+        tracing::debug!(?laps, "put back within a unit");
         Ok(turned)
     }
 }
