@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::exact::{Teller, User, part_of};
 use self::live::Live;
-pub(crate) use self::live::Rewinding;
+pub(crate) use self::live::{AT_FIRST, Rewinding};
 pub(crate) use self::proof::{ProofFault, Proofs};
 use self::tried::Tried;
 use super::berth::Way;
@@ -350,7 +350,7 @@ impl Stand {
             }
             let rebased = self.restart(Driver::Restart, doomed, deep).await?;
             // While nothing has spoken to it yet.
-            self.goes_on_rewinding = self.arm().await?;
+            self.goes_on_rewinding = self.arm(Duration::ZERO).await?;
             return Ok(rebased);
         }
         self.restart(driver, doomed, deep).await

@@ -34,6 +34,11 @@ use crate::host::mounts;
 /// A stand is still when its services wrote nothing and hardly ran for so long: longer than the second after which servers
 /// do what they put off.
 const STILL: Duration = Duration::from_millis(1100);
+/// When a stand has just been put up it is waited for at least so long: MySQL writes what its start left dirty up to 2.6 s after it is ready, and as
+/// part of the moment that would be written again after each rewind. Where a rewind did not go well somebody waits, and it costs only time.
+pub(crate) const AT_FIRST: Duration = Duration::from_millis(2700);
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// So long it is waited for. A busy one is armed all the same: what it is at, it does again after each rewind.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// Moments that are tried before rewinding is given up.
@@ -177,10 +182,10 @@ struct Place {
 }
 
 impl Stand {
-    /// Has its services' present state to go back to. They have to be pristine, and healthy, and are so afterwards. Answers whether the stand is to be
-    /// rewound from now on: where what is in the way may pass, it is restarted once, and tried again.
-    pub(crate) async fn arm(&mut self) -> Result<bool, StandFault> {
-        let unarmed = match self.take_moment().await {
+    /// Has its services' present state to go back to, not before `patience` is over. They have to be pristine, and healthy, and are so afterwards. Answers
+    /// whether the stand is to be rewound from now on: where what is in the way may pass, it is restarted once, and tried again.
+    pub(crate) async fn arm(&mut self, patience: Duration) -> Result<bool, StandFault> {
+        let unarmed = match self.take_moment(patience).await {
             Ok(()) => {
                 self.rewinds.note_moment(true);
                 return Ok(true);
@@ -196,7 +201,7 @@ impl Stand {
         Ok(again)
     }
 
-    async fn take_moment(&mut self) -> Result<(), Unarmed> {
+    async fn take_moment(&mut self, patience: Duration) -> Result<(), Unarmed> {
         self.disarm().await;
         let rewinding = self.ground.rewinding.clone();
         blocking(move || rewinding.available()).await?.map_err(Unarmed::Unavailable)?;
@@ -210,7 +215,7 @@ impl Stand {
         if !matches!(kind, PoolKind::Reflink | PoolKind::Copy) {
             return Err(Unarmed::Pool(kind));
         }
-        let live = self.moment().await?;
+        let live = self.moment(patience).await?;
         let taken = live.baseline.taken();
         tracing::info!(
             lane = self.ground.lane, took = ?taken.took, processes = taken.processes, threads = taken.threads,
@@ -223,12 +228,13 @@ impl Stand {
 
     /// Takes a moment that can be gone back to: what has just begun may be about to end, as sessions of a health check do, and a process that has ended
     /// cannot be made again.
-    async fn moment(&self) -> Result<Live, Unarmed> {
+    async fn moment(&self, patience: Duration) -> Result<Live, Unarmed> {
+        let began = Instant::now();
         for attempt in 1.. {
             let running = self.running().await?;
             let places = self.places(&running)?;
             let roots: Vec<Pid> = running.iter().map(|service| service.root).collect();
-            settle(&roots).await;
+            settle(&roots, patience.saturating_sub(began.elapsed())).await;
             match blocking(move || Live::take(roots, places)).await? {
                 Ok(live) if live.baseline.taken().youngest >= STILL => return Ok(live),
                 Ok(live) => blocking(move || drop(live)).await?,
@@ -417,17 +423,18 @@ impl Live {
     }
 }
 
-/// Waits until services have done what they put off when they started.
-async fn settle(roots: &[Pid]) {
+/// Waits until services have done what they put off when they started, and for `patience` at least.
+async fn settle(roots: &[Pid], patience: Duration) {
     let began = Instant::now();
-    let mut before = Doing::of_all(roots);
+    let (mut since, mut before) = (began, Doing::of_all(roots));
     while began.elapsed() < SETTLE_LIMIT {
-        tokio::time::sleep(STILL).await;
+        tokio::time::sleep(LOOK_EVERY).await;
         let now = Doing::of_all(roots);
-        if now.written == before.written && now.ticks.saturating_sub(before.ticks) <= STILL_TICKS_MAX {
+        if now.written != before.written || now.ticks.saturating_sub(before.ticks) > STILL_TICKS_MAX {
+            (since, before) = (Instant::now(), now);
+        } else if since.elapsed() >= STILL && began.elapsed() >= patience {
             return;
         }
-        before = now;
     }
 }
 
