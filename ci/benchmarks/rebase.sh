@@ -19,7 +19,7 @@ rounds=${ANDON_BENCH_ROUNDS:-200} cycles=${ANDON_BENCH_CYCLES:-4}
 if [[ -n $quick ]]; then rounds=8 cycles=2; fi
 
 # What was measured of an older Andon says nothing of this one.
-kept=$bench/cycles.json worker=$(git -C "$ANDON_ROOT" rev-parse --short HEAD:worker)
+kept=${page%.md}.json worker=$(git -C "$ANDON_ROOT" rev-parse --short HEAD:worker)
 if [[ -n $fresh || -n $quick ]]; then rm -f "$kept"; fi
 
 step "$rounds rounds of each way, in $cycles cycles"

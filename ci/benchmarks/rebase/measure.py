@@ -177,24 +177,29 @@ class Row:
         return found
 
 
+def machine():
+    return f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}"
+
+
 class Cycles:
-    """What was measured so far, in a file: a run of hours goes on where it was stopped, at the cycle that it was in."""
+    """What was measured so far, in a file beside the page: a run of hours goes on where it was stopped, another day or elsewhere, at the cycle
+    that it was in. `days` are those of the cycles, and their machines."""
 
     def __init__(self, file, about):
         self.file, self.about = file, about
-        self.done, self.rows = 0, {}
+        self.days, self.rows = [], {}
         if file.exists():
             held = json.loads(file.read_text())
             if held["about"] != about:
                 raise SystemExit(f"{file} is of another run: {held['about']} there, {about} here; --fresh begins anew")
-            self.done, self.rows = held["done"], {name: Row(**row) for name, row in held["rows"].items()}
+            self.days, self.rows = held["days"], {name: Row(**row) for name, row in held["rows"].items()}
 
     def keep(self):
         """Only whole cycles are kept: in each every way had its turns."""
-        self.done += 1
+        self.days.append(f"{datetime.date.today().isoformat()}, {machine()}")
         rows = {name: dataclasses.asdict(row) for name, row in self.rows.items()}
         draft = self.file.with_suffix(".draft")
-        draft.write_text(json.dumps({"about": self.about, "done": self.done, "rows": rows}))
+        draft.write_text(json.dumps({"about": self.about, "days": self.days, "rows": rows}))
         draft.replace(self.file)
 
 
@@ -242,8 +247,8 @@ def all_peers(arguments, db, first, copy, client):
 
 PAGE = """# Rebase: a live seeded database back to its baseline
 
-{when}, {machine}, Docker Engine {engine}, {server}. Regenerate with `ci/bench rebase`. All rows come from one run on one
-machine, cycle by cycle ({cycles} so far), in each of which all take turns; an absolute time means little elsewhere, the ratios do.
+Docker Engine {engine}, {server}. Regenerate with `ci/bench rebase`, which goes on after the last whole cycle. In each cycle all rows take turns on one
+machine; an absolute time means little elsewhere, the ratios do. Cycles so far: {cycles}.
 
 ## One server
 
@@ -306,7 +311,7 @@ def table(rows, figures, stack):
     return HEAD + "\n".join(lines)
 
 
-def page(rows, arguments, server, cycles):
+def page(rows, arguments, server, days):
     figures = {name: row.figures() for name, row in rows.items()}
     fast = [name for name, f in figures.items() if "sustained_per_s" in f and ("standby" not in name or name.endswith(":busy"))]
     sustained = [
@@ -316,11 +321,9 @@ def page(rows, arguments, server, cycles):
     served = lambda wanted: [driver for name, row in rows.items() if f":{wanted}:" in name for driver in row.drivers]
     asked, to_rewind = served("standby"), served("rewind")
     text = PAGE.format(
-        when=datetime.date.today().isoformat(),
-        machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
         engine=peers.docker("version", "-f", "{{.Server.Version}}"),
         server=server,
-        cycles=cycles,
+        cycles="; ".join(days),
         shop=table(rows, figures, "shop"),
         three=table(rows, figures, "three"),
         sustained="\n".join(sustained),
@@ -375,10 +378,10 @@ def main():
         ways += all_peers(arguments, db, first, copy, client)
         count = max(1, arguments.rounds // arguments.cycles)
         cycles = Cycles(Path(arguments.kept), {"server": server, "tree of worker/": arguments.tree, "rounds of a cycle": count})
-        while cycles.done < arguments.cycles:
+        while len(cycles.days) < arguments.cycles:
             cycle(arguments, cycles.rows, ways, right, count)
             cycles.keep()
-            page(cycles.rows, arguments, server, cycles.done)
+            page(cycles.rows, arguments, server, cycles.days)
     finally:
         for way in ways:
             with contextlib.suppress(subprocess.CalledProcessError):
