@@ -41,6 +41,9 @@ compose = "compose.yaml"
 [baseline]
 seed = ["python3 -m db.seed"]
 inputs = ["db/**"]
+[[baseline.proof]]
+service = "db"
+engine = "mysql"
 [[suite]]
 name = "workloads"
 image = {{ build = "ci" }}
@@ -113,6 +116,7 @@ PAGE = """# Rewind: after each kind of test, to the last byte
 - *Rewind* is what `POST /rebase` says that it took, *to the first right answer* what a test sees: the request, the rewind, a new connection
   and a query for rows; *asked once more*, the same connection and query again.
 - {kept:.0f} MiB of memory are kept for the moment that is gone back to.
+- The server is warm when the moment is taken: the proof of the baseline has read all tables once, as in the sample shop's own `andon.toml`.
 - Rebases that were not done in place are restarts; what the agent said of them: {troubles}
 """
 

@@ -22,7 +22,7 @@ pub(super) const HOMES: [(&str, &[&str]); 10] = [
     ("[stack]", &["compose", "quick"]),
     ("[baseline]", &["seed", "inputs", "step", "proof", "seed_timeout", "labels"]),
     ("[[baseline.step]]", &["run", "inputs", "grows", "keep", "name"]),
-    ("[[baseline.proof]]", &["service", "run", "engine"]),
+    ("[[baseline.proof]]", &["service", "run", "engine", "only_reads"]),
     (
         "[[suite]]",
         &[

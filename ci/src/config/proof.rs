@@ -19,6 +19,8 @@ pub struct Proof {
     pub service: Located<String>,
     /// A command of its shell.
     pub run: String,
+    /// It changes nothing but caches and counters: it may warm a server.
+    pub only_reads: bool,
 }
 
 /// The proofs, as far as they are not wrong.
@@ -41,6 +43,7 @@ fn proof(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Proof>
     let run = table.text(findings, "run");
     let engine = table.choice(findings, "engine", &ENGINES);
     let (has_run, has_engine) = (table.has("run"), table.has("engine"));
+    let only_reads = table.bool(findings, "only_reads");
     if has_run == has_engine {
         let name = service.as_ref().map_or_else(String::new, |name| format!(" of {}", quoted(&name.value)));
         let message = if has_run {
@@ -62,7 +65,7 @@ fn proof(findings: &mut Findings<'_>, mut table: Table<'_, '_>) -> Option<Proof>
         (None, Some(engine)) => command(engine).to_owned(),
         (None, None) => return None,
     };
-    Some(Proof { service: service?, run })
+    Some(Proof { service: service?, run, only_reads: only_reads.unwrap_or(engine.is_some()) })
 }
 
 /// What proves a server of this kind. It connects as the server's first user, by the password that the image's usual variable

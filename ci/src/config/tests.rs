@@ -520,6 +520,10 @@ fn a_proof_is_a_command_or_a_known_servers_and_mistakes_are_named() {
         [[baseline.proof]]
         service = "app"
         run = "find /kept | sort"
+        [[baseline.proof]]
+        service = "app"
+        run = "count"
+        only_reads = true
         [[suite]]
         name = "s"
         image = "i"
@@ -528,8 +532,10 @@ fn a_proof_is_a_command_or_a_known_servers_and_mistakes_are_named() {
     );
     let proofs = &config.baseline.proofs;
     let services: Vec<_> = proofs.iter().map(|proof| proof.service.value.as_str()).collect();
-    assert_eq!(services, ["db", "app"]);
+    assert_eq!(services, ["db", "app", "app"]);
     assert!(proofs[0].run.contains("CHECKSUM TABLE") && proofs[1].run == "find /kept | sort");
+    // Of a command of one's own nobody else knows.
+    assert_eq!(proofs.iter().map(|proof| proof.only_reads).collect::<Vec<_>>(), [true, false, true]);
     for (proof, said) in [
         ("service = \"db\"", "has no \"run\""),
         ("run = \"x\"", "has no \"service\""),

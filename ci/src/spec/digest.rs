@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::{against, convert};
 use crate::config::compose::Compose;
-use crate::config::{Config, Image, Step};
+use crate::config::{Config, Image, Step, proof};
 use crate::git::{GitError, Snapshot};
 
 /// The most input files of a step that grows: they are told one by one, and stay in every manifest.
@@ -58,8 +58,12 @@ pub(super) fn baseline(
         field(reference.as_bytes());
     }
     let proofs = config.baseline.proofs.iter();
-    let proofs: Vec<Proof> =
-        proofs.map(|proof| Proof { service: proof.service.value.clone(), run: proof.run.clone() }).collect();
+    let sent = |proof: &proof::Proof| Proof {
+        service: proof.service.value.clone(),
+        run: proof.run.clone(),
+        only_reads: proof.only_reads,
+    };
+    let proofs: Vec<Proof> = proofs.map(sent).collect();
     for proof in &proofs {
         field(b"proof");
         field(proof.service.as_bytes());

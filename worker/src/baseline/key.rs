@@ -153,7 +153,11 @@ mod tests {
     }
 
     fn proven(proofs: &[(&str, &str)]) -> BaselineSpec {
-        let proof = |(service, run): &(&str, &str)| Proof { service: (*service).into(), run: (*run).into() };
+        let proof = |(service, run): &(&str, &str)| Proof {
+            service: (*service).into(),
+            run: (*run).into(),
+            only_reads: false,
+        };
         BaselineSpec { proofs: proofs.iter().map(proof).collect(), ..BaselineSpec::default() }
     }
 

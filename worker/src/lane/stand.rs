@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::exact::{Teller, User, part_of};
 use self::live::Live;
-pub(crate) use self::live::{AT_FIRST, Rewinding};
+pub(crate) use self::live::Rewinding;
 pub(crate) use self::proof::{ProofFault, Proofs};
 use self::tried::Tried;
 use super::berth::Way;

@@ -25,7 +25,7 @@ use super::berth::{Berths, Way};
 use super::clones::{CLONES_MAX, Needs, clones};
 use super::doomed::Doomed;
 use super::kept::Keeping;
-use super::stand::{AT_FIRST, Ground, Rebased, Stand, StandFault, User, network_of};
+use super::stand::{Ground, Rebased, Stand, StandFault, User, network_of};
 use super::workshop::Workshop;
 use crate::hands::{Driver, chain};
 use crate::stack::{fronts, hosts_lines, sweep};
@@ -167,7 +167,7 @@ impl Stands {
         let beside = not_rewound(fronted);
         let driver = match self.workshop.choose_driver(&mut stand).await? {
             Driver::Standby => beside,
-            Driver::Rewind if !stand.arm(AT_FIRST).await? => {
+            Driver::Rewind if !stand.arm_at_first().await? => {
                 tracing::warn!(lane = ground.lane, instead = %beside, "this stack cannot be rewound");
                 beside
             }

@@ -245,7 +245,7 @@ fn what_is_right_is_right_for_both() {
         baseline("seed = [\"x\"]\ninputs = [\"db/**\", \"a/.hidden\"]\nseed_timeout = \"2m\""),
         baseline("labels = { team = \"shop\", \"a.b/c\" = \"\" }"),
         baseline("[[baseline.step]]\nrun = [\"x\"]\ngrows = true\ninputs = [\"m/**\"]\nkeep = false\nname = \"a-1\""),
-        baseline("[[baseline.proof]]\nservice = \"db\"\nrun = \"x\"\n[[baseline.proof]]\nservice = \"c\"\nengine = \"redis\""),
+        baseline("[[baseline.proof]]\nservice = \"db\"\nrun = \"x\"\n[[baseline.proof]]\nservice = \"c\"\nengine = \"redis\"\nonly_reads = false"),
         suite("[stack]\ncompose = \"c.yaml\"\nquick = { db = \"mysql\", pg = \"postgresql\" }"),
         suite("[baseline]\nseed_timeout = \"1s\""),
     ];
@@ -312,6 +312,7 @@ fn what_is_wrong_is_wrong_for_both() {
         baseline("[[baseline.proof]]\nservice = \"db\""),
         baseline("[[baseline.proof]]\nservice = \"db\"\nrun = \"x\"\nengine = \"mysql\""),
         baseline("[[baseline.proof]]\nrun = \"x\""),
+        baseline("[[baseline.proof]]\nservice = \"db\"\nrun = \"x\"\nonly_reads = \"yes\""),
     ];
     for file in wrong {
         assert_eq!(verdicts(&validator, &file), (false, false), "{file}");

@@ -34,9 +34,9 @@ use crate::host::mounts;
 /// A stand is still when its services wrote nothing and hardly ran for so long: longer than the second after which servers
 /// do what they put off.
 const STILL: Duration = Duration::from_millis(1100);
-/// When a stand has just been put up it is waited for at least so long: MySQL writes what its start left dirty up to 2.6 s after it is ready, and as
+/// When a stand has just been put up it is waited for at least so long: MySQL writes what its start left dirty up to 2.6 s after it was last busy, and as
 /// part of the moment that would be written again after each rewind. Where a rewind did not go well somebody waits, and it costs only time.
-pub(crate) const AT_FIRST: Duration = Duration::from_millis(2700);
+const AT_FIRST: Duration = Duration::from_millis(2700);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// So long it is waited for. A busy one is armed all the same: what it is at, it does again after each rewind.
@@ -182,6 +182,14 @@ struct Place {
 }
 
 impl Stand {
+    /// As [`Stand::arm`] for a stand that was just put up, which is warmed before.
+    pub(crate) async fn arm_at_first(&mut self) -> Result<bool, StandFault> {
+        if !self.warm().await {
+            self.restart(Driver::Restart, &Doomed::nobody(), false).await?;
+        }
+        self.arm(AT_FIRST).await
+    }
+
     /// Has its services' present state to go back to, not before `patience` is over. They have to be pristine, and healthy, and are so afterwards. Answers
     /// whether the stand is to be rewound from now on: where what is in the way may pass, it is restarted once, and tried again.
     pub(crate) async fn arm(&mut self, patience: Duration) -> Result<bool, StandFault> {

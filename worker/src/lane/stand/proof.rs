@@ -5,14 +5,14 @@
 //! before a unit comes (they leave caches and counters in the servers).
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use andon_proto::{InexactPart, Proof, Proven};
 use thiserror::Error;
 
 use super::{Stand, StandFault};
 use crate::engine::{EngineError, ExecSpec, OutputStream};
-use crate::hands::{WorkFailure, compress_log};
+use crate::hands::{WorkFailure, chain, compress_log};
 
 /// The most that a proof may print, in bytes. Who has more to show prints a digest of it.
 const PRINTED_BYTES_MAX: usize = 256 << 10;
@@ -20,6 +20,8 @@ const PRINTED_BYTES_MAX: usize = 256 << 10;
 const COMPLAINTS_BYTES_MAX: usize = 4 << 10;
 /// How long one may take.
 const PROOF_LIMIT: Duration = Duration::from_secs(60);
+/// How long all of them may take together when they only warm a stand.
+const WARM_LIMIT: Duration = Duration::from_secs(5);
 /// Lines that differ and are told, of one proof.
 const LINES_MAX: usize = 3;
 /// Of each such line, in characters.
@@ -176,19 +178,34 @@ impl Stand {
         self.pristine = None;
         let mut all = Vec::with_capacity(proofs.0.len());
         for wanted in proofs.0.iter() {
-            all.push(self.print_proof(&wanted.proof).await?);
+            all.push(self.print_proof(&wanted.proof, PROOF_LIMIT).await?);
         }
         Ok(all)
     }
 
-    async fn print_proof(&self, proof: &Proof) -> Result<String, StandFault> {
+    /// Has the servers do once what their tests will have them do: those proofs that change nothing. They open tables, read pages and make threads, which a
+    /// moment then has, and no test pays for. Where one fails or takes too long, false: what it is at goes on.
+    pub(super) async fn warm(&self) -> bool {
+        let proofs = self.ground.proofs.clone();
+        let end = Instant::now() + WARM_LIMIT;
+        for wanted in proofs.0.iter().filter(|wanted| wanted.proof.only_reads) {
+            let left = end.saturating_duration_since(Instant::now());
+            if let Err(error) = self.print_proof(&wanted.proof, left).await {
+                tracing::info!(lane = self.ground.lane, error = %chain(&error), "a stand is not warmed by its proofs");
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn print_proof(&self, proof: &Proof, limit: Duration) -> Result<String, StandFault> {
         let service = || proof.service.clone();
         let place = self.ground.plan.services.iter().position(|one| one.name == proof.service);
         let container = place.and_then(|place| self.rig.containers.get(place));
         let Some(container) = container else {
             return Err(ProofFault::NoService { service: service() }.into());
         };
-        let spec = ExecSpec::new(["sh", "-c", &proof.run], PROOF_LIMIT);
+        let spec = ExecSpec::new(["sh", "-c", &proof.run], limit);
         let mut printed = Printed::default();
         let mut sink = |stream: OutputStream, chunk: &[u8]| printed.write(stream, chunk);
         let ended = self.ground.engine.exec(container, &spec, &mut sink).await;
@@ -263,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_a_baseline_keeps_of_its_proofs_reads_back_and_what_was_altered_does_not_count() {
-        let proof = Proof { service: "db".into(), run: "print".into() };
+        let proof = Proof { service: "db".into(), run: "print".into(), only_reads: false };
         let proofs = Proofs::new(std::slice::from_ref(&proof), &[]);
         for text in ["", "rows 7\n"] {
             let mut kept = proofs.proven(&[text.to_owned()]);

@@ -102,7 +102,8 @@ fn proving(bench: &Bench, prints: impl Fn(&str) -> Script + Send + 'static) -> R
         _ => Script::default(),
     });
     let mut spec = spec();
-    let proofs = vec![andon_proto::Proof { service: "db".to_owned(), run: "prove it".to_owned() }];
+    let (service, run) = ("db".to_owned(), "prove it".to_owned());
+    let proofs = vec![andon_proto::Proof { service, run, only_reads: false }];
     spec.baseline = Some(BaselineSpec { proofs, ..spec.baseline.unwrap() });
     spec
 }
@@ -132,6 +133,28 @@ async fn a_proof_that_fails_or_prints_too_much_is_refused_by_name() {
     let spec = proving(&bench, |_| Script::prints(&"x".repeat(300 << 10)));
     let failure = bench.hands.prepare_baseline(1, &spec, &bench.notices).await.unwrap_err();
     assert!(failure.reason.contains("more than 256 KiB"), "{}", failure.reason);
+}
+
+#[tokio::test]
+async fn a_server_that_is_to_be_rewound_is_warmed_by_a_proof_that_only_reads() {
+    for only_reads in [false, true] {
+        let bench = Bench::checking(&Arc::new(FakeFarm::default()), Some(Driver::Rewind), 0).await;
+        let warmed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&warmed);
+        let mut spec = proving(&bench, move |container| {
+            let is_lane = !container.contains("lanecheck");
+            counted.fetch_add(usize::from(is_lane), std::sync::atomic::Ordering::SeqCst);
+            Script::prints("rows 7\n")
+        });
+        spec.baseline.as_mut().unwrap().proofs[0].only_reads = only_reads;
+        let manifest = bench.hands.prepare_baseline(1, &spec, &bench.notices).await.unwrap().manifest;
+        let (sender, mut results) = mpsc::channel(8);
+        let tests = vec![TestCase { attempt: 1, id: "a test".to_owned() }];
+        let (key, cancel) = (manifest.unwrap().key, CancellationToken::new());
+        bench.hands.execute(0, 1, &spec, "s", &key, tests, sender, cancel).await.unwrap();
+        assert!(results.recv().await.is_some());
+        assert_eq!(warmed.load(std::sync::atomic::Ordering::SeqCst), usize::from(only_reads));
+    }
 }
 
 #[tokio::test]
