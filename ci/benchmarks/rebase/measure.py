@@ -27,8 +27,8 @@ CYCLES = 4
 THINK_S = 1.0
 POOLS = ["reflink", "btrfs", "overlay", "copy"]
 DRIVERS = ["rewind", "standby", "restart", "recreate"]
-# Where files can have a second name. PostgreSQL shares memory, so the three servers are not rewound.
-REWOUND = [("shop", "reflink"), ("shop", "copy")]
+# Where files can have a second name.
+REWOUND = [("shop", "reflink"), ("shop", "copy"), ("three", "reflink")]
 
 
 @dataclasses.dataclass(frozen=True)
