@@ -19,7 +19,7 @@ class Farm:
     """One box, gone with all that it has when the block ends. `environment` is for all of its commands."""
 
     def __init__(self, binary, worker_image, state, **environment):
-        self.binary, self.worker_image = binary, worker_image
+        self.binary, self.worker_image, self.state = binary, worker_image, Path(state)
         self.environment = {**os.environ, "ANDON_STATE": str(state), **environment}
 
     @contextlib.contextmanager
@@ -30,6 +30,12 @@ class Farm:
             yield self
         finally:
             self.call("down", "--purge", check=False, stdout=subprocess.DEVNULL)
+
+    def boxes(self):
+        """The ids of its own containers: other farms may be of the same image, or one of the name that it had."""
+        farm = json.loads((self.state / "farm.json").read_text())["farm"]
+        found = subprocess.run(["docker", "ps", "-aq", "--filter", f"label=dev.andon.farm={farm}"], check=True, text=True, capture_output=True)
+        return found.stdout.split()
 
     def call(self, *words, check=True, **options):
         return subprocess.run([self.binary, *words], env=self.environment, check=check, text=True, **options)

@@ -106,9 +106,9 @@ class Andon:
     """A farm of one box with one lane, for one driver, one kind of pool and one cycle."""
 
     def __init__(self, arguments, driver, pool):
-        self.image, self.db, self.driver = arguments.worker, arguments.image, driver
+        self.db, self.driver = arguments.image, driver
         self.shop, self.fixture = Path(arguments.shop), Path(arguments.three)
-        self.farm = farm.Farm(arguments.andon, self.image, arguments.state, ANDON_POOL_KIND=pool)
+        self.farm = farm.Farm(arguments.andon, arguments.worker, arguments.state, ANDON_POOL_KIND=pool)
 
     @contextlib.contextmanager
     def up(self):
@@ -136,8 +136,7 @@ class Andon:
         self.project(folder, stack, count, thinks)
         self.farm.call("run", cwd=folder)
         run = str(self.farm.json("show", cwd=folder)["run"])
-        box = peers.docker("ps", "-q", "--filter", f"ancestor={self.image}").split()
-        memory = peers.memory_mib(*box)
+        memory = peers.memory_mib(*self.farm.boxes())
         for think in thinks:
             log = self.farm.said("logs", run, f"{think}", cwd=folder)
             lines = [line.split(" ", 1) for line in log.splitlines() if line.startswith(("ROUND ", "BLOCK "))]

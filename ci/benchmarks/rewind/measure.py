@@ -64,10 +64,9 @@ def project(arguments, folder, count, oracle_every):
     farm.commit_all(folder)
 
 
-def said_by(worker_image):
-    """What the box has said until now: comparisons of all bytes that found none, what did not go well, and bytes kept for a moment."""
-    ids = subprocess.run(["docker", "ps", "-aq", "--filter", f"ancestor={worker_image}"], check=True, text=True, capture_output=True).stdout.split()
-    logs = [subprocess.run(["docker", "logs", one], check=True, capture_output=True).stderr.decode("utf-8", "replace") for one in ids]
+def said_by(boxes):
+    """What they have said until now: comparisons of all bytes that found none, what did not go well, and bytes kept for a moment."""
+    logs = [subprocess.run(["docker", "logs", one], check=True, capture_output=True).stderr.decode("utf-8", "replace") for one in boxes]
     lines = [line for log in logs for line in log.splitlines()]
     kept = [int(found[1]) for line in lines if (found := KEPT.search(re.sub(r"\x1b\[[0-9;]*m", "", line)))]
     return sum(COMPARED in line for line in lines), [line for line in lines if NOT_IN_PLACE.search(line)], max(kept, default=0)
@@ -85,7 +84,9 @@ def blocks(arguments, count, driver, lanes, compared_every=0):
         for name in WORKLOADS:
             lines = one.said("logs", run, name, cwd=folder).splitlines()
             found[name] = json.loads(next(line for line in lines if line.startswith("BLOCK ")).removeprefix("BLOCK "))
-        comparisons, troubles, kept = said_by(arguments.worker)
+        comparisons, troubles, kept = said_by(one.boxes())
+        if compared_every == 1 and comparisons < count * len(WORKLOADS):
+            sys.exit(f"{comparisons} comparisons were told of, fewer than there were rounds: {troubles}")
         if never := [name for name in WORKLOADS if not done_by(driver, found[name])]:
             sys.exit(f"{driver} put nothing back after {', '.join(never)}: {troubles}")
         return found, comparisons, troubles, kept
@@ -115,9 +116,10 @@ PAGE = """# Rewind: after each kind of test, to the last byte
 {rows}
 
 - Two farms of one worker, one after the other, the first with {lanes} lanes, the second with one. On the first every rewind is followed by a
-  comparison, while the server is still frozen, of its memory, mappings, descriptors, registers and files with the baseline (`ANDON_DEEP_CHECK_EVERY=1`); on the second none is, and the times are
-  from there. The first answer is asked for after each rewind of both; the oracle of the rebase benchmark (checksums of all tables, schema,
-  AUTO_INCREMENT, users, settings, tablespaces, files) each {every} rounds, and the server is rewound once more after it.
+  comparison, while the server is still frozen, of its memory, mappings, descriptors, registers and files with the baseline
+  (`ANDON_DEEP_CHECK_EVERY=1`); on the second none is, and the times are from there. The first answer is asked for after each rewind of both;
+  the oracle of the rebase benchmark (checksums of all tables, schema, AUTO_INCREMENT, users, settings, tablespaces, files) each {every}
+  rounds, and the server is rewound once more after it.
 - *Rewind* is what `POST /rebase` says that it took, *to the first right answer* what a test sees: the request, the rewind, a new connection
   and a query for rows; *asked once more*, the same connection and query again.
 - *The work itself* is what a test's statements took on the rewound server, whose pages are protected until they are written to first; *on a
