@@ -230,7 +230,7 @@ def suites(arguments):
 
 PAGE = """# Whole suites: a pristine database before every test, and every class
 
-{when}, {machine}, Docker Engine {engine}. Regenerate with `ci/bench shop`. All of it comes from one run on one machine, in {cycles} cycles in
+{when}, {machine}, Docker Engine {engine}. Regenerate with `ci/bench shop`. All of it comes from one run on one machine, in {cycles}, in
 which Andon and the peers take turns; an absolute time means little elsewhere, the ratios do.
 
 | suite | way | tests | wall s | {beside} | ms a unit | of it until the server answers, p50 |
@@ -287,7 +287,7 @@ def page(arguments, all_suites):
         unequal += suite.unequal
     text = PAGE.format(
         when=datetime.date.today().isoformat(), machine=f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}",
-        engine=peers.docker("version", "-f", "{{.Server.Version}}"), cycles=arguments.cycles, rows="\n".join(rows), spread="; ".join(spreads),
+        engine=peers.docker("version", "-f", "{{.Server.Version}}"), cycles=f"{arguments.cycles} cycle{'s'[:arguments.cycles > 1]}", rows="\n".join(rows), spread="; ".join(spreads),
         beside=" | ".join(f"beside `{driver}`" for driver in MAIN_DRIVERS), rule=" | ".join("---:" for _ in MAIN_DRIVERS),
         lanes=LANES, cores=os.cpu_count(), profile="\n".join(profile), differences="; ".join(differ) or "none",
         unequal="; ".join(unequal) or "none", main=names(MAIN_DRIVERS), slow=names(SLOW_DRIVERS), **figures)
