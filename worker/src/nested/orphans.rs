@@ -132,27 +132,35 @@ mod tests {
         let shim = |socket: &str| {
             let mut command = tokio::process::Command::new("bash");
             // Until it is another program, a child has its parent's command line: the child itself says that it is up.
-            let script = "bash -c 'echo up; exec sleep 60' & wait";
+            // The shim outlives its child, as a real one does, until it is killed itself: it reads what nobody writes.
+            let script = "bash -c 'echo up; exec sleep 60' & read -r";
             command.args(["-c", script, "-address", socket]).arg0("/usr/bin/containerd-shim-runc-v2");
             command
+                .stdin(std::process::Stdio::piped())
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::null())
                 .kill_on_drop(true);
             command.spawn().expect("bash")
         };
-        let (mut ours, mut theirs) =
-            (shim("/run/test-ours/containerd.sock"), shim("/run/test-theirs/containerd.sock"));
+        // Whoever runs these tests beside us has other sockets.
+        let socket = |whose: &str| format!("/run/test-{}-{whose}/containerd.sock", std::process::id());
+        let (our_socket, their_socket) = (socket("ours"), socket("theirs"));
+        let (mut ours, mut theirs) = (shim(&our_socket), shim(&their_socket));
         for shim in [&mut ours, &mut theirs] {
             let mut word = [0; 2];
             let output = shim.stdout.as_mut().expect("piped");
             tokio::io::AsyncReadExt::read_exact(output, &mut word).await.expect("it speaks");
         }
+        // Waiting for it would close it.
+        let _unread = ours.stdin.take();
         let child = children(ours.id().expect("runs"))[0];
-        assert_eq!(kill(Path::new("/run/test-ours/containerd.sock")), 1);
+        assert_eq!(kill(Path::new(&our_socket)), 1);
         let ended = tokio::time::timeout(std::time::Duration::from_secs(10), ours.wait()).await;
-        assert!(!ended.expect("it ends").expect("waited for").success());
+        let how =
+            std::os::unix::process::ExitStatusExt::signal(&ended.expect("it ends").expect("waited for"));
+        assert_eq!(how, Some(Signal::KILL.as_raw()));
         assert!(theirs.try_wait().expect("asked").is_none(), "another daemon's shim was killed");
-        kill(Path::new("/run/test-theirs/containerd.sock"));
+        kill(Path::new(&their_socket));
         // Nobody may wait for the child here: what is left of it is a zombie at most.
         let is_gone = || {
             let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
