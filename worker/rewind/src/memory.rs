@@ -423,10 +423,13 @@ impl Memory {
         let mut buffer = Vec::new();
         let mut at = region.start;
         while at < region.end {
-            let bytes = length(&(at..region.end)).min(READ_BYTES);
             let guard = region.page().guard();
             let nothing = region.page().nothing() || guard;
-            if !nothing {
+            let (kept, until) = self.kept_until(at);
+            // What is not kept of a file is not looked into: it may lie behind the file's end, where there is nothing to read.
+            let end = if area.zeros { region.end } else { region.end.min(until) };
+            let bytes = length(&(at..end)).min(READ_BYTES);
+            if !nothing && (kept || area.zeros) {
                 buffer.resize(bytes, 0);
                 trace::read(access.pid, &access.mem, at, &mut buffer)?;
             }
@@ -446,6 +449,15 @@ impl Memory {
             }
         }
         Ok(())
+    }
+
+    /// Whether the page at `at` is kept, and up to where the same is true.
+    fn kept_until(&self, at: u64) -> (bool, u64) {
+        match self.runs.get(self.runs.partition_point(|run| run.range.end <= at)) {
+            Some(run) if run.range.start <= at => (true, run.range.end),
+            Some(run) => (false, run.range.start),
+            None => (false, u64::MAX),
+        }
     }
 
     fn kept_page(&self, at: u64) -> Option<&[u8]> {

@@ -181,6 +181,12 @@ int main(int arguments, char **argument) {
     for (int at = 0; at < REGIONS; at += 2) memset(regions[at] = fresh(), at + 1, REGION / 2), readable[at] = 1;
     memset(lost = fresh(), 99, REGION);
     memset(large = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 77, LARGE);
+    // A mapping of a file that has become shorter: behind its end there is nothing to read.
+    int short_file = fileno(tmpfile());
+    unsigned char *beyond = mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE, short_file, 0);
+    if (ftruncate(short_file, 8 * PAGE) || beyond == MAP_FAILED) abort();
+    memset(beyond, 1, PAGE), memset(beyond + 6 * PAGE, 1, PAGE);
+    if (ftruncate(short_file, 3 * PAGE)) abort();
     if (!quiet) {
         start(count), start(nap), start(wait_events), start(poll_long);
         for (int at = 0; at < 4; at++) start(wait_forever);
