@@ -2,6 +2,20 @@
 //!
 //! Each processor is one file with the same items; `native` is the one this was built for. The rest of the crate knows no register by
 //! name. A processor without a file builds, and [`crate::available`] says that it is not known.
+//!
+//! | item | what it is |
+//! |---|---|
+//! | `Registers` | the general registers of one thread, laid out as `NT_PRSTATUS` has them |
+//! | `EXTENDED` | the register sets that are kept beside them; those that a machine lacks are left out |
+//! | `UNKEPT` | what a thread may have that is not kept: a thread with any of it is refused |
+//! | `SYSCALL`, `ALIGNMENT` | the instruction that makes a system call, and where instructions may begin |
+//! | `ERRAND` | code that makes many calls |
+//! | `CODE_IS_FETCHED_APART` | whether written code has to be announced before it is run |
+//! | `waiting`, `stopped` | what has to be known about a thread's call before the thread is stopped, and how that is used right after |
+//! | `lost` | whether a stopped thread's call cannot be made again for want of an argument: such a thread is refused |
+//! | `settled` | a stopped thread's registers, with an interrupted call about to be made again |
+//! | `end_calls` | after the exit of a traced call, a stop at which every register can be set |
+//! | `keep` | the registers stay as they are set, whatever call the kernel was about to go on with |
 
 #[cfg(target_arch = "x86_64")]
 #[path = "arch/x86_64.rs"]
@@ -13,6 +27,15 @@ pub(crate) mod native;
 
 /// How many words a call takes in a table: its number and its arguments.
 pub(crate) const CALL_WORDS: usize = 7;
+
+/// Something of a thread that is not kept.
+pub(crate) struct Unkept {
+    /// The register set that tells, as ptrace numbers it.
+    pub(crate) set: libc::c_int,
+    /// Whether the thread has it, by the bytes of that set.
+    pub(crate) on: fn(&[u8]) -> bool,
+    pub(crate) what: &'static str,
+}
 
 /// A system call as it is put into another process: its number and its six arguments.
 #[derive(Debug, Clone, Copy)]

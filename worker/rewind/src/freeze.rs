@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
+use crate::arch::native;
 use crate::trace::{self, Pid, STOP_LIMIT, Stop};
 use crate::urgent::Hurried;
 
@@ -118,9 +119,10 @@ impl Frozen {
         let mut asked = Vec::new();
         let mut wrong = None;
         for &tid in tids {
+            let waiting = native::waiting(tid);
             match trace::seize(tid).and_then(|()| trace::interrupt(tid)) {
                 // It is about to stop, and has to run for that.
-                Ok(()) => asked.push((tid, Hurried::hurry(tid))),
+                Ok(()) => asked.push((tid, waiting, Hurried::hurry(tid))),
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 // A thread that has ended and is still listed answers EPERM: only the first thread lingers so.
                 Err(_) if zombie(pid, tid) && tid == pid => drop(self.ended.insert(pid)),
@@ -136,8 +138,12 @@ impl Frozen {
         }
         let mut news = false;
         // Those that were asked are waited for even if one went wrong: only a thread that stands still can be let go of.
-        for (tid, hurried) in asked {
-            let stopped = wait_interrupted(tid);
+        for (tid, waiting, hurried) in asked {
+            let stopped = wait_interrupted(tid).and_then(|stopped| {
+                let told =
+                    waiting.filter(|_| stopped).map_or(Ok(()), |waiting| native::stopped(tid, &waiting));
+                told.map(|()| stopped).map_err(|source| Unfreezable::Untraceable { tid, source })
+            });
             let calmed = hurried.map_or(Ok(()), Hurried::calm);
             match stopped.and_then(|stopped| match calmed {
                 Ok(()) => Ok(stopped),
@@ -181,7 +187,8 @@ impl Frozen {
     /// Lets all run on. An error means that one had died: the others are killed then.
     pub(crate) fn thaw(mut self) -> io::Result<()> {
         self.touched = true;
-        self.threads().try_for_each(|(_, tid)| trace::settle(tid).and_then(|_| trace::detach(tid)))?;
+        self.threads().try_for_each(|(_, tid)| trace::keep(tid))?;
+        self.threads().try_for_each(|(_, tid)| trace::detach(tid))?;
         self.processes.clear();
         Ok(())
     }
@@ -196,7 +203,7 @@ impl Drop for Frozen {
             } else {
                 for tid in tids {
                     // What the kernel would restart with a deadline of its own shows as `restart_syscall` from then on, and hides its number.
-                    let _ = trace::settle(*tid);
+                    let _ = trace::keep(*tid);
                     let _ = trace::detach(*tid);
                 }
             }

@@ -66,6 +66,20 @@ pub enum Obstacle {
         /// Which signal.
         signal: i32,
     },
+    /// A call that was interrupted before anybody could see what was asked of it.
+    #[error("thread {tid} was stopped at the beginning of a call whose first argument is lost")]
+    Interrupted {
+        /// Which thread.
+        tid: Pid,
+    },
+    /// Registers of a kind that is not kept.
+    #[error("thread {tid} uses {what}, which is not put back")]
+    Registers {
+        /// Which thread.
+        tid: Pid,
+        /// What it uses.
+        what: &'static str,
+    },
     /// A timer that may fire: what is left of it is not kept.
     #[error("process {pid} has timers of its own (timer_create)")]
     Timers {
@@ -77,7 +91,7 @@ pub enum Obstacle {
 impl Obstacle {
     /// Whether it may be gone in a moment.
     pub(crate) fn passes(&self) -> bool {
-        matches!(self, Self::PendingSignal { .. } | Self::Unread { .. })
+        matches!(self, Self::PendingSignal { .. } | Self::Unread { .. } | Self::Interrupted { .. })
     }
 }
 

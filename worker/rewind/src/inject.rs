@@ -12,9 +12,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::arch::Call;
-use crate::arch::native::{Registers, SYSCALL};
+use crate::arch::native::{self, ALIGNMENT, Registers, SYSCALL};
 use crate::maps::Map;
-use crate::trace::{self, Pid, STOP_LIMIT, Stop};
+use crate::trace::{self, Pid, Stop};
 use crate::urgent::Hurried;
 
 /// All signals.
@@ -61,7 +61,8 @@ impl Gate {
         let bytes = (vdso.range.end - vdso.range.start).min(VDSO_BYTES_MAX);
         let mut code = vec![0; usize::try_from(bytes).map_err(|_| none())?];
         mem.read_exact_at(&mut code, vdso.range.start)?;
-        let at = code.windows(SYSCALL.len()).position(|window| window == SYSCALL).ok_or_else(none)?;
+        let mut places = code.windows(SYSCALL.len()).enumerate().step_by(ALIGNMENT);
+        let (at, _) = places.find(|(_, window)| *window == SYSCALL).ok_or_else(none)?;
         Ok(Self(vdso.range.start + at as u64))
     }
 }
@@ -78,19 +79,9 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(tid: Pid, gate: Gate) -> io::Result<Self> {
-        let (own, own_blocked) = (trace::registers(tid)?.settled(), trace::blocked(tid)?);
+        let (own, own_blocked) = (native::settled(tid, trace::registers(tid)?), trace::blocked(tid)?);
         trace::set_blocked(tid, EVERY_SIGNAL)?;
         Ok(Self { tid, gate, own, own_blocked, hurried: Hurried::hurry(tid) })
-    }
-
-    fn stops_at(&self, wanted: Stop) -> io::Result<()> {
-        match trace::wait(self.tid, STOP_LIMIT)? {
-            Some(stop) if stop == wanted => Ok(()),
-            Some(other) => {
-                Err(io::Error::other(format!("thread {}: {other:?} instead of {wanted:?}", self.tid)))
-            }
-            None => Err(io::Error::new(io::ErrorKind::TimedOut, "what was injected does not end")),
-        }
     }
 
     /// Makes one call and says what it answered.
@@ -98,7 +89,7 @@ impl Caller {
         trace::set_registers(self.tid, &self.own.calling(self.gate.0, call))?;
         for _ in ["entry", "exit"] {
             trace::go_on_to_call(self.tid)?;
-            self.stops_at(Stop::Call)?;
+            trace::wait_for(self.tid, Stop::Call)?;
         }
         let answer = trace::registers(self.tid)?.answer();
         if (-ERRNO_MAX..0).contains(&answer) { Err(failed(answer)) } else { Ok(answer.cast_unsigned()) }
@@ -112,7 +103,7 @@ impl Caller {
         // Whoever sends SIGTRAP meanwhile stops the thread as well; what is sent is of no baseline, and is lost.
         for _ in 0..SIGNALS_MAX {
             trace::go_on(self.tid, 0)?;
-            self.stops_at(Stop::Signal(libc::SIGTRAP))?;
+            trace::wait_for(self.tid, Stop::Signal(libc::SIGTRAP))?;
             let now = trace::registers(self.tid)?;
             if let Some(left) = now.ran(code) {
                 trace::set_blocked(self.tid, EVERY_SIGNAL)?;
@@ -135,6 +126,7 @@ impl Caller {
 
     /// The thread has its own registers and signals again.
     pub(crate) fn end(self) -> io::Result<()> {
+        native::end_calls(self.tid)?;
         trace::set_registers(self.tid, &self.own)?;
         trace::set_blocked(self.tid, self.own_blocked)?;
         self.hurried.map_or(Ok(()), Hurried::calm)
@@ -144,6 +136,6 @@ impl Caller {
     pub(crate) fn exit(self) -> io::Result<()> {
         trace::set_registers(self.tid, &self.own.calling(self.gate.0, &Call::new(libc::SYS_exit, [0])))?;
         trace::go_on(self.tid, 0)?;
-        self.stops_at(Stop::Gone)
+        trace::wait_for(self.tid, Stop::Gone)
     }
 }

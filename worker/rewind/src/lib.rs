@@ -21,7 +21,9 @@
 //! - A page dropped with `MADV_DONTNEED` does not count as written (see `memory`).
 //! - `PAGEMAP_SCAN` says whether a range is tracked only with `WP_UNPOPULATED`, and may answer a range twice (see `kernel`).
 //! - An interrupted call is restarted only from a signal stop (see `inject`).
-//! - A thread that makes an injected call gets its rseq area written, so memory comes after the last such call.
+//! - A thread that makes an injected call gets its rseq area written, so memory comes after the last such call; newer kernels kill a thread
+//!   whose area is not as they left it (see `process`).
+//! - Memory that its process may not write to may be written by the thread that traces alone (see `parts`).
 //! - Guards below stacks count as written and cannot be read (see `kernel`).
 //! - A thread that waits by giving its processor away may get it back milliseconds later (see `urgent`).
 //! - Reading `/proc/locks` waits some 10 ms for all processors (see `locks`).

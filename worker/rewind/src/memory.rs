@@ -10,12 +10,13 @@
 //! Only populated stretches are protected, with small gaps between them: a mark on every page of a reserved terabyte would need its page tables.
 //! An unprotected page that is merely read later counts as written; it is then zeroed or dropped in vain, which costs time only.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 
 use crate::kernel::{self, Ask, Range, Region, Tracker};
 use crate::maps::Map;
-use crate::parts::Parts;
+use crate::parts::{How, Parts};
 use crate::trace::{self, Pid};
 
 /// So many bytes are read at a time.
@@ -63,6 +64,7 @@ struct Area {
     /// What is not kept is zeros; otherwise it is a file's.
     zeros: bool,
     tracked: bool,
+    how: How,
 }
 
 /// The memory of one process in its baseline.
@@ -92,6 +94,15 @@ struct Changed {
     area: usize,
     /// There is nothing: only what is kept must be written.
     empty: bool,
+}
+
+/// What the baseline has in a piece of a changed range.
+#[derive(Debug)]
+enum Content<'a> {
+    /// These bytes, from this address on.
+    Kept(u64, &'a [u8]),
+    /// Nothing that is kept: zeros, or a file's pages.
+    Bare(Range),
 }
 
 /// What writing back did.
@@ -165,7 +176,8 @@ impl Memory {
             page,
         };
         for map in maps.iter().filter(|map| !map.shared && !map.kernels()) {
-            memory.areas.push(Area { range: map.range.clone(), zeros: map.anonymous(), tracked: true });
+            let how = How { code: map.rights.execute, forced: !map.rights.write };
+            memory.areas.push(Area { range: map.range.clone(), zeros: map.anonymous(), tracked: true, how });
         }
         let mut populated = Vec::new();
         for index in 0..memory.areas.len() {
@@ -339,61 +351,91 @@ impl Memory {
         Ok(())
     }
 
-    /// What there is to write so that the bytes are back. `drop` makes the process drop a range (`MADV_DONTNEED`); it answers false if that mapping
-    /// cannot.
-    pub(crate) fn parts(
-        &self,
-        work: &Work,
-        mut drop: impl FnMut(&Range) -> io::Result<bool>,
-    ) -> io::Result<(Written, Parts<'_>)> {
-        let (mut parts, mut dropped) = (Parts::default(), 0);
+    /// What of the changed ranges is kept and what is not, by their addresses.
+    fn pieces<'a, 'w>(&'a self, work: &'w Work) -> Vec<(&'w Changed, Content<'a>)> {
+        let mut pieces = Vec::new();
         let mut all: Vec<_> = work.changed.iter().collect();
         all.sort_by_key(|changed| changed.range.start);
         for changed in all {
-            let tracked = self.areas[changed.area].tracked.then_some(changed.area);
             let mut at = changed.range.start;
             let first = self.runs.partition_point(|run| run.range.end <= at);
             let runs = self.runs[first..].iter().take_while(|run| run.range.start < changed.range.end);
             for run in runs {
                 let both = overlap(&run.range, &changed.range).expect("runs that reach into the range");
-                dropped += self.bare(at..both.start, changed, tracked, &mut drop, &mut parts)?;
+                pieces.push((changed, Content::Bare(at..both.start)));
                 let from = run.at + length(&(run.range.start..both.start));
-                parts.write(both.start, &self.bytes[from..from + length(&both)], tracked);
+                pieces.push((changed, Content::Kept(both.start, &self.bytes[from..from + length(&both)])));
                 at = both.end;
             }
-            dropped += self.bare(at..changed.range.end, changed, tracked, &mut drop, &mut parts)?;
+            pieces.push((changed, Content::Bare(at..changed.range.end)));
         }
+        pieces.retain(|(_, content)| !matches!(content, Content::Bare(range) if range.is_empty()));
+        pieces
+    }
+
+    /// What the process had better drop (`MADV_DONTNEED`) than have written: pages of files, and many pages of zeros. Sorted.
+    pub(crate) fn droppable(&self, work: &Work) -> Vec<Range> {
+        let droppable = |(changed, content): (&Changed, Content<'_>)| match content {
+            Content::Bare(range) if !changed.empty => {
+                let is_large = range.end - range.start >= DROP_BYTES_MIN;
+                (is_large || !self.areas[changed.area].zeros).then_some(range)
+            }
+            _ => None,
+        };
+        self.pieces(work).into_iter().filter_map(droppable).collect()
+    }
+
+    /// What there is to write so that the bytes are back, now that the process has `dropped` these of what is droppable.
+    pub(crate) fn parts(&self, work: &Work, dropped: &[Range]) -> io::Result<(Written, Parts<'_>)> {
+        let mut parts = Parts::default();
+        let is_dropped =
+            |range: &Range| dropped.binary_search_by_key(&range.start, |dropped| dropped.start).is_ok();
+        for (changed, content) in self.pieces(work) {
+            let area = &self.areas[changed.area];
+            let tracked = area.tracked.then_some(changed.area);
+            match content {
+                Content::Kept(start, bytes) => parts.write(start, bytes, tracked, area.how),
+                Content::Bare(range) if changed.empty || is_dropped(&range) => {
+                    parts.protect(range, tracked);
+                }
+                Content::Bare(range) if !area.zeros => {
+                    let what = format!("pages of a file at {:#x} cannot be dropped", range.start);
+                    return Err(io::Error::other(what));
+                }
+                Content::Bare(range) => {
+                    let mut start = range.start;
+                    while start < range.end {
+                        let bytes = length(&(start..range.end)).min(ZEROS.len());
+                        parts.write(start, &ZEROS[..bytes], tracked, area.how);
+                        start += bytes as u64;
+                    }
+                }
+            }
+        }
+        let dropped = dropped.iter().map(|range| range.end - range.start).sum();
         Ok((Written { bytes: parts.bytes(), dropped }, parts))
     }
 
-    /// A changed range of which nothing is kept: zeros, or a file's pages. Answers how many bytes were dropped.
-    fn bare(
-        &self,
-        range: Range,
-        changed: &Changed,
-        tracked: Option<usize>,
-        drop: &mut impl FnMut(&Range) -> io::Result<bool>,
-        parts: &mut Parts<'_>,
-    ) -> io::Result<u64> {
-        if range.is_empty() {
-            return Ok(0);
-        }
-        let (zeros, bytes) = (self.areas[changed.area].zeros, range.end - range.start);
-        let nothing = changed.empty;
-        if nothing || (!zeros || bytes >= DROP_BYTES_MIN) && drop(&range)? {
-            parts.protect(range, tracked);
-            return Ok(if nothing { 0 } else { bytes });
-        }
-        if !zeros {
-            return Err(io::Error::other(format!("pages of a file at {:#x} cannot be dropped", range.start)));
-        }
-        let mut start = range.start;
-        while start < range.end {
-            let bytes = length(&(start..range.end)).min(ZEROS.len());
-            parts.write(start, &ZEROS[..bytes], tracked);
-            start += bytes as u64;
-        }
-        Ok(0)
+    /// Which of these sorted addresses will be written to.
+    pub(crate) fn writes(work: &Work, addresses: &[u64]) -> BTreeSet<u64> {
+        let of = |changed: &Changed| {
+            let first = addresses.partition_point(|address| *address < changed.range.start);
+            let end = changed.range.end;
+            addresses[first..].iter().copied().take_while(move |address| *address < end)
+        };
+        work.changed.iter().filter(|changed| !changed.empty).flat_map(of).collect()
+    }
+
+    /// From now on the baseline has `bytes` at `address`, on a page that is kept.
+    pub(crate) fn amend(&mut self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = address + bytes.len() as u64;
+        let run = self.runs.get(self.runs.partition_point(|run| run.range.end <= address));
+        let run = run.filter(|run| run.range.start <= address && end <= run.range.end);
+        let run =
+            run.ok_or_else(|| io::Error::other(format!("nothing is kept of the page at {address:#x}")))?;
+        let from = run.at + length(&(run.range.start..address));
+        self.bytes[from..from + bytes.len()].copy_from_slice(bytes);
+        Ok(())
     }
 
     /// Compares every byte, however it is tracked: the first addresses of pages that differ, at most `most`.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use crate::arch::native::CODE_IS_FETCHED_APART;
 use crate::kernel::{Range, Tracker};
 use crate::memory::{Access, joined};
 use crate::trace::{self, Piece};
@@ -22,11 +23,25 @@ struct Part<'a> {
     contents: Vec<&'a [u8]>,
     /// Ranges by area.
     protect: Vec<(usize, Range)>,
+    how: How,
+}
+
+/// How bytes are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct How {
+    /// The process may run them: some processors have to be told.
+    pub(crate) code: bool,
+    /// The process itself may not write there: only the thread that traces it surely can.
+    pub(crate) forced: bool,
 }
 
 impl Part<'_> {
     fn put_back(&self, access: &Access, tracker: &Tracker) -> io::Result<()> {
-        trace::write(access.pid, &access.mem, &self.pieces, &self.contents)?;
+        if self.how.code && CODE_IS_FETCHED_APART {
+            trace::write_code(&access.mem, &self.pieces, &self.contents)?;
+        } else {
+            trace::write(access.pid, &access.mem, &self.pieces, &self.contents)?;
+        }
         let protect = joined(self.protect.iter().cloned(), REPROTECT_GAP);
         protect.iter().try_for_each(|range| tracker.protect(range))
     }
@@ -50,13 +65,14 @@ impl<'a> Parts<'a> {
     }
 
     /// Some whole pages; writes to them are noted again where they are of a tracked `area`.
-    pub(crate) fn write(&mut self, mut start: u64, mut content: &'a [u8], area: Option<usize>) {
+    pub(crate) fn write(&mut self, mut start: u64, mut content: &'a [u8], area: Option<usize>, how: How) {
         while !content.is_empty() {
             let part = self.last();
             let (now, later) = content.split_at(content.len().min(PART_BYTES));
             let end = start + now.len() as u64;
             part.pieces.push(Piece { start, bytes: now.len() });
             part.contents.push(now);
+            part.how = How { code: part.how.code || how.code, forced: part.how.forced || how.forced };
             part.protect.extend(area.map(|area| (area, start..end)));
             self.room = self.room.saturating_sub(now.len());
             (start, content) = (end, later);
@@ -74,10 +90,15 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// A part with whose it is.
+type Of<'a> = (Part<'a>, &'a Access, &'a Tracker);
+
 /// Parts of any processes, each of which is put back once, whoever takes it.
 #[derive(Debug, Default)]
 pub(crate) struct Heap<'a> {
-    parts: Mutex<VecDeque<(Part<'a>, &'a Access, &'a Tracker)>>,
+    parts: Mutex<VecDeque<Of<'a>>>,
+    /// Those for the thread that traces.
+    forced: Vec<Of<'a>>,
 }
 
 /// Where a thread begins: two in neighbouring parts would wait for each other's page tables.
@@ -91,10 +112,18 @@ impl<'a> Heap<'a> {
     /// Those of one process.
     pub(crate) fn add(&mut self, parts: Parts<'a>, access: &'a Access, tracker: &'a Tracker) {
         let all = self.parts.get_mut().unwrap_or_else(PoisonError::into_inner);
-        all.extend(parts.all.into_iter().map(|part| (part, access, tracker)));
+        for part in parts.all {
+            let (forced, of) = (part.how.forced, (part, access, tracker));
+            if forced { self.forced.push(of) } else { all.push_back(of) }
+        }
     }
 
-    fn take(&self, end: End) -> Option<(Part<'a>, &'a Access, &'a Tracker)> {
+    /// Only by the thread that traces: what others may not write.
+    pub(crate) fn put_back_forced(&self) -> io::Result<()> {
+        self.forced.iter().try_for_each(|(part, access, tracker)| part.put_back(access, tracker))
+    }
+
+    fn take(&self, end: End) -> Option<Of<'a>> {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if end == End::Front { parts.pop_front() } else { parts.pop_back() }
     }
@@ -116,8 +145,9 @@ mod tests {
     fn large_pieces_are_cut_and_no_page_is_in_two_parts() {
         let content = vec![1; 5 * PART_BYTES / 2];
         let mut parts = Parts::default();
-        parts.write(0, &content[..PART_BYTES / 4], Some(0));
-        parts.write(1 << 30, &content, None);
+        let code = How { code: true, forced: false };
+        parts.write(0, &content[..PART_BYTES / 4], Some(0), How::default());
+        parts.write(1 << 30, &content, None, code);
         parts.protect(2 << 30..3 << 30, Some(1));
         assert_eq!(parts.bytes(), (content.len() + PART_BYTES / 4) as u64);
         let all = parts.all;
@@ -126,6 +156,8 @@ mod tests {
             all.iter().map(sizes).collect::<Vec<_>>(),
             [vec![PART_BYTES / 4, PART_BYTES], vec![PART_BYTES], vec![PART_BYTES / 2]]
         );
+        // Its second half is of the large piece.
+        assert_eq!(all.iter().map(|part| part.how).collect::<Vec<_>>(), [code; 3]);
         assert_eq!(all[0].protect, [(0, 0..PART_BYTES as u64 / 4)]);
         assert_eq!(all[2].protect, [(1, 2 << 30..3 << 30)]);
     }

@@ -13,7 +13,7 @@ use crate::freeze::{Frozen, THREADS_MAX};
 use crate::handing;
 use crate::identity::{self, Difference, Identity};
 use crate::inject::{Caller, Gate};
-use crate::kernel::{self, Tracker, UFFD_FLAGS};
+use crate::kernel::{self, Range, Tracker, UFFD_FLAGS};
 use crate::locks::{self, Locks};
 use crate::mappings::{self, Remakable};
 use crate::maps::{self, Change, Map};
@@ -25,6 +25,12 @@ use crate::trace::{self, Pid};
 
 /// At most so many differing pages of a process are named.
 const PAGES_NAMED_MAX: usize = 16;
+
+/// As much of `struct rseq` as every kernel has, and what of it the kernel writes: the processor twice, and then its node and the number among
+/// those that run this memory. What lies between them is the thread's.
+const RSEQ_BYTES: usize = 28;
+const RSEQ_PROCESSOR: std::ops::Range<usize> = 0..8;
+const RSEQ_NODE: std::ops::Range<usize> = 20..28;
 
 /// One process in the baseline.
 pub(crate) struct Process {
@@ -278,24 +284,54 @@ impl Process {
         Ok(())
     }
 
-    /// Has the process drop what it has too much, and adds all that is to be written back.
-    pub(crate) fn restore_memory<'a>(&'a self, found: &Found, heap: &mut Heap<'a>) -> io::Result<Written> {
-        let mut caller = None;
-        let (written, parts) = self.memory.parts(&found.work, |range| {
-            let caller = match &mut caller {
-                Some(caller) => caller,
-                none => none.insert(self.caller()?),
-            };
+    /// Has the process drop what it has too much, and says what it dropped. Nothing is injected after this.
+    pub(crate) fn drop_memory(&self, found: &Found) -> io::Result<Vec<Range>> {
+        let mut dropped = Vec::new();
+        let droppable = self.memory.droppable(&found.work);
+        if droppable.is_empty() {
+            return Ok(dropped);
+        }
+        let mut caller = self.caller()?;
+        for range in droppable {
             let advice = libc::MADV_DONTNEED.unsigned_abs().into();
             let call = Call::new(libc::SYS_madvise, [range.start, range.end - range.start, advice]);
             match caller.call(&call) {
-                Ok(_) => Ok(true),
+                Ok(_) => dropped.push(range),
                 // Locked memory keeps its pages.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-                Err(error) => Err(error),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(error),
             }
-        })?;
-        caller.map_or(Ok(()), Caller::end)?;
+        }
+        caller.end()?;
+        Ok(dropped)
+    }
+
+    /// Where a thread ran last, as the kernel tells it (rseq(2)), is the kernel's own: from 6.19 on it kills a thread in which it does not find what
+    /// it wrote last. So the baseline has of that what is there now.
+    pub(crate) fn follow_processors(&mut self, found: &Found) -> io::Result<()> {
+        let mut areas = Vec::new();
+        for thread in &self.threads {
+            areas.extend(trace::rseq(thread.tid)?);
+        }
+        areas.sort_unstable();
+        for address in Memory::writes(&found.work, &areas) {
+            let mut area = [0; RSEQ_BYTES];
+            trace::read(self.access.pid, &self.access.mem, address, &mut area)?;
+            for field in [RSEQ_PROCESSOR, RSEQ_NODE] {
+                self.memory.amend(address + field.start as u64, &area[field])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds all that is to be written back.
+    pub(crate) fn restore_memory<'a>(
+        &'a self,
+        found: &Found,
+        dropped: &[Range],
+        heap: &mut Heap<'a>,
+    ) -> io::Result<Written> {
+        let (written, parts) = self.memory.parts(&found.work, dropped)?;
         heap.add(parts, &self.access, &self.tracker);
         Ok(written)
     }

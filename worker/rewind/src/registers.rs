@@ -23,7 +23,7 @@ pub(crate) struct Thread {
     pub(crate) tid: Pid,
     handle: OwnedFd,
     general: Registers,
-    extended: Vec<u8>,
+    extended: Vec<Option<Vec<u8>>>,
     blocked: u64,
     robust_list: u64,
     scheduling: Scheduling,
@@ -77,6 +77,9 @@ impl Thread {
     pub(crate) fn lost(&self) -> io::Result<Option<&'static str>> {
         if robust_list(self.tid)? != self.robust_list {
             return Ok(Some("its list of held futexes"));
+        }
+        if let Some(what) = trace::unkept(self.tid)? {
+            return Ok(Some(what));
         }
         Ok((Scheduling::read(self.tid)? != self.scheduling).then_some("its scheduling"))
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::Target;
+use crate::arch::native;
 use crate::descriptors::{self, Descriptors, Known};
 use crate::error::{Broken, Refused};
 use crate::files::{self, Files};
@@ -22,7 +23,7 @@ use crate::parts::{End, Heap};
 use crate::process::{self, Found, Look, Process};
 use crate::segments::Segments;
 use crate::steps::{Check, Rewound, Step, Taken, Trouble, Unlike, Watch};
-use crate::trace::Pid;
+use crate::trace::{self, Pid};
 use crate::urgent::Urgent;
 
 /// All processes of a baseline.
@@ -126,6 +127,12 @@ impl Stand {
             let pending = identity::pending(pid, &frozen.processes[&pid]).map_err(Refused::Unreadable)?;
             obstacles
                 .extend(pending.into_iter().map(|(tid, signal)| Obstacle::PendingSignal { tid, signal }));
+            for &tid in &frozen.processes[&pid] {
+                let unkept = trace::unkept(tid).map_err(Refused::Unreadable)?;
+                obstacles.extend(unkept.map(|what| Obstacle::Registers { tid, what }));
+                let lost = native::lost(tid).map_err(Refused::Unreadable)?;
+                obstacles.extend(lost.then_some(Obstacle::Interrupted { tid }));
+            }
             let handle = process::handle(pid).map_err(Refused::Unreadable)?;
             let known = Known { trees, segments: &segments };
             let descriptors = Descriptors::take(pid, &handle, &known, &mut obstacles);
@@ -319,13 +326,21 @@ impl Stand {
         }
         watch.done(Step::SharedMemory);
         let Self { processes, files: trees, mapped, .. } = self;
-        let mut heap = Heap::default();
-        for (pid, process) in &*processes {
+        let mut dropped = BTreeMap::new();
+        for (pid, process) in &mut *processes {
             if watch.leaving_one(Step::Memory) {
                 found.get_mut(pid).into_iter().for_each(Found::leave_a_page);
             }
             if watch.doing(Step::Memory) {
-                let written = process.restore_memory(&found[pid], &mut heap).map_err(at(Step::Memory))?;
+                dropped.insert(*pid, process.drop_memory(&found[pid]).map_err(at(Step::Memory))?);
+                process.follow_processors(&found[pid]).map_err(at(Step::Memory))?;
+            }
+        }
+        let mut heap = Heap::default();
+        for (pid, process) in &*processes {
+            if let Some(dropped) = dropped.get(pid) {
+                let written =
+                    process.restore_memory(&found[pid], dropped, &mut heap).map_err(at(Step::Memory))?;
                 rewound.written.bytes += written.bytes;
                 rewound.written.dropped += written.dropped;
             }
@@ -339,7 +354,7 @@ impl Stand {
             let beside = is_apart.then_some(&mut restore_files);
             let helper =
                 scope.spawn(|| (beside.map(|restore_files| restore_files()), heap.put_back(End::Back)));
-            let ours = heap.put_back(End::Front);
+            let ours = heap.put_back_forced().and_then(|()| heap.put_back(End::Front));
             watch.done(Step::Memory);
             let registers = Self::restore_registers(processes, watch);
             let (changes, theirs) = helper

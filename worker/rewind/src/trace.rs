@@ -10,7 +10,7 @@ use std::mem::size_of;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use crate::arch::native::{EXTENDED, EXTENDED_BYTES_MAX, GENERAL, Registers};
+use crate::arch::native::{self, EXTENDED, EXTENDED_BYTES_MAX, Registers, UNKEPT};
 
 /// A process or thread as the kernel numbers it in our own pid namespace.
 pub type Pid = libc::pid_t;
@@ -93,6 +93,14 @@ pub(crate) fn go_on_to_call(tid: Pid) -> io::Result<()> {
     plain(libc::PTRACE_SYSCALL, tid, 0, 0)
 }
 
+/// Lets a stopped thread go on until the entry of a system call, which will not be made.
+#[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "only some processors need it"))]
+pub(crate) fn go_on_to_no_call(tid: Pid) -> io::Result<()> {
+    /// Not in `libc` for every processor; the same on all that have it.
+    const PTRACE_SYSEMU: libc::c_uint = 31;
+    plain(PTRACE_SYSEMU, tid, 0, 0)
+}
+
 /// Ends the tracing of a stopped thread, which runs on.
 pub(crate) fn detach(tid: Pid) -> io::Result<()> {
     plain(libc::PTRACE_DETACH, tid, 0, 0)
@@ -133,6 +141,15 @@ pub(crate) fn wait(tid: Pid, limit: Duration) -> io::Result<Option<Stop>> {
     Ok(None)
 }
 
+/// Waits until a thread that was let go stops as it is `wanted` to.
+pub(crate) fn wait_for(tid: Pid, wanted: Stop) -> io::Result<()> {
+    match wait(tid, STOP_LIMIT)? {
+        Some(stop) if stop == wanted => Ok(()),
+        Some(other) => Err(io::Error::other(format!("thread {tid}: {other:?} instead of {wanted:?}"))),
+        None => Err(io::Error::new(io::ErrorKind::TimedOut, "what was injected does not end")),
+    }
+}
+
 fn set_of(tid: Pid, request: libc::c_uint, kind: libc::c_int, bytes: &mut libc::iovec) -> io::Result<()> {
     // SAFETY: the kernel reads or writes at most `iov_len` bytes at `iov_base`, which the callers took from a live slice or array, and sets
     // `iov_len` to what it moved.
@@ -144,39 +161,68 @@ pub(crate) fn registers(tid: Pid) -> io::Result<Registers> {
     let mut registers = Registers::EMPTY;
     let mut bytes =
         libc::iovec { iov_base: registers.0.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
-    set_of(tid, libc::PTRACE_GETREGSET, GENERAL, &mut bytes)?;
+    set_of(tid, libc::PTRACE_GETREGSET, libc::NT_PRSTATUS, &mut bytes)?;
     Ok(registers)
 }
 
 pub(crate) fn set_registers(tid: Pid, registers: &Registers) -> io::Result<()> {
     let mut copy = *registers;
     let mut bytes = libc::iovec { iov_base: copy.0.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
-    set_of(tid, libc::PTRACE_SETREGSET, GENERAL, &mut bytes)
+    set_of(tid, libc::PTRACE_SETREGSET, libc::NT_PRSTATUS, &mut bytes)
 }
 
 /// A call that was interrupted is about to be made again, visibly in the registers, which are the answer.
 pub(crate) fn settle(tid: Pid) -> io::Result<Registers> {
     let found = registers(tid)?;
-    let settled = found.settled();
+    let settled = native::settled(tid, found);
     if settled != found {
         set_registers(tid, &settled)?;
     }
     Ok(settled)
 }
 
-/// The extended state of a stopped thread, as long as this processor has it.
-pub(crate) fn extended(tid: Pid) -> io::Result<Vec<u8>> {
-    let mut state = vec![0u8; EXTENDED_BYTES_MAX];
-    let mut bytes = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
-    set_of(tid, libc::PTRACE_GETREGSET, EXTENDED, &mut bytes)?;
-    state.truncate(bytes.iov_len);
-    Ok(state)
+/// Settles a stopped thread, and makes sure that these are the registers it goes on with.
+pub(crate) fn keep(tid: Pid) -> io::Result<()> {
+    native::keep(tid, &settle(tid)?)
 }
 
-pub(crate) fn set_extended(tid: Pid, state: &[u8]) -> io::Result<()> {
+/// One set of a stopped thread's registers, by its number; `None` where the processor does not have it.
+pub(crate) fn set(tid: Pid, number: libc::c_int) -> io::Result<Option<Vec<u8>>> {
+    let mut state = vec![0u8; EXTENDED_BYTES_MAX];
+    let mut bytes = libc::iovec { iov_base: state.as_mut_ptr().cast(), iov_len: state.len() };
+    match set_of(tid, libc::PTRACE_GETREGSET, number, &mut bytes) {
+        Ok(()) => {}
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    state.truncate(bytes.iov_len);
+    Ok(Some(state))
+}
+
+pub(crate) fn put_set(tid: Pid, number: libc::c_int, state: &[u8]) -> io::Result<()> {
     // SETREGSET only reads; the type of the field is the same for both directions.
     let mut bytes = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
-    set_of(tid, libc::PTRACE_SETREGSET, EXTENDED, &mut bytes)
+    set_of(tid, libc::PTRACE_SETREGSET, number, &mut bytes)
+}
+
+/// The extended state of a stopped thread: a set of `EXTENDED` each, where this processor has it.
+pub(crate) fn extended(tid: Pid) -> io::Result<Vec<Option<Vec<u8>>>> {
+    EXTENDED.iter().map(|number| set(tid, *number)).collect()
+}
+
+pub(crate) fn set_extended(tid: Pid, state: &[Option<Vec<u8>>]) -> io::Result<()> {
+    let mut sets = EXTENDED.iter().zip(state).filter_map(|(number, set)| Some((*number, set.as_deref()?)));
+    sets.try_for_each(|(number, set)| put_set(tid, number, set))
+}
+
+/// What of a stopped thread's extended state is not kept.
+pub(crate) fn unkept(tid: Pid) -> io::Result<Option<&'static str>> {
+    for unkept in UNKEPT {
+        if set(tid, unkept.set)?.is_some_and(|set| (unkept.on)(&set)) {
+            return Ok(Some(unkept.what));
+        }
+    }
+    Ok(None)
 }
 
 /// The signals that a stopped thread blocks.
@@ -202,7 +248,9 @@ pub(crate) enum Queue {
 
 /// The first signal that waits in a stopped thread's queue, or in its process's.
 pub(crate) fn pending(tid: Pid, queue: Queue) -> io::Result<Option<libc::c_int>> {
-    let flags = if queue == Queue::Process { libc::PTRACE_PEEKSIGINFO_SHARED } else { 0 };
+    /// Not in `libc` for every processor.
+    const SHARED: u32 = 1;
+    let flags = if queue == Queue::Process { SHARED } else { 0 };
     let arguments = libc::ptrace_peeksiginfo_args { off: 0, flags, nr: 1 };
     // SAFETY: a siginfo of zeros is a value of its type.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -248,7 +296,8 @@ pub(crate) fn read(pid: Pid, mem: &File, start: u64, into: &mut [u8]) -> io::Res
     mem.read_exact_at(into, start)
 }
 
-/// Writes `bytes` to the pieces of a stopped process's memory, one after the other. Through `mem` where a mapping forbids writing.
+/// Writes `bytes` to the pieces of a stopped process's memory, one after the other. Through `mem` where a mapping forbids writing, which the kernel
+/// may allow the thread that traces alone (`proc_mem.force_override`, from 6.12 on).
 pub(crate) fn write(pid: Pid, mem: &File, pieces: &[Piece], bytes: &[&[u8]]) -> io::Result<()> {
     for (pieces, bytes) in pieces.chunks(PIECES_MAX).zip(bytes.chunks(PIECES_MAX)) {
         let here: Vec<_> = bytes
@@ -265,9 +314,12 @@ pub(crate) fn write(pid: Pid, mem: &File, pieces: &[Piece], bytes: &[&[u8]]) -> 
         if usize::try_from(moved) == Ok(wanted) {
             continue;
         }
-        for (piece, bytes) in pieces.iter().zip(bytes) {
-            mem.write_all_at(bytes, piece.start)?;
-        }
+        write_code(mem, pieces, bytes)?;
     }
     Ok(())
+}
+
+/// As [`write`], whatever the mappings allow, and the processor is told of new code.
+pub(crate) fn write_code(mem: &File, pieces: &[Piece], bytes: &[&[u8]]) -> io::Result<()> {
+    pieces.iter().zip(bytes).try_for_each(|(piece, bytes)| mem.write_all_at(bytes, piece.start))
 }

@@ -8,16 +8,20 @@
 //! `epoll_wait`, `rt_sigtimedwait`, `semtimedop` and the like end with `EINTR` when a thread is frozen, which a program could see; no signal
 //! came, so they are made again as well.
 
-use super::Call;
+use std::io;
 
-/// Names `NT_PRSTATUS` as the kernel does.
-pub(crate) const GENERAL: libc::c_int = 1;
+use super::{Call, Unkept};
+use crate::trace::Pid;
+
 /// `NT_X86_XSTATE`: floating point, vectors, protection keys and whatever else `xsave` keeps.
-pub(crate) const EXTENDED: libc::c_int = 0x202;
-/// The most that the extended state may take: 11 kB with AMX; room to spare.
+pub(crate) const EXTENDED: &[libc::c_int] = &[0x202];
+/// The most that one set may take: 11 kB with AMX; room to spare.
 pub(crate) const EXTENDED_BYTES_MAX: usize = 32 * 1024;
+pub(crate) const UNKEPT: &[Unkept] = &[];
+pub(crate) const CODE_IS_FETCHED_APART: bool = false;
 /// The instruction that makes a system call.
 pub(crate) const SYSCALL: &[u8] = &[0x0f, 0x05];
+pub(crate) const ALIGNMENT: usize = 1;
 /// Makes each call of a table (`Call::words`) at `rbx`, whose length is in `r12`, until one fails, and traps.
 #[rustfmt::skip]
 pub(crate) const ERRAND: &[u8] = &[
@@ -111,7 +115,7 @@ impl Registers {
     }
 
     /// These registers without a call under way: an interrupted one is about to be made again from its start.
-    pub(crate) fn settled(mut self) -> Self {
+    fn settled(mut self) -> Self {
         let number = self.0[ORIG_RAX].cast_signed();
         if number < 0 {
             return self;
@@ -134,6 +138,38 @@ impl Registers {
         self.0[ORIG_RAX] = NO_CALL;
         self
     }
+}
+
+/// All that it takes to know about an interrupted call is in the registers: nothing has to be asked before.
+pub(crate) enum Waiting {}
+
+pub(crate) fn waiting(_tid: Pid) -> Option<Waiting> {
+    None
+}
+
+pub(crate) fn stopped(_tid: Pid, waiting: &Waiting) -> io::Result<()> {
+    match *waiting {}
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "other processors have to ask")]
+pub(crate) fn lost(_tid: Pid) -> io::Result<bool> {
+    Ok(false)
+}
+
+pub(crate) fn settled(_tid: Pid, found: Registers) -> Registers {
+    found.settled()
+}
+
+/// The exit of a call is a stop like any other.
+#[expect(clippy::unnecessary_wraps, reason = "other processors have to leave it")]
+pub(crate) fn end_calls(_tid: Pid) -> io::Result<()> {
+    Ok(())
+}
+
+/// The kernel goes by the registers: without a number in `orig_rax` there is no call to go on with.
+#[expect(clippy::unnecessary_wraps, reason = "other processors have to do something")]
+pub(crate) fn keep(_tid: Pid, _settled: &Registers) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
