@@ -14,6 +14,7 @@ MARIADB_IMAGE=andon-sample/mariadb:11.8
 BASE_IMAGE=debian:trixie-slim
 TEST_SUITE_IMAGE=andon-tests/suite:1
 VANDAL_IMAGE=andon-tests/vandal:1
+AARCH64_IMAGE=andon-tests/aarch64:1
 
 image_id() { docker image inspect -f '{{.Id}}' "$1" 2>/dev/null || true; }
 image_content() { docker image inspect -f "{{index .Config.Labels \"$CONTENT_LABEL\"}}" "$1" 2>/dev/null || true; }
@@ -121,4 +122,10 @@ ensure_test_suite_image() {
 ensure_vandal_image() {
   ensure_base trixie || die "no base image $BASE_IMAGE"
   build_image "$VANDAL_IMAGE" "$ANDON_ROOT/tests/fixtures/vandal/ci" Dockerfile "$BASE_IMAGE" || die "could not build $VANDAL_IMAGE"
+}
+
+# Compilers for AArch64, and a machine to run on.
+ensure_aarch64_image() {
+  ensure_base sid || die "no base image debian:sid-slim"
+  build_image "$AARCH64_IMAGE" "$ANDON_ROOT/ci/images/aarch64" Dockerfile debian:sid-slim || die "could not build $AARCH64_IMAGE"
 }

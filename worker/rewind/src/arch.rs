@@ -21,7 +21,11 @@
 #[path = "arch/x86_64.rs"]
 pub(crate) mod native;
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+#[path = "arch/aarch64.rs"]
+pub(crate) mod native;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[path = "arch/unknown.rs"]
 pub(crate) mod native;
 

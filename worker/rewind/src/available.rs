@@ -11,6 +11,8 @@ use crate::{Baseline, Broken, Check, Refused, Target, Unlike};
 
 /// Times of change that cannot miss one (multigrain timestamps).
 const KERNEL_MIN: (u32, u32) = (6, 13);
+/// Processors that offer several sizes run most kernels with this one.
+const PAGE_BYTES: usize = 4096;
 const VICTIM: &str = "cat";
 
 /// What was found on a machine that can rewind.
@@ -26,8 +28,11 @@ pub struct Facts {
 #[derive(Debug, thiserror::Error)]
 pub enum Lack {
     /// The processor has no file in `arch`.
-    #[error("this processor is not known (x86_64 is)")]
+    #[error("this processor is not known (x86_64 and aarch64 are)")]
     Processor,
+    /// The kernel's pages are of another size, in bytes.
+    #[error("pages of {0} bytes; {PAGE_BYTES} are needed")]
+    Pages(usize),
     /// The kernel is too old.
     #[error("kernel {0}: {min}.{minor} or later is needed", min = KERNEL_MIN.0, minor = KERNEL_MIN.1)]
     Kernel(String),
@@ -90,6 +95,10 @@ pub fn available() -> Result<Facts, Unavailable> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     if version(&kernel).is_none_or(|version| version < KERNEL_MIN) {
         return Err(Lack::Kernel(kernel).into());
+    }
+    let page = rustix::param::page_size();
+    if page != PAGE_BYTES {
+        return Err(Lack::Pages(page).into());
     }
     let victim = Victim::start().map_err(Lack::Victim)?;
     let root = victim.0.id().try_into().map_err(|_| Lack::Victim(io::ErrorKind::InvalidData.into()))?;
