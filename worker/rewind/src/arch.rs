@@ -32,6 +32,24 @@ pub(crate) mod native;
 /// How many words a call takes in a table: its number and its arguments.
 pub(crate) const CALL_WORDS: usize = 7;
 
+/// Whether a call answers `EINTR` although nothing but the freezing interrupted it (signal(7), "interrupted by a stop"); some processors have more such.
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "nothing is frozen")
+)]
+fn ends_in_eintr(number: i64) -> bool {
+    let same_everywhere = [
+        libc::SYS_epoll_pwait,
+        libc::SYS_epoll_pwait2,
+        libc::SYS_rt_sigtimedwait,
+        libc::SYS_semop,
+        libc::SYS_semtimedop,
+        libc::SYS_io_getevents,
+        libc::SYS_rt_sigsuspend,
+    ];
+    same_everywhere.contains(&number)
+}
+
 /// Something of a thread that is not kept.
 pub(crate) struct Unkept {
     /// The register set that tells, as ptrace numbers it.

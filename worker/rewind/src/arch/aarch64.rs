@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{Call, Unkept};
+use super::{Call, Unkept, ends_in_eintr};
 use crate::trace::{self, Pid, Stop};
 
 /// Floating point and vectors of a fixed size (`NT_PRFPREG`), those of any size (`NT_ARM_SVE`), the pointer to what is a thread's own
@@ -86,17 +86,6 @@ const BRANCH_TYPE: u64 = 0b11 << 10;
 const INSTRUCTION: u64 = 4;
 const EINTR: i64 = libc::EINTR as i64;
 
-/// Calls that answer `EINTR` although nothing but the freezing interrupted them (signal(7), "interrupted by a stop").
-const ENDS_IN_EINTR: &[i64] = &[
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    libc::SYS_rt_sigtimedwait,
-    libc::SYS_semop,
-    libc::SYS_semtimedop,
-    libc::SYS_io_getevents,
-    libc::SYS_rt_sigsuspend,
-];
-
 /// The general registers of one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Registers(pub(crate) [u64; WORDS]);
@@ -139,7 +128,7 @@ impl Registers {
     }
 
     fn was_interrupted(&self) -> bool {
-        self.answer() == -EINTR && ENDS_IN_EINTR.contains(&self.number())
+        self.answer() == -EINTR && ends_in_eintr(self.number())
     }
 
     /// With a call that will not be made again: which it was is known to the kernel alone, for somebody stopped this thread before us.
@@ -186,7 +175,7 @@ const ARGUMENTS: usize = 6;
 pub(crate) fn waiting(tid: Pid) -> Option<Waiting> {
     // Which asks the kernel twice, so that what it tells is of a thread that did not run meanwhile.
     let line = fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
-    Waiting::read(&line).filter(|waiting| ENDS_IN_EINTR.contains(&waiting.number))
+    Waiting::read(&line).filter(|waiting| ends_in_eintr(waiting.number))
 }
 
 impl Waiting {

@@ -10,7 +10,7 @@
 
 use std::io;
 
-use super::{Call, Unkept};
+use super::{Call, Unkept, ends_in_eintr};
 use crate::trace::Pid;
 
 /// `NT_X86_XSTATE`: floating point, vectors, protection keys and whatever else `xsave` keeps.
@@ -66,19 +66,6 @@ const ERESTARTNOHAND: i64 = 514;
 const ERESTART_RESTARTBLOCK: i64 = 516;
 const EINTR: i64 = libc::EINTR as i64;
 
-/// Calls that answer `EINTR` although nothing but the freezing interrupted them (signal(7), "interrupted by a stop").
-const ENDS_IN_EINTR: &[i64] = &[
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    libc::SYS_rt_sigtimedwait,
-    libc::SYS_semop,
-    libc::SYS_semtimedop,
-    libc::SYS_io_getevents,
-    libc::SYS_pause,
-    libc::SYS_rt_sigsuspend,
-];
-
 /// The general registers of one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Registers(pub(crate) [u64; WORDS]);
@@ -128,7 +115,7 @@ impl Registers {
         }
         let again = match -self.answer() {
             ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK => true,
-            EINTR => ENDS_IN_EINTR.contains(&number),
+            EINTR => ends_in_eintr(number) || [libc::SYS_epoll_wait, libc::SYS_pause].contains(&number),
             _ => false,
         };
         if again {
