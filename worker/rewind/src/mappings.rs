@@ -1,8 +1,8 @@
 //! Step 4: a process has the mappings of its baseline again, by `brk`, `munmap`, `mmap` and `mprotect` that it makes itself.
 //!
 //! Which of them is [`crate::maps::changes`]'s to say; here it is judged, before anything is touched, whether a mapping that is gone can be
-//! made again exactly, and the calls are made. Exactly means: private memory without a file and without any advice, lock or growth of its own,
-//! as its `VmFlags` in `/proc/PID/smaps` said when the baseline was taken.
+//! made again exactly, and the calls are made. Exactly means: private memory without a file, lock or growth of its own, and without any advice but that on
+//! huge pages, as its `VmFlags` in `/proc/PID/smaps` said when the baseline was taken.
 //!
 //! The end of the heap is set each time: where it lies within a page, the mappings do not show.
 
@@ -15,16 +15,41 @@ use crate::kernel::Range;
 use crate::maps::{Change, Map};
 use crate::trace::Pid;
 
-/// What a fresh anonymous mapping has: rights and what may become rights, no reserve, accounted, (not) soft-dirty, tracked.
-const PLAIN: &[&str] = &["rd", "wr", "ex", "mr", "mw", "me", "nr", "ac", "sd", "um", "uw"];
+/// What a fresh anonymous mapping has: rights and what may become rights, accounted, (not) soft-dirty, tracked.
+const PLAIN: &[&str] = &["rd", "wr", "ex", "mr", "mw", "me", "ac", "sd", "um", "uw"];
 
 /// `MADV_GUARD_INSTALL` and `MADV_GUARD_REMOVE`, which `libc` does not have yet.
 pub(crate) const GUARD_INSTALL: u64 = 102;
 pub(crate) const GUARD_REMOVE: u64 = 103;
 
-/// Ranges that can be made again by a plain `mmap`, and whether without a reserve.
+/// What a plain mapping may have besides rights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Kind {
+    unreserved: bool,
+    /// `MADV_HUGEPAGE` or `MADV_NOHUGEPAGE`: some allocators ask for it.
+    advice: Option<libc::c_int>,
+}
+
+impl Kind {
+    /// By its `VmFlags`; `None`: a plain `mmap` would not make it again.
+    fn of(flags: &str) -> Option<Self> {
+        let mut kind = Self::default();
+        for flag in flags.split_whitespace() {
+            match flag {
+                "nr" => kind.unreserved = true,
+                "hg" => kind.advice = Some(libc::MADV_HUGEPAGE),
+                "nh" => kind.advice = Some(libc::MADV_NOHUGEPAGE),
+                _ if PLAIN.contains(&flag) => {}
+                _ => return None,
+            }
+        }
+        Some(kind)
+    }
+}
+
+/// Ranges that can be made again by a plain `mmap`, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Remakable(Vec<(Range, bool)>);
+pub(crate) struct Remakable(Vec<(Range, Kind)>);
 
 impl Remakable {
     /// Reads it while the process stands still. Slow (the kernel counts every page), so: for a baseline, not for a rewind.
@@ -41,30 +66,24 @@ impl Remakable {
                 let hex = |digits| u64::from_str_radix(digits, 16).ok();
                 range = hex(start).zip(hex(end)).map(|(start, end)| start..end);
             } else if let Some(flags) = line.strip_prefix("VmFlags:") {
-                let plain = flags.split_whitespace().all(|flag| PLAIN.contains(&flag));
-                if let Some(range) = range.take().filter(|_| plain) {
-                    remakable.push((range, flags.split_whitespace().any(|flag| flag == "nr")));
-                }
+                remakable.extend(range.take().zip(Kind::of(flags)));
             }
         }
         Self(remakable)
     }
 
-    /// Without a reserve or with one; `None` if the range is not wholly remakable in one way.
-    fn unreserved(&self, range: &Range) -> Option<bool> {
+    /// What a range consists of; `None` if not all of it is remakable.
+    fn pieces(&self, range: &Range) -> Option<Vec<(Range, Kind)>> {
         let mut at = range.start;
-        let mut found = None;
-        for (plain, unreserved) in self.0.iter().skip_while(|(plain, _)| plain.end <= range.start) {
-            if plain.start > at || found.is_some_and(|found| found != *unreserved) {
-                return None;
+        let mut pieces = Vec::new();
+        for (plain, kind) in self.0.iter().skip_while(|(plain, _)| plain.end <= range.start) {
+            if at >= range.end || plain.start > at {
+                break;
             }
-            found = Some(*unreserved);
+            pieces.push((at..plain.end.min(range.end), *kind));
             at = plain.end;
-            if at >= range.end {
-                return found;
-            }
         }
-        None
+        (at >= range.end).then_some(pieces)
     }
 }
 
@@ -86,7 +105,7 @@ pub(crate) fn impossible(
             }
             Change::Remake(range, which) => {
                 let map = &baseline[*which];
-                if !map.anonymous() || remakable.unreserved(range).is_none() {
+                if !map.anonymous() || remakable.pieces(range).is_none() {
                     impossible.push(words(range, "is gone or replaced", &map.name));
                 }
             }
@@ -140,19 +159,24 @@ pub(crate) fn restore(
 }
 
 fn remake(caller: &mut Caller, range: &Range, map: &Map, remakable: &Remakable) -> io::Result<()> {
-    let unreserved =
-        remakable.unreserved(range).ok_or_else(|| io::Error::other("a mapping that cannot be made again"))?;
-    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    if unreserved {
-        flags |= libc::MAP_NORESERVE;
+    let pieces =
+        remakable.pieces(range).ok_or_else(|| io::Error::other("a mapping that cannot be made again"))?;
+    for (range, kind) in pieces {
+        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        if kind.unreserved {
+            flags |= libc::MAP_NORESERVE;
+        }
+        let (bytes, flags) = (range.end - range.start, u64::from(flags.unsigned_abs()));
+        let mmap = Call::new(libc::SYS_mmap, [range.start, bytes, map.rights.bits(), flags, u64::MAX, 0]);
+        if caller.call(&mmap)? != range.start {
+            return Err(io::Error::other("mmap chose another place"));
+        }
+        if let Some(advice) = kind.advice {
+            let advice = advice.unsigned_abs().into();
+            caller.call(&Call::new(libc::SYS_madvise, [range.start, bytes, advice]))?;
+        }
     }
-    let (bytes, flags) = (range.end - range.start, u64::from(flags.unsigned_abs()));
-    let mmap = Call::new(libc::SYS_mmap, [range.start, bytes, map.rights.bits(), flags, u64::MAX, 0]);
-    if caller.call(&mmap)? == range.start {
-        Ok(())
-    } else {
-        Err(io::Error::other("mmap chose another place"))
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -164,12 +188,21 @@ mod tests {
         let smaps = "1000-2000 rw-p 0 00:00 0\nRss: 4 kB\nVmFlags: rd wr mr mw me ac \n\
                      2000-3000 rw-p 0 00:00 0\nVmFlags: rd wr mr mw me ac \n\
                      3000-4000 rw-p 0 00:00 0\nVmFlags: rd wr mr mw me nr \n\
-                     4000-5000 rw-p 0 00:00 0\nVmFlags: rd wr mr mw me gd ac \n";
+                     4000-5000 rw-p 0 00:00 0\nVmFlags: rd wr mr mw me gd ac \n\
+                     5000-6000 rw-p 0 00:00 0\nVmFlags: rd wr mr mw me ac hg \n";
         let remakable = Remakable::parse(smaps);
-        assert_eq!(remakable.unreserved(&(0x1000..0x3000)), Some(false));
-        assert_eq!(remakable.unreserved(&(0x3000..0x4000)), Some(true));
-        assert_eq!(remakable.unreserved(&(0x2000..0x4000)), None, "half with a reserve, half without");
-        assert_eq!(remakable.unreserved(&(0x4000..0x5000)), None, "a stack grows");
-        assert_eq!(remakable.unreserved(&(0x6000..0x7000)), None);
+        let kind = |unreserved, advice| Kind { unreserved, advice };
+        let (plain, bare) = (kind(false, None), kind(true, None));
+        assert_eq!(
+            remakable.pieces(&(0x1800..0x4000)).unwrap(),
+            [(0x1800..0x2000, plain), (0x2000..0x3000, plain), (0x3000..0x4000, bare)]
+        );
+        assert_eq!(remakable.pieces(&(0x2000..0x2800)).unwrap(), [(0x2000..0x2800, plain)]);
+        assert_eq!(remakable.pieces(&(0x4000..0x5000)), None, "a stack grows");
+        assert_eq!(remakable.pieces(&(0x3000..0x6000)), None, "in the middle of it, too");
+        let huge = kind(false, Some(libc::MADV_HUGEPAGE));
+        assert_eq!(remakable.pieces(&(0x5000..0x6000)).unwrap(), [(0x5000..0x6000, huge)]);
+        assert_eq!(remakable.pieces(&(0x5000..0x7000)), None, "there is nothing behind it");
+        assert_eq!(remakable.pieces(&(0x6000..0x7000)), None);
     }
 }

@@ -104,6 +104,11 @@ fn a_heap_that_grew_or_shrank_ends_where_it_did() {
 }
 
 #[test]
+fn memory_with_advice_on_huge_pages_is_made_again() {
+    assert_eq!(comes_back_from(&["advised"]).mappings, 1);
+}
+
+#[test]
 fn open_files_are_where_and_what_they_were() {
     comes_back_from(&["files"]);
 }

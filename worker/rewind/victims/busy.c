@@ -3,7 +3,8 @@
 //   state        a checksum over everything that commands can change
 //   mess SEED    some dozens of random changes: heap, mappings, rights, dropped pages, threads, the stack
 //   threads N    N more threads that stay
-//   move, drop, unmap, file, heap   one particular change each
+//   move, drop, unmap, file, heap, advised
+//                one particular change each
 //   exit         the end
 //
 // Beside it run threads that count, sleep, wait for a condition, poll and use floating point, so that a freeze finds them anywhere.
@@ -47,7 +48,7 @@ static unsigned char *blocks[BLOCKS];
 static size_t sizes[BLOCKS];
 static unsigned char *regions[REGIONS];
 static int readable[REGIONS];
-static unsigned char *lost, *large;
+static unsigned char *lost, *large, *advised;
 static uint64_t seed, made_threads, relro = 7;
 static volatile uint64_t counted, slept, polled;
 static int begun, locked, events;
@@ -181,6 +182,8 @@ int main(int arguments, char **argument) {
     for (int at = 0; at < REGIONS; at += 2) memset(regions[at] = fresh(), at + 1, REGION / 2), readable[at] = 1;
     memset(lost = fresh(), 99, REGION);
     memset(large = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 77, LARGE);
+    // Some allocators advise against huge pages, or for them, in a part of what they have.
+    memset(advised = fresh(), 3, REGION), madvise(advised + PAGE, PAGE, MADV_NOHUGEPAGE);
     // A mapping of a file that has become shorter: behind its end there is nothing to read.
     int short_file = fileno(tmpfile());
     unsigned char *beyond = mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE, short_file, 0);
@@ -230,6 +233,8 @@ int main(int arguments, char **argument) {
             memset(sbrk(1000000), 5, 1000000), relro++;
         } else if (!strncmp(line, "shrink", 6)) {
             sbrk(-8192), relro++;
+        } else if (!strncmp(line, "advised", 7)) {
+            munmap(advised, 3 * PAGE), advised[3 * PAGE] = 9, relro++;
         } else if (!strncmp(line, "child", 5)) {
             if (!fork()) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
