@@ -113,6 +113,22 @@ fn rewind_leaves_nothing_of_what_vandals_did_and_leaves_to_others_what_it_cannot
     }
 }
 
+/// What a rewind leaves is what the server itself can go on from, on disk, too: it works on, is killed, starts again, has what it had
+/// committed, and its engine's own check (`CHECK TABLE … EXTENDED`, `pg_amcheck`, `redis-check-rdb`) finds nothing.
+#[test]
+fn a_server_that_was_rewound_recovers_when_it_is_killed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let farm = farm(1, &["--driver", "rewind"]);
+    for kind in ["database", "postgres", "redis"] {
+        let shown = vandalise(&farm, &assemble(&folder, kind, &(0..12), "recovery"));
+        let found = leaks(&shown);
+        assert!(found.is_empty(), "{kind}: {found:#?}");
+        let killed = shown["tests"].as_array().expect("tests").last().expect("a test");
+        assert!(killed["id"].as_str().is_some_and(|id| id.ends_with("[11]")), "{killed}");
+        assert_eq!(killed["attempts"][0]["driver"], "rewind", "{kind}: {shown:#}");
+    }
+}
+
 #[test]
 fn without_rebases_the_probes_find_what_vandals_did() {
     let folder = tempfile::tempdir().expect("a folder");
